@@ -1,0 +1,327 @@
+"""What a run IS: frozen specifications, presets, the run's identity, experiments written down as TOML.
+
+A `RunSpec` holds everything that can change a number and nothing else (device, jobs, paths and verbosity are not
+in it), so its hash names the run. Every field also has one flat name (`depth`, `lr`, `seed`, …) under which a
+command-line flag, a TOML file and a Python call all set it. Names of shortcuts, adapters and data sets are only
+strings here: `resx.model` and `resx.data` know them and add what they find wrong to the same list of errors.
+
+Recipes: He et al. 2016, section 4.2 (`paper`); the others are this project's own, for small machines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+FORMAT = 1  # part of every run id; raise it when the same spec would give other numbers
+
+
+class SpecError(ValueError):
+    """Input that cannot be run. `errors` holds one line per mistake, all of them at once."""
+
+    def __init__(self, errors: str | Iterable[str]) -> None:
+        self.errors = [errors] if isinstance(errors, str) else list(errors)
+        super().__init__("\n".join(self.errors))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for a near miss of a known name, or an empty string."""
+    near = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def parse_part(text: str) -> tuple[str, dict[str, str]]:
+    """Split `name:key=value,key=value` into the name and its arguments, still as strings.
+
+    Raises SpecError where an argument has no `=`.
+    """
+    name, _, rest = text.partition(":")
+    arguments = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals or not key or not value:
+            raise SpecError(f"'{text}': write arguments as name:key=value,key=value, not '{item}'")
+        arguments[key.strip()] = value.strip()
+    return name.strip(), arguments
+
+
+class Frozen(BaseModel):
+    """A specification: immutable, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AdapterSpec(Frozen):
+    """How a shortcut gets from one shape to another (section 3.3, options A, B, C).
+
+    spatial, grow, shrink: names of parts in model/adapters.py, for the map size and for growing and shrinking
+    channel counts; null where the network has no such place. where: at mismatches only, or on every block (C).
+    """
+
+    spatial: str | None = "subsample"
+    grow: str | None = "pad"
+    shrink: str | None = "chop"
+    where: Literal["mismatch", "all"] = "mismatch"
+
+    def __str__(self) -> str:
+        parts = "+".join(part or "-" for part in (self.spatial, self.grow, self.shrink))
+        return parts.removesuffix("+-") + ("@all" if self.where == "all" else "")
+
+
+ADAPTER_OPTIONS = {
+    "A": {"spatial": "subsample", "grow": "pad", "shrink": "chop"},
+    "B": {"spatial": "subsample", "grow": "project", "shrink": "project"},
+    "C": {"spatial": "subsample", "grow": "project", "shrink": "project", "where": "all"},
+}
+
+
+def _parse_adapter(value: Any) -> Any:
+    """Read the paper's letter or `spatial+grow[+shrink][@all]`, as a flag or a TOML file writes it."""
+    if not isinstance(value, str):
+        return value
+    if value.upper() in ADAPTER_OPTIONS:
+        return ADAPTER_OPTIONS[value.upper()]
+    parts, _, where = value.partition("@")
+    names = parts.split("+")
+    if len(names) not in (2, 3) or not all(names):
+        raise ValueError(f"'{value}' is neither A, B, C nor spatial+grow[+shrink], such as subsample+pad")
+    keys = ("spatial", "grow", "shrink")
+    chosen = {key: None if name == "-" else name for key, name in zip(keys, names, strict=False)}
+    return {**chosen, **({"where": where} if where else {})}
+
+
+class ModelSpec(Frozen):
+    """A network: its family, its size, and what runs beside its branches. The default is the paper's CIFAR ResNet.
+
+    A field that does not apply to the family is null, so that one network has one run id.
+    """
+
+    family: str = "cifar"
+    depth: int = Field(20, ge=1)
+    width: int | None = Field(16, ge=1)
+    shortcut: str = "identity"
+    adapter: Annotated[AdapterSpec | None, BeforeValidator(_parse_adapter)] = None
+    order: Literal["post", "pre"] | None = "post"
+    norm: Literal["batch", "none"] | None = "batch"
+    widths: Literal["alternating"] | None = None
+    stride_in: Literal["1x1", "3x3"] | None = None
+
+
+class DataSpec(Frozen):
+    """The images (or sequences, or vectors), how many of them, and how they are prepared.
+
+    subset, test_subset: class-balanced, the same for every seed; null for all. validation: training images held
+    out. content: hash of a folder's files (its path is no part of a run). label: the name on tables and figures.
+    reference: the data set whose published numbers these results may be set beside.
+    """
+
+    dataset: str = "digits"
+    label: str | None = None
+    reference: Literal["cifar10", "cifar100"] | None = None
+    content: str | None = None
+    subset: int | None = Field(None, ge=1)
+    test_subset: int | None = Field(None, ge=1)
+    validation: int | None = Field(None, ge=1)
+    image_size: int | None = Field(None, ge=4)
+    normalize: Literal["pixel-mean", "symmetric"] | None = "pixel-mean"
+    augment: Literal["crop-flip"] | None = None
+
+
+class TrainSpec(Frozen):
+    """The recipe, counted in iterations (section 4.2): SGD with momentum, the rate divided by 10 at each drop.
+
+    drops: fractions of `steps`. warmup: a tenth of the rate until the running training error is below 80 %, the
+    paper's rule for 110 layers. eval_images: images of each split behind the points of a curve (null for all;
+    the final evaluation always takes all). active_blocks: blocks, drawn anew each step, that train at all.
+    """
+
+    steps: int = Field(276, ge=1)
+    batch_size: int = Field(64, ge=1)
+    lr: float = Field(0.02, gt=0)
+    drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup: bool = False
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    eval_every: int = Field(23, ge=1)
+    eval_images: int | None = Field(300, ge=1)
+    active_blocks: int | None = Field(None, ge=1)
+
+
+class InitFrom(Frozen):
+    """Initial weights that come from another run: its id, and the named transformation that is applied to them."""
+
+    run: str
+    transform: str
+
+
+class RunSpec(Frozen):
+    """Everything that can change a run's numbers. `plugin` is the hash of a user file's source."""
+
+    model: ModelSpec = ModelSpec()
+    data: DataSpec = DataSpec()
+    train: TrainSpec = TrainSpec()
+    seed: int = Field(0, ge=0)
+    init_from: InitFrom | None = None
+    plugin: str | None = None
+
+    @model_validator(mode="after")
+    def _drops_in_order(self) -> RunSpec:
+        if list(self.train.drops) != sorted(set(self.train.drops)):
+            raise ValueError("drops: must increase")
+        return self
+
+    def flat(self) -> dict[str, Any]:
+        """Return every field under its flat name; the adapter as text."""
+        values = {key: getattr(getattr(self, section), key) for key, section in FIELDS.items() if section}
+        values |= {"seed": self.seed, "plugin": self.plugin, "init_from": self.init_from}
+        return values | {"adapter": str(self.model.adapter) if self.model.adapter else None}
+
+    def canonical(self) -> str:
+        """Return the canonical JSON behind the run id. Nulls are left out, so a field added later changes no id."""
+        content = {"format": FORMAT, **self.model_dump(mode="json", exclude_none=True)}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def run_id(self) -> str:
+        """Name the run: a slug for people and 8 hex digits of the canonical JSON's SHA-256."""
+        kind = "plain" if self.model.shortcut == "none" else self.model.shortcut
+        kind = "residual" if kind == "identity" else kind
+        words = f"{kind}-{self.model.depth}-{self.data.label or self.data.dataset}-s{self.seed}".lower()
+        slug = re.sub(r"[^a-z0-9.]+", "-", words).strip("-.")[:60]
+        return f"{slug}-{hashlib.sha256(self.canonical().encode()).hexdigest()[:8]}"
+
+
+_SECTIONS: dict[str, type[Frozen]] = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec}
+# flat name -> section that holds it ('' for the run itself)
+FIELDS: dict[str, str] = {
+    **{key: section for section, model in _SECTIONS.items() for key in model.model_fields},
+    **{key: "" for key in RunSpec.model_fields if key not in _SECTIONS},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "digits": {"dataset": "digits", "normalize": "symmetric"},
+    "small": {
+        "dataset": "cifar10",
+        "image_size": 16,
+        "subset": 5000,
+        "augment": "crop-flip",
+        "steps": 390,
+        "batch_size": 128,
+        "eval_every": 39,
+        "eval_images": 1000,
+    },
+    "paper": {
+        "dataset": "cifar10",
+        "augment": "crop-flip",
+        "steps": 64_000,
+        "batch_size": 128,
+        "lr": 0.1,
+        "eval_every": 1000,
+        "eval_images": 10_000,
+    },
+}
+PRESET_SUMMARIES = {
+    "digits": "scikit-learn's 8×8 digits, 276 steps; no download, about a minute on two cores for four networks",
+    "small": "CIFAR-10 at 16×16, 5,000 images, 390 steps; minutes on two cores",
+    "paper": "the paper's CIFAR-10 recipe, 64,000 steps; for a GPU",
+}
+
+NameCheck = Callable[[Mapping[str, Any]], list[str]]
+
+
+def build_spec(fields: Mapping[str, Any], checks: Iterable[NameCheck] = ()) -> RunSpec:
+    """Build a RunSpec from flat field names, `preset` among them; what is not given keeps the preset's value.
+
+    checks: `check_names` of resx.model and resx.data, which add unknown names. Raises SpecError with every mistake.
+    """
+    given = dict(fields)
+    preset = given.pop("preset", None)
+    errors = []
+    if preset is not None and preset not in PRESETS:
+        errors.append(f"preset: no '{preset}'{did_you_mean(preset, PRESETS)}; there are {', '.join(PRESETS)}")
+    for key in [key for key in given if key not in FIELDS]:
+        errors.append(f"{key}: no such field{did_you_mean(key, FIELDS)}")
+        given.pop(key)
+    values = {**PRESETS.get(preset or "", {}), **given}
+    nested: dict[str, Any] = {section: {} for section in _SECTIONS}
+    for key, value in values.items():
+        (nested[FIELDS[key]] if FIELDS[key] else nested)[key] = value
+    spec = None
+    try:
+        spec = RunSpec.model_validate(nested)
+    except ValidationError as error:
+        errors += [_one_line(item) for item in error.errors()]
+    defaults = {key: _SECTIONS[section].model_fields[key].default for key, section in FIELDS.items() if section}
+    for check in checks:
+        errors += [line for line in check({**defaults, **values}) if line not in errors]
+    if errors or spec is None:
+        raise SpecError(errors)
+    return spec
+
+
+def _one_line(error: Any) -> str:
+    """Turn one of pydantic's errors into `field: what is wrong`."""
+    place = [str(part) for part in error["loc"] if str(part) not in _SECTIONS]
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if error["type"] == "extra_forbidden":
+        return f"{'.'.join(place)}: no such field"
+    value = error.get("input")
+    shown = f", not {value!r}" if place and isinstance(value, str | int | float | bool) else ""
+    return f"{'.'.join(place)}: {message}{shown}" if place else message
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment written down: fields of every run, a grid over some of them, and what is to be judged.
+
+    study: the keys of [study]: title, primary (outcome), family (names of effects), margin, …; each study reads
+    and checks its own.
+    """
+
+    name: str
+    run: Mapping[str, Any]
+    grid: Mapping[str, list[Any]]
+    study: Mapping[str, Any]
+
+    def combinations(self) -> list[dict[str, Any]]:
+        """Return the flat fields of every run: the Cartesian product of the grid, over [run]."""
+        keys = list(self.grid)
+        return [
+            {**self.run, **dict(zip(keys, values, strict=True))}
+            for values in itertools.product(*(self.grid[key] for key in keys))
+        ]
+
+
+def load_toml(path: Path) -> Experiment:
+    """Read a TOML file's [run], [grid] and [study]. Raises SpecError that names the file and what is wrong in it."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not valid TOML ({error})") from error
+    tables = ("run", "grid", "study")
+    errors = [f"{path}: no table [{key}]{did_you_mean(key, tables)}" for key in content if key not in tables]
+    errors += [f"{path}: [{key}] must be a table" for key in tables if not isinstance(content.get(key, {}), dict)]
+    if not errors:
+        grid = content.get("grid", {})
+        known = [*FIELDS, "preset"]
+        for table in ("run", "grid"):
+            unknown = [key for key in content.get(table, {}) if key not in known]
+            errors += [f"{path}: [{table}] {key}: no such field{did_you_mean(key, known)}" for key in unknown]
+        bad = [key for key, values in grid.items() if not (isinstance(values, list) and values)]
+        errors += [f"{path}: [grid] {key} must be a list of at least one value" for key in bad]
+    if errors:
+        raise SpecError(errors)
+    return Experiment(path.stem, content.get("run", {}), grid, content.get("study", {}))
