@@ -1,0 +1,211 @@
+"""Statistics of paired runs: differences are taken within a seed, and the seed is the unit.
+
+A plain and a residual network of one seed share weights and batches, so what is judged is the difference
+within a seed: its mean with Student's t interval, a family of them by one joint sign-flip over seeds, and 'no
+difference' only by equivalence. He et al. 2016 report one run (section 4.2; ResNet-110: five), so none of
+this is theirs. References: Westfall & Young 1993, ch. 2 (max statistic, single step); Schuirmann 1987 (two
+one-sided tests).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from resx.spec import SpecError
+
+MIN_SEEDS = 6  # the joint sign-flip's smallest p is 2/2^n: 0.0625 with 5 seeds, 0.03125 with 6
+ROUNDING = 1e-9  # values (percent, log10) closer than this differ by rounding only
+EXACT_SEEDS = 14  # up to here every sign pattern is tried, beyond it a sample of them
+
+Word = Literal["supported", "refuted", "screening", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over n seeds and its interval [low, high], in the outcome's unit; p where a family was judged.
+
+    low and high are nan with fewer than two seeds, where no interval exists.
+    """
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    n: int
+    p: float | None = None
+
+    @property
+    def interval(self) -> str:
+        """Return `low to high` with signs, or '–' where there is none."""
+        return f"{self.low:+.2f} to {self.high:+.2f}" if math.isfinite(self.low + self.high) else "–"
+
+    def __str__(self) -> str:
+        judged = "" if self.p is None else f", p={self.p:.3g}"
+        return f"{self.name}: {self.mean:+.2f} [{self.interval}], n={self.n}{judged}"
+
+
+def _values(values: ArrayLike) -> NDArray[np.float64]:
+    """Return a float array in which what is zero but for rounding is zero."""
+    array = np.asarray(values, dtype=np.float64)
+    return np.where(np.abs(array) < ROUNDING, 0.0, array)
+
+
+def t_interval(differences: ArrayLike, confidence: float = 0.95, name: str = "") -> Estimate:
+    """Return the mean of one difference per seed, [n], with Student's t interval.
+
+    With one seed the bounds are nan; where all seeds agree exactly they equal the mean. A missing value (nan)
+    makes the whole estimate nan: a seed is never dropped silently. Raises ValueError for an empty or nested
+    input.
+    """
+    values = _values(differences)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"one difference per seed is needed, not an array of shape {values.shape}")
+    n, mean = len(values), float(values.mean())
+    if n < 2:
+        return Estimate(name, mean, math.nan, math.nan, n)
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    return Estimate(name, mean, mean - half, mean + half, n)
+
+
+def joint_sign_flip(differences: ArrayLike, samples: int = 20_000) -> NDArray[np.float64]:
+    """Return a p-value per comparison, adjusted for the whole family, from differences [n_seeds,
+    n_comparisons].
+
+    Without an effect a seed's differences are as likely as their negatives, all comparisons of the seed
+    together (they share networks). p of a comparison is the share of sign patterns, the observed one
+    included, whose largest |t| in the family reaches the comparison's own |t|. Patterns come in mirrored
+    pairs, so the smallest p is 2/2^n. All patterns are tried up to 14 seeds, beyond that `samples` of them
+    from a fixed stream (the observed one added, so p is never 0).
+
+    The comparison is made on r = |mean| / root mean square, of which |t| = r·sqrt((n−1)/(1−r²)) is an
+    increasing function, the same for every column and pattern. r stays finite where t does not: a column
+    without variance has r = 1 (t infinite) and ties with any other such; a column of zeros (t = 0/0) has r =
+    0, so p = 1. Ties count as reached. Where a value is missing (nan) the family cannot be judged and every p
+    is nan. Raises ValueError unless there are two dimensions and at least one seed.
+    """
+    values = _values(differences)
+    if values.ndim != 2 or not len(values):
+        raise ValueError(f"differences must be [n_seeds, n_comparisons], not of shape {values.shape}")
+    if not np.isfinite(values).all():
+        return np.full(values.shape[1], np.nan)
+    n = len(values)
+    scale = n * np.sqrt(np.square(values).mean(axis=0))
+    unit = np.divide(values, scale, out=np.zeros_like(values), where=scale > 0)
+    if n <= EXACT_SEEDS:  # the mirrored half of the patterns gives the same |t|
+        bits = np.arange(2 ** (n - 1))[:, None] >> np.arange(n)
+        signs = 1.0 - 2.0 * (bits & 1)
+    else:
+        drawn = np.random.default_rng(0).integers(0, 2, (samples, n))
+        signs = np.vstack([np.ones(n), 1.0 - 2.0 * drawn])
+    largest = np.abs(signs @ unit).max(axis=1, initial=0.0)
+    observed = np.abs(unit.sum(axis=0))
+    return (largest[:, None] >= observed - ROUNDING).mean(axis=0)
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Outcome of two one-sided tests. [low, high] is the 1−2·alpha interval that has to lie within
+    ±margin."""
+
+    status: Literal["equivalent", "not shown", "at the floor"]
+    p: float
+    low: float
+    high: float
+    margin: float
+    n: int
+
+
+def at_floor(arms: Sequence[ArrayLike], margin: float) -> bool:
+    """Return whether the mean error (%) of every arm lies within `margin` of 0 %, where arms cannot
+    differ.""" return all(float(np.mean(_values(arm))) <= margin for arm in arms)
+
+
+def check_margin(margin: float, n_test: int) -> None:
+    """Raise SpecError where a margin (%) is less than two of the n_test images that it is counted in."""
+    smallest = 200 / n_test
+    if not margin >= smallest - ROUNDING:
+        raise SpecError(
+            f"margin: {margin:g} % is less than two of {n_test} test images; it must be at least {smallest:.3g} %"
+        )
+
+
+def equivalence(
+    differences: ArrayLike, margin: float, *, arms: Sequence[ArrayLike], n_test: int, alpha: float = 0.05
+) -> Equivalence:
+    """Judge 'no difference' between errors (%) by two one-sided t tests (TOST).
+
+    differences: [n], one per seed. margin: the largest difference (%) that does not matter, chosen
+    beforehand. arms: the errors, [n] each, of every network that enters the difference; with all of them at
+    the floor nothing is judged (p is nan). n_test: number of test images. One seed shows nothing (p is nan).
+    Raises SpecError for a margin of less than two test images.
+    """
+    check_margin(margin, n_test)
+    interval = t_interval(differences, confidence=1 - 2 * alpha)
+    p = math.nan
+    if at_floor(arms, margin):
+        status: Literal["equivalent", "not shown", "at the floor"] = "at the floor"
+    else:
+        p = _tost(_values(differences), margin)
+        status = "equivalent" if p <= alpha else "not shown"
+    return Equivalence(status, p, interval.low, interval.high, margin, interval.n)
+
+
+def _tost(values: NDArray[np.float64], margin: float) -> float:
+    """Return the larger of the two one-sided p-values; nan with one seed or a missing value."""
+    n = len(values)
+    if n < 2 or not np.isfinite(values).all():
+        return math.nan
+    room = margin - abs(float(values.mean()))  # to the nearer margin, whose test has the larger p
+    error = float(values.std(ddof=1)) / math.sqrt(n)
+    if error < ROUNDING:  # all seeds agree: t is infinite, or 0/0 on the margin itself
+        return 0.0 if room > ROUNDING else 1.0
+    return float(stats.t.sf(room / error, n - 1))
+
+
+def word(
+    estimate: Estimate, expected: Literal[-1, 0, 1], *, equivalent: bool = False, alpha: float = 0.05
+) -> Word:
+    """Return the word for a comparison of which sign `expected` was predicted (0: no difference).
+
+    From 6 seeds on: 'supported' for a significant difference (estimate.p ≤ alpha) of the expected sign, or
+    for equivalence where none was expected; 'refuted' for the contrary; else 'inconclusive'. Below 6 seeds no
+    p can reach 5 %, so neither is ever said: 'screening' where the interval excludes 0 or equivalence was
+    found, which is a reason to run more seeds, else 'inconclusive'.
+    """
+    if estimate.n < MIN_SEEDS:
+        excludes_zero = estimate.low > 0 or estimate.high < 0  # False for the nan bounds of one seed
+        return "screening" if excludes_zero or equivalent else "inconclusive"
+    if equivalent and expected == 0:  # a significant difference within the margin exists but does not matter
+        return "supported"
+    if estimate.p is not None and estimate.p <= alpha:
+        return "supported" if int(np.sign(estimate.mean)) == expected else "refuted"
+    return "refuted" if equivalent else "inconclusive"
+
+
+def binomial_error(error: float, n_images: int) -> float:
+    """Return the standard error (%) of an error (%) that was counted on n_images: the test set's own part."""
+    share = error / 100
+    return 100 * math.sqrt(share * (1 - share) / n_images)
+
+
+def binomial_interval(error: float, n_images: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's interval (low, high in %) of an error (%) on n_images; not empty at 0 % and 100 %
+    either.""" wrong = round(error / 100 * n_images) bounds = stats.binomtest(wrong,
+    n_images).proportion_ci(confidence, method="wilson") return 100 * float(bounds.low), 100 *
+    float(bounds.high)
+
+
+def log10_loss(loss: ArrayLike) -> NDArray[np.float64]:
+    """Return log10 of cross-entropy losses (any shape), the outcome where errors sit at the floor; nan stays
+    nan.
+
+    Losses below float32's resolution of one image's loss (1.2e-7) are not told apart, so that 0 is finite.
+    """
+    return np.log10(np.maximum(np.asarray(loss, dtype=np.float64), np.finfo(np.float32).eps))
