@@ -75,8 +75,7 @@ def t_interval(differences: ArrayLike, confidence: float = 0.95, name: str = "")
 
 
 def joint_sign_flip(differences: ArrayLike, samples: int = 20_000) -> NDArray[np.float64]:
-    """Return a p-value per comparison, adjusted for the whole family, from differences [n_seeds,
-    n_comparisons].
+    """Return a p per comparison, adjusted for the family, from differences [n_seeds, n_comparisons].
 
     Without an effect a seed's differences are as likely as their negatives, all comparisons of the seed
     together (they share networks). p of a comparison is the share of sign patterns, the observed one
@@ -111,8 +110,7 @@ def joint_sign_flip(differences: ArrayLike, samples: int = 20_000) -> NDArray[np
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Outcome of two one-sided tests. [low, high] is the 1−2·alpha interval that has to lie within
-    ±margin."""
+    """Outcome of two one-sided tests; [low, high], the 1−2·alpha interval, has to lie within ±margin."""
 
     status: Literal["equivalent", "not shown", "at the floor"]
     p: float
@@ -123,8 +121,8 @@ class Equivalence:
 
 
 def at_floor(arms: Sequence[ArrayLike], margin: float) -> bool:
-    """Return whether the mean error (%) of every arm lies within `margin` of 0 %, where arms cannot
-    differ.""" return all(float(np.mean(_values(arm))) <= margin for arm in arms)
+    """Return whether every arm's mean error (%) is within `margin` of 0 %, where arms cannot differ."""
+    return all(float(np.mean(_values(arm))) <= margin for arm in arms)
 
 
 def check_margin(margin: float, n_test: int) -> None:
@@ -132,7 +130,8 @@ def check_margin(margin: float, n_test: int) -> None:
     smallest = 200 / n_test
     if not margin >= smallest - ROUNDING:
         raise SpecError(
-            f"margin: {margin:g} % is less than two of {n_test} test images; it must be at least {smallest:.3g} %"
+            f"margin: {margin:g} % is less than two of {n_test} test images; "
+            f"it must be at least {smallest:.3g} %"
         )
 
 
@@ -196,15 +195,14 @@ def binomial_error(error: float, n_images: int) -> float:
 
 
 def binomial_interval(error: float, n_images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's interval (low, high in %) of an error (%) on n_images; not empty at 0 % and 100 %
-    either.""" wrong = round(error / 100 * n_images) bounds = stats.binomtest(wrong,
-    n_images).proportion_ci(confidence, method="wilson") return 100 * float(bounds.low), 100 *
-    float(bounds.high)
+    """Return Wilson's interval (low, high in %) of an error (%) on n_images; it has a width even at 0 %."""
+    wrong = round(error / 100 * n_images)
+    bounds = stats.binomtest(wrong, n_images).proportion_ci(confidence, method="wilson")
+    return 100 * float(bounds.low), 100 * float(bounds.high)
 
 
 def log10_loss(loss: ArrayLike) -> NDArray[np.float64]:
-    """Return log10 of cross-entropy losses (any shape), the outcome where errors sit at the floor; nan stays
-    nan.
+    """Return log10 of cross-entropy losses (any shape), the outcome at the floor; nan stays nan.
 
     Losses below float32's resolution of one image's loss (1.2e-7) are not told apart, so that 0 is finite.
     """

@@ -72,7 +72,7 @@ def test_sign_flip_equals_hand_enumeration(n):
 
 
 def test_sign_flip_of_one_comparison_by_hand():
-    # |sum| of (1, 2, 3) under the eight patterns: 6 4 2 0 and mirrored; of (-1, 2, 3) it is 4: reached by 4 of 8
+    # |sum| of (1, 2, 3) under the eight patterns: 6 4 2 0 twice; of (-1, 2, 3) it is 4, reached by 4
     assert joint_sign_flip([[1.0], [2.0], [3.0]]) == pytest.approx([2 / 8])
     assert joint_sign_flip([[-1.0], [2.0], [3.0]]) == pytest.approx([4 / 8])
 
