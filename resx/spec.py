@@ -254,6 +254,8 @@ def build_spec(fields: Mapping[str, Any], checks: Iterable[NameCheck] = ()) -> R
         errors.append(f"{key}: no such field{did_you_mean(key, FIELDS)}")
         given.pop(key)
     values = {**PRESETS.get(preset or "", {}), **given}
+    if preset == "paper" and isinstance(values.get("depth"), int):
+        values.setdefault("warmup", values["depth"] >= 110)  # the paper needed it from 110 layers on
     nested: dict[str, Any] = {section: {} for section in _SECTIONS}
     for key, value in values.items():
         (nested[FIELDS[key]] if FIELDS[key] else nested)[key] = value

@@ -1,0 +1,100 @@
+"""The command line: one module per command, each translating flags and calling a library function.
+
+Progress and logs go to stderr, results to stdout. Exit codes: 0 done (a diverged run is a result), 1 a run failed,
+2 bad usage or bad input, 130 and 143 after Ctrl-C and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from resx.cli import compare, data, models, plot, runs, train
+from resx.spec import SpecError
+
+app = typer.Typer(
+    name="resx",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""A laboratory for residual learning (He et al. 2016).
+
+    Train plain and residual twins at several depths, see the degradation that shortcuts cure, and measure whether a
+    difference is real.
+
+    Start with [bold]resx compare[/bold]: four networks on small digits, about a minute on two cores, no download.""",
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from importlib.metadata import version
+
+        typer.echo(f"resx {version('resx')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+app.command("train")(train.train)
+app.command("compare")(compare.compare)
+app.add_typer(plot.plot_app, name="plot")
+app.add_typer(runs.runs_app, name="runs")
+app.command("models")(models.models)
+app.command("data")(data.data)
+
+
+def main() -> None:
+    """Run the command line; every mistake of a user is one line on stderr and exit code 2."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    try:
+        return app(arguments, prog_name="resx", standalone_mode=False) or 0
+    except SpecError as error:
+        return _fail(error.errors, 2)
+    except BrokenPipeError:  # `resx runs list | head`: whoever read us has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(["stopped"], 130)
+    except Exception as error:
+        return _handle(error)
+
+
+def _handle(error: Exception) -> int:
+    """Turn what is no fault of the program into one line; anything else is a bug and shows its traceback."""
+    if hasattr(error, "format_message"):  # Typer's own usage errors; where their class lives depends on its version
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "resx"
+        return _fail([f"{error.format_message()} (see {path} --help)"], 2)
+    if "torch" in sys.modules:
+        import torch
+
+        from resx.store import StoreError
+        from resx.training.loop import Stopped
+
+        if isinstance(error, StoreError):
+            return _fail([str(error)], 1)
+        if isinstance(error, Stopped):
+            where = f"{error.run_id} at step {error.step}; " if error.run_id else ""
+            return _fail([f"stopped: {where}checkpoints are kept, the same command goes on from there"], 128 + (error.signal or 2))
+        if isinstance(error, torch.OutOfMemoryError):
+            return _fail(["out of memory on the device: use a smaller --batch-size or --device cpu"], 1)
+    raise error
+
+
+def _fail(lines: list[str], code: int) -> int:
+    for line in lines:
+        print(f"resx: {' '.join(line.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,54 @@
+"""`resx train`: train one network and record it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from resx.cli.options import DryRun, Json, Quiet, Request, load_experiment, training_options
+
+
+@training_options()
+def train(
+    request: Request,
+    plain: Annotated[bool | None, typer.Option("--plain/--residual", help="No shortcuts, or identity shortcuts (default).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Names every random stream of the run.", show_default=False)] = None,
+    spec: Annotated[Path | None, typer.Option(help="A TOML file whose [run] table gives the fields.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train one network and record it; a finished run is returned, an unfinished one goes on.
+
+    Examples: [bold]resx train --depth 56 --plain[/bold],
+    [bold]resx train --depth 20 --shortcut scaled:alpha=0.5 --steps 500[/bold]
+    """
+    from resx.cli.progress import Display
+    from resx.cli.show import print_estimate, print_json, print_run
+    from resx.training.many import resolve, train_all
+
+    experiment = load_experiment(spec)
+    if experiment.grid:
+        raise typer.BadParameter(f"{spec} has a [grid]: run it with `resx compare {spec}`")
+    fields: dict[str, Any] = request.base_fields(experiment.run)
+    if plain is not None:
+        if "shortcut" in request.fields:
+            raise typer.BadParameter("give either --plain/--residual or --shortcut")
+        fields["shortcut"] = "none" if plain else "identity"
+    if seed is not None:
+        fields["seed"] = seed
+    machine = request.machine()
+    specs = resolve([fields], machine)
+    if dry_run:
+        print_estimate(specs, machine, as_json=json)
+        return
+    with Display(specs[0].train.steps, 1, quiet=quiet) as display:
+        [outcome] = train_all(specs, machine, display.report)
+    if json:
+        print_json(outcome_summary(outcome, machine.results))
+    else:
+        print_run(outcome, machine.results)
+    if outcome.result is None:
+        raise typer.Exit(1)

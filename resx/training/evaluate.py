@@ -1,0 +1,72 @@
+"""Eval-mode loss and error on un-augmented inputs: what is reported, as opposed to the running training error.
+
+Replications commonly report a moving average over augmented batches as 'training error'; this is the other number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EVAL_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss, error in percent (nan for a regression), and outputs [N, …] with labels where asked for."""
+
+    loss: float
+    error: float
+    outputs: Tensor | None = None
+    labels: Tensor | None = None
+
+
+def loss_of(outputs: Tensor, labels: Tensor, task: str, reduction: str = "mean") -> Tensor:
+    """Return cross-entropy for a classification, mean squared error for a regression."""
+    if task == "regression":
+        return F.mse_loss(outputs.float(), labels, reduction=reduction)
+    return F.cross_entropy(outputs.float(), labels, reduction=reduction)
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context in which forward passes run: bfloat16 where the spec says so, else no change."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    task: str,
+    precision: str = "fp32",
+    keep_outputs: bool = False,
+) -> Evaluation:
+    """Evaluate a network on batches of (inputs, labels) in eval mode; its mode is restored.
+
+    Sums stay on the device and are read once, at the end.
+    """
+    was_training = model.training
+    model.eval()
+    losses, wrong, count, kept = [], [], 0, []
+    try:
+        with torch.inference_mode():
+            for inputs, labels in batches:
+                with autocast(precision, inputs.device):
+                    outputs = model(inputs)
+                losses.append(loss_of(outputs, labels, task).double() * len(labels))
+                if task == "classification":
+                    wrong.append((outputs.argmax(dim=1) != labels).sum())
+                count += len(labels)
+                if keep_outputs:
+                    kept.append((outputs.float(), labels))
+    finally:
+        model.train(was_training)
+    return Evaluation(
+        loss=float(torch.stack(losses).sum() / count),
+        error=100 * float(torch.stack(wrong).sum()) / count if wrong else float("nan"),
+        outputs=torch.cat([outputs for outputs, _ in kept]).cpu() if keep_outputs else None,
+        labels=torch.cat([labels for _, labels in kept]).cpu() if keep_outputs else None,
+    )

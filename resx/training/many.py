@@ -1,0 +1,330 @@
+"""RunSpecs in, finished runs out: several at a time, each resumable, a failure of one leaving the others alone.
+
+On a CPU every network trains on one thread in a process of its own, as many processes as `jobs`: measured, two
+processes of one thread beat one of two, and the numbers do not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resx import data, model
+from resx.data import Dataset
+from resx.registry import load_plugin
+from resx.spec import DataSpec, RunSpec, SpecError, build_spec
+from resx.store import StoreError, open_run, read_run, results_root
+from resx.training.initial import TRANSFORMS
+from resx.training.loop import Progress, Stopped, train_networks
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how runs are made; nothing here can change a number of a CPU run.
+
+    results: the folder that holds runs/. data_dir: where data sets lie. jobs: runs at a time. plugin: a user's file.
+    """
+
+    results: Path = field(default_factory=results_root)
+    data_dir: Path | None = None
+    device: str = "cpu"
+    jobs: int = 1
+    allow_change: bool = False
+    plugin: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run. result: its result.json; error: one line where it failed."""
+
+    spec: RunSpec
+    result: Mapping[str, Any] | None = None
+    error: str | None = None
+
+
+def default_device() -> str:
+    """Return `cuda` where there is one, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def make_machine(
+    *, device: str | None = None, jobs: int | None = None, results: Path | None = None, **settings: Any
+) -> Machine:
+    """Fill in what the user left open: the device, as many jobs as cores. Raises SpecError for an absent device."""
+    device = device or default_device()
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise SpecError(f"--device: no '{device}'; write cpu, cuda or cuda:N") from error
+    if kind not in ("cpu", "cuda"):
+        raise SpecError(f"--device: '{device}' is not supported; write cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise SpecError("--device: this machine has no CUDA device (or torch cannot see one); use --device cpu")
+    if jobs is not None and jobs < 1:
+        raise SpecError(f"--jobs: must be at least 1, not {jobs}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(results=results_root(results), device=device, jobs=jobs or cores, **settings)
+
+
+def resolve(fields: Iterable[Mapping[str, Any]], machine: Machine) -> list[RunSpec]:
+    """Turn flat fields into complete specs: names checked, parts' defaults filled in, data and plugin hashed.
+
+    Raises SpecError with every mistake of every spec, each once.
+    """
+    plugin = load_plugin(machine.plugin) if machine.plugin else None
+    specs: list[RunSpec] = []
+    errors: dict[str, None] = {}
+    completed: dict[DataSpec, DataSpec] = {}  # a folder is hashed once, not once a run
+    for item in fields:
+        try:
+            spec = build_spec({**item, "plugin": plugin}, (model.check_names, data.check_names, _check_run))
+            if spec.data not in completed:
+                completed[spec.data] = data.complete(spec.data, machine.data_dir)
+            update = {"model": model.complete(spec.model), "data": completed[spec.data]}
+            specs.append(spec.model_copy(update=update))
+            if spec.train.precision == "tf32" and not machine.device.startswith("cuda"):
+                raise SpecError("precision: tf32 needs a CUDA device; use fp32")
+        except SpecError as error:
+            errors |= dict.fromkeys(error.errors)
+    if errors:
+        raise SpecError(errors)
+    return list(dict.fromkeys(specs))
+
+
+def _check_run(fields: Mapping[str, Any]) -> list[str]:
+    start = fields.get("init_from")
+    name = start.get("transform") if isinstance(start, dict) else getattr(start, "transform", None)
+    return TRANSFORMS.check(name) if name else []
+
+
+def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambda progress: None) -> list[Outcome]:
+    """Train what is not finished yet and return the outcome of every spec, in the order given.
+
+    A diverged run is an outcome; a failed one has `error`. Raises Stopped, with checkpoints left, on Ctrl-C or SIGTERM.
+    """
+    errors: dict[str, str] = {}
+    todo = [spec for spec in specs if finished_result(spec, machine.results) is None]
+    todo.sort(key=lambda spec: spec.model.depth * spec.train.steps, reverse=True)  # the longest first: none waits alone
+    if machine.device.startswith("cuda") or machine.jobs == 1 or len(todo) <= 1:
+        errors = _train_here(todo, machine, report)
+    else:
+        errors = _train_in_processes(todo, machine, report)
+    return [
+        Outcome(spec, finished_result(spec, machine.results), errors.get(spec.run_id)) for spec in specs
+    ]
+
+
+def finished_result(spec: RunSpec, results: Path) -> dict[str, Any] | None:
+    """Return the recorded result of a spec, or None where it is not finished. Raises StoreError where damaged."""
+    path = results / "runs" / spec.run_id
+    return read_run(path).result if (path / "result.json").exists() else None
+
+
+def train(spec: RunSpec | None = None, *, machine: Machine | None = None, **fields: Any) -> dict[str, Any]:
+    """Train one network, or return it where it is finished already: the Python face of `resx train`.
+
+    Give a RunSpec or flat fields (`train(preset="digits", depth=56, shortcut="none")`). Returns the content of
+    result.json with the folder. Raises SpecError for bad input, StoreError where training failed.
+    """
+    machine = machine or make_machine()
+    given = spec.flat() if spec else {}
+    [resolved] = resolve([{**given, **fields}], machine)
+    [outcome] = train_all([resolved], machine)
+    if outcome.result is None:
+        raise StoreError(outcome.error or f"{resolved.run_id}: did not finish")
+    return {**outcome.result, "folder": str(machine.results / "runs" / resolved.run_id)}
+
+
+# --- one process ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of dying, so that a checkpoint can be left."""
+    received: list[int] = []
+    try:
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in before:
+            signal.signal(number, lambda got, frame: received.append(got))
+    except ValueError:  # not the main thread: whoever runs us handles signals
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train_here(todo: Sequence[RunSpec], machine: Machine, report: Report) -> dict[str, str]:
+    errors: dict[str, str] = {}
+    datasets = _Datasets(machine.data_dir)
+    with _stop_signals() as received, _one_thread():
+        for spec in todo:
+            try:
+                _train_group([spec], datasets, machine, report, lambda: bool(received))
+            except (StoreError, SpecError) as error:
+                errors[spec.run_id] = str(error)
+            except Stopped as stopped:
+                stopped.signal = received[0]
+                raise
+    return errors
+
+
+class _Datasets:
+    """Loads data sets, and keeps the last, since the runs of a sweep mostly share one."""
+
+    def __init__(self, data_dir: Path | None) -> None:
+        self.data_dir = data_dir
+        self.last: tuple[DataSpec, Dataset] | None = None
+
+    def __call__(self, spec: DataSpec) -> Dataset:
+        if self.last is None or self.last[0] != spec:
+            self.last = (spec, data.load(spec, self.data_dir))
+        return self.last[1]
+
+
+def _train_group(
+    specs: Sequence[RunSpec],
+    datasets: _Datasets,
+    machine: Machine,
+    report: Report,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Train specs that share data and schedule side by side in this process."""
+    with ExitStack() as stack:
+        folders = [stack.enter_context(open_run(machine.results, spec)) for spec in specs]
+        train_networks(
+            folders,
+            datasets(specs[0].data),
+            device=torch.device(machine.device),
+            results=machine.results,
+            allow_change=machine.allow_change,
+            report=report,
+            should_stop=should_stop,
+        )
+
+
+# --- several processes ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    spec: RunSpec | None = None
+
+
+def _train_in_processes(todo: Sequence[RunSpec], machine: Machine, report: Report) -> dict[str, str]:
+    """Hand runs to worker processes; a worker that dies fails its run, and another takes its place."""
+    errors: dict[str, str] = {}
+    waiting = list(reversed(todo))
+    workers: list[_Worker] = []
+    stopped: Stopped | None = None
+    with _stop_signals() as received:
+        try:
+            while waiting or any(worker.spec for worker in workers):
+                while waiting and not received and len(workers) < machine.jobs:
+                    workers.append(_start_worker(machine))
+                for worker in workers:
+                    if worker.spec is None and waiting and not received:
+                        worker.spec = waiting.pop()
+                        worker.connection.send(worker.spec)
+                if received:
+                    waiting.clear()
+                    for worker in workers:
+                        worker.process.terminate()  # SIGTERM: it leaves a checkpoint and says so
+                    stopped = stopped or Stopped("", 0, signal=received[0])
+                for ready in wait([worker.connection for worker in workers], timeout=0.5):
+                    worker = next(worker for worker in workers if worker.connection is ready)
+                    try:
+                        message = worker.connection.recv()
+                    except (EOFError, ConnectionResetError):
+                        workers.remove(worker)
+                        if worker.spec and not received:
+                            worker.process.join()
+                            errors[worker.spec.run_id] = _death(worker)
+                        continue
+                    if isinstance(message, Progress):
+                        report(message)
+                    elif isinstance(message, Stopped):
+                        stopped = Stopped(message.run_id, message.step, signal=received[0] if received else message.signal)
+                        worker.spec = None
+                    else:
+                        if message is not None and worker.spec:
+                            errors[worker.spec.run_id] = message
+                        worker.spec = None
+        finally:
+            for worker in workers:
+                worker.connection.close()  # the worker reads the end of its input and ends
+            for worker in workers:
+                worker.process.join()
+    if stopped:
+        raise stopped
+    return errors
+
+
+def _death(worker: _Worker) -> str:
+    assert worker.spec is not None
+    code = worker.process.exitcode
+    how = f"killed by signal {-code}" if code and code < 0 else f"ended with code {code}"
+    return f"{worker.spec.run_id}: its process was {how}; the same command goes on from its last checkpoint"
+
+
+def _start_worker(machine: Machine) -> _Worker:
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
+    here, there = context.Pipe()
+    process = context.Process(target=_work, args=(there, machine), daemon=True)
+    process.start()
+    there.close()
+    return _Worker(process, here)
+
+
+def _work(connection: Connection, machine: Machine) -> None:
+    """Train what the parent sends, one spec at a time; stop, with a checkpoint, when told to or when it is gone."""
+    torch.set_num_threads(1)
+    if machine.plugin:
+        load_plugin(machine.plugin)
+    datasets = _Datasets(machine.data_dir)
+    with _stop_signals() as received:
+        parent = os.getppid()
+
+        def should_stop() -> bool:
+            return bool(received) or os.getppid() != parent
+
+        while not should_stop():
+            try:
+                spec = connection.recv()
+            except (EOFError, OSError):
+                return
+            answer: Stopped | str | None = None
+            try:
+                _train_group([spec], datasets, machine, connection.send, should_stop)
+            except Stopped as stopped:
+                answer = stopped
+            except (StoreError, SpecError) as error:
+                answer = str(error)
+            except OSError:  # the parent is gone, and with it whoever reads this
+                return
+            connection.send(answer)

@@ -1,0 +1,33 @@
+"""The learning rate, counted in iterations (He et al. 2016, section 4.2), and the steps at which something is kept.
+
+The base rate is a table for the steps ahead; the warm-up of the 110-layer network depends on the training error and
+is therefore a flag on the device, which the step itself updates.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from resx.spec import TrainSpec
+
+WARMUP_FACTOR = 0.1  # 0.01 instead of 0.1
+WARMUP_UNTIL = 0.8  # running training error below which the full rate starts
+SNAPSHOTS = 8
+
+
+def learning_rates(train: TrainSpec, first_step: int, n_steps: int) -> torch.Tensor:
+    """Return the base rate of each of n_steps steps from first_step on: float32 [n_steps], without warm-up."""
+    steps = torch.arange(first_step, first_step + n_steps, dtype=torch.float64)
+    drops = torch.tensor([drop * train.steps for drop in train.drops], dtype=torch.float64)
+    passed = (steps[:, None] >= drops[None, :]).sum(dim=1)
+    return (train.lr * 0.1**passed).to(torch.float32)
+
+
+def evaluation_steps(train: TrainSpec) -> set[int]:
+    """Return the numbers of steps after which the network is evaluated: 0, the multiples of eval_every, the last."""
+    return {*range(0, train.steps, train.eval_every), train.steps}
+
+
+def snapshot_steps(train: TrainSpec) -> set[int]:
+    """Return the about 8 log-spaced numbers of steps whose weights are kept, the initial and the final among them."""
+    return {0} | {max(1, round(train.steps / 2**halvings)) for halvings in range(SNAPSHOTS - 1)}
