@@ -1,0 +1,53 @@
+"""`resx data`: the data sets, what each is, where its files are looked for, and whether they are there."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def data(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Where files are looked for [default: $RESX_DATA or data]"),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Take checksums, and decode every image of a folder")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+) -> None:
+    """List the data sets: what each is, and whether its files are there.
+
+    Exit code 1 where --verify finds damage.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from resx.data import DATASETS, data_root, look
+
+    root = data_root(data_dir)
+    found = {name: look(name, root, verify) for name in DATASETS}
+    if json:
+        document = [
+            {
+                "name": name,
+                "summary": DATASETS.summary(name),
+                "arguments": DATASETS.arguments(name)[1],
+                "state": item.state,
+                "where": None if item.where is None else str(item.where),
+                "note": item.note,
+            }
+            for name, item in found.items()
+        ]
+        typer.echo(json_format.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        table = Table("data set", "what it is", "files", "where", "note")
+        for name, item in found.items():
+            where = "–" if item.where is None else str(item.where)
+            table.add_row(DATASETS.complete(name), DATASETS.summary(name), item.state, where, item.note)
+        Console().print(table)
+    if any(item.state == "damaged" for item in found.values()):
+        raise typer.Exit(1)

@@ -1,0 +1,185 @@
+"""Data sets: `load(DataSpec) -> Dataset`, the checks of a data specification, and where data sets are found.
+
+A data set is one file here and a function in `DATASETS`. What a specification asks for beyond that (fewer
+images, smaller images, a validation split: He et al. 2016, section 4.2) is done here, once, for all of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from resx.data import cifar, digits, folder, synthetic  # noqa: F401  (they register themselves)
+from resx.data.balance import balanced
+from resx.data.dataset import (
+    DATASETS,
+    FACTS,
+    LOOKUPS,
+    Dataset,
+    Facts,
+    Found,
+    averaged_down,
+    data_root,
+    look,
+)
+from resx.seeding import generator
+from resx.spec import DataSpec, SpecError
+
+__all__ = [
+    "DATASETS",
+    "FACTS",
+    "LOOKUPS",
+    "Dataset",
+    "Facts",
+    "Found",
+    "check_names",
+    "complete",
+    "data_root",
+    "load",
+    "look",
+]
+
+
+def check_names(fields: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with flat fields (defaults merged in), a line each, without reading any file."""
+    text = str(fields["dataset"])
+    errors = DATASETS.check(text)
+    if not errors:
+        name, _ = DATASETS.arguments(text)
+        if name in FACTS:
+            errors = _mistakes(fields, FACTS[name], named=True)
+    return errors
+
+
+def complete(spec: DataSpec, data_dir: Path | None = None) -> DataSpec:
+    """Return the one specification of this data: defaults filled in, null what does not apply or changes nothing.
+
+    A data set whose content its name does not fix (a folder) is read, and gets its content hash and label.
+    data_dir: where files are looked for (None: RESX_DATA, or `data`). Raises SpecError with all that does not
+    fit.
+    """
+    text = DATASETS.complete(spec.dataset)
+    name, _ = DATASETS.arguments(text)
+    raw = None if name in FACTS else _read(text, data_root(data_dir).resolve(), spec.image_size)
+    facts = FACTS[name] if raw is None else raw.facts
+    content = None if raw is None else raw.content
+    errors = _mistakes(spec.model_dump(), facts, named=content is None)
+    if spec.content and content and spec.content != content:
+        errors.append(f"content: {data_root(data_dir)} no longer holds the images that this run is made with")
+    if errors:
+        raise SpecError(errors)
+    filled: dict[str, Any] = {"dataset": text, "content": content}
+    if raw is not None and content is not None:
+        filled["label"] = spec.label or raw.label
+    filled["subset"] = None if spec.subset == facts.train - (spec.validation or 0) else spec.subset
+    filled["test_subset"] = None if spec.test_subset == facts.test else spec.test_subset
+    if not facts.images:
+        filled |= {"normalize": None, "augment": None}
+    elif facts.shape[1:] == (spec.image_size, spec.image_size):
+        filled["image_size"] = None
+    filled = spec.model_dump() | filled
+    filled["reference"] = _comparable(filled, facts, spec.reference)
+    return DataSpec(**filled)
+
+
+def load(spec: DataSpec, data_dir: Path | None = None) -> Dataset:
+    """Return the data as the specification says: validation held out, subsets taken, images averaged down.
+
+    Validation images are drawn from all training images, then the subset from what remains; all are
+    class-balanced and the same for every seed. Raises SpecError as `complete` does, and where files are
+    missing or damaged.
+    """
+    spec = complete(spec, data_dir)
+    raw = _read(spec.dataset, data_root(data_dir).resolve(), spec.image_size)
+    train, test = raw.split("train"), raw.split("test")
+    val: tuple[Tensor | None, Tensor | None] = (None, None)
+    if spec.validation:
+        held_out = _choice(raw, train[1], spec.validation, "validation")
+        kept = held_out.new_ones(len(train[1])).index_fill_(0, held_out, 0).nonzero().view(-1)
+        val, train = _taken(train, held_out), _taken(train, kept)
+    if spec.subset:
+        train = _taken(train, _choice(raw, train[1], spec.subset, "subset"))
+    if spec.test_subset:
+        test = _taken(test, _choice(raw, test[1], spec.test_subset, "test_subset"))
+    label = spec.label or raw.label
+    if spec.subset:
+        label += f", {spec.subset:,} images"
+    if spec.image_size:
+        size = spec.image_size
+        label += f" at {size}×{size}"
+        train, test = (averaged_down(train[0], size), train[1]), (averaged_down(test[0], size), test[1])
+        val = val if val[0] is None else (averaged_down(val[0], size), val[1])
+    return replace(
+        raw,
+        train_x=train[0],
+        train_y=train[1],
+        test_x=test[0],
+        test_y=test[1],
+        val_x=val[0],
+        val_y=val[1],
+        label=label,
+        reference=_comparable(spec.model_dump(), raw.facts, spec.reference or raw.reference),
+    )
+
+
+@lru_cache(maxsize=2)  # the runs of a comparison share one data set
+def _read(text: str, root: Path, image_size: int | None) -> Dataset:
+    """Read a whole data set. A loader that can bring images of many sizes to one takes image_size as well."""
+    name, _ = DATASETS.arguments(text)
+    sized = "image_size" in inspect.signature(DATASETS[name]).parameters
+    dataset: Dataset = DATASETS.create(text, root, *((image_size,) if sized else ()))
+    return dataset
+
+
+def _choice(raw: Dataset, targets: Tensor, count: int, purpose: str) -> Tensor:
+    labels = targets if raw.task == "classification" else None
+    return balanced(labels, len(targets), count, generator(0, purpose))
+
+
+def _taken(split: tuple[Tensor, Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+    return split[0][index], split[1][index]
+
+
+def _comparable(fields: Mapping[str, Any], facts: Facts, reference: str | None) -> str | None:
+    """Return the reference if all its images are used at full size: only then do published numbers compare."""
+    whole = all(fields[key] is None for key in ("subset", "test_subset", "validation", "image_size"))
+    return reference if reference and whole and FACTS[reference] == facts else None
+
+
+def _mistakes(fields: Mapping[str, Any], facts: Facts, named: bool) -> list[str]:
+    """Return what fields ask for that this data set cannot give. named: its name alone fixes its content."""
+    errors = []
+    if named:
+        errors += [
+            f"{key}: is for images from a folder; '{fields['dataset']}' has its own"
+            for key in ("label", "reference", "content")
+            if fields.get(key)
+        ]
+
+    def number(key: str) -> int | None:
+        value = fields.get(key)
+        return (
+            value if isinstance(value, int) and value > 0 else None
+        )  # any other is refused by the form's check
+
+    size, validation = number("image_size"), number("validation")
+    if size and not facts.images:
+        errors.append(f"image_size: '{fields['dataset']}' holds no images")
+    elif size and size > min(facts.shape[1:]):
+        shape = "×".join(str(side) for side in facts.shape[1:])
+        errors.append(f"image_size: images of {shape} cannot be averaged down to {size}×{size}")
+    if validation and validation >= facts.train:
+        errors.append(
+            f"validation: {validation:,} of {facts.train:,} training images leaves none to train on"
+        )
+    for key, there in (("subset", facts.train - (validation or 0)), ("test_subset", facts.test)):
+        wanted = number(key)
+        if wanted and 0 < there < wanted:
+            errors.append(f"{key}: there are only {there:,} images, not {wanted:,}")
+    return errors

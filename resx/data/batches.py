@@ -1,0 +1,173 @@
+"""Batches that live on the device: order, crop and flip are tables drawn beforehand, and a step only indexes.
+
+He et al. 2016, section 4.2: the per-pixel mean is subtracted, then 4 zeros are padded on each side, a random
+crop of the original size is taken and flipped at random, each image with its own numbers; test images are
+seen once, as they are. The tables of an epoch are drawn on the CPU from the seed and the epoch's number, so
+every network of one seed sees the same batches on every device, and a resumed run needs no generator's state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from resx.data.balance import balanced
+from resx.data.dataset import Dataset, Split
+from resx.seeding import generator
+from resx.spec import DataSpec
+
+PAD = 4
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What each of n_steps batches is made of: tensors [n_steps, batch] on the device.
+
+    index: int64, rows of the training images. dy, dx: int64 0..2·PAD, where the crop begins in the padded
+    image. flip: bool, whether the crop is mirrored left to right. The last three are None without
+    augmentation.
+    """
+
+    index: Tensor
+    dy: Tensor | None = None
+    dx: Tensor | None = None
+    flip: Tensor | None = None
+
+
+@lru_cache(maxsize=8)  # blocks of steps ask for the same epoch many times
+def _epoch(images: int, seed: int, epoch: int, augment: bool) -> tuple[Tensor, ...]:
+    """Draw one epoch: order [images] and, with augment, the crops' dy and dx and the flips in that order."""
+    order = torch.randperm(images, generator=generator(seed, "order", epoch))
+    if not augment:
+        return (order,)
+    crop = torch.randint(0, 2 * PAD + 1, (2, images), generator=generator(seed, "crop", epoch))
+    flip = torch.randint(0, 2, (images,), generator=generator(seed, "flip", epoch)).bool()
+    return order, crop[0], crop[1], flip
+
+
+class Batches:
+    """Training batches and evaluation passes of one data set on one device, for one seed."""
+
+    def __init__(
+        self, dataset: Dataset, data_spec: DataSpec, batch_size: int, seed: int, device: torch.device | str
+    ) -> None:
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = torch.device(device)
+        self.is_images = dataset.is_images
+        self.augment = self.is_images and data_spec.augment == "crop-flip"
+        names: list[Split] = ["train", "test"] if dataset.val_x is None else ["train", "val", "test"]
+        splits = {name: dataset.split(name) for name in names}
+        # images are held as [N, H, W, C]: a pixel's channels are neighbours, as channels_last wants them
+        self._x: dict[str, Tensor] = {
+            name: (x.permute(0, 2, 3, 1) if self.is_images else x).contiguous().to(self.device)
+            for name, (x, _) in splits.items()
+        }
+        self._y: dict[str, Tensor] = {name: y.to(self.device) for name, (_, y) in splits.items()}
+        classes = dataset.task == "classification"
+        self._labels: dict[str, Tensor | None] = {
+            name: (y.cpu() if classes else None) for name, (_, y) in splits.items()
+        }
+        if self.is_images:
+            shift, scale = _normalisation(dataset.train_x, data_spec.normalize)
+            self._shift, self._scale = shift.to(self.device), scale.to(self.device)
+        if self.augment:
+            _, height, width = dataset.input_shape
+            self._rows = torch.arange(height, device=self.device)
+            self._columns = torch.arange(width, device=self.device)
+            self._first = torch.arange(batch_size, device=self.device)[:, None, None] * (height + 2 * PAD)
+
+    def tables(self, first_step: int, n_steps: int) -> Tables:
+        """Return the tables of n_steps steps from first_step on, cut from the endless stream of epochs."""
+        images = len(self._x["train"])
+        start, stop = first_step * self.batch_size, (first_step + n_steps) * self.batch_size
+        epochs = range(start // images, -(-stop // images))
+        drawn = [_epoch(images, self.seed, epoch, self.augment) for epoch in epochs]
+        offset = epochs.start * images
+        return Tables(
+            *(
+                torch.cat(parts)[start - offset : stop - offset]
+                .view(n_steps, self.batch_size)
+                .to(self.device, copy=True)
+                for parts in zip(*drawn, strict=True)
+            )
+        )
+
+    def assemble(self, tables: Tables, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Return batch k of the tables: x float32, images [B, C, H, W] in channels_last, and targets y [B, ...].
+
+        k: int64, one element, on the device. Nothing is drawn or read back and all shapes are static, so that
+        a CUDA graph can replay the step.
+        """
+        index = _row(tables.index, k)
+        x, y = self._x["train"].index_select(0, index), self._y["train"].index_select(0, index)
+        if not self.is_images:
+            return x, y
+        x = self._scaled(x)
+        if tables.dy is not None and tables.dx is not None and tables.flip is not None:
+            x = self._cropped(x, _row(tables.dy, k), _row(tables.dx, k), _row(tables.flip, k))
+        return x.permute(0, 3, 1, 2), y
+
+    def evaluation(self, split: str, limit: int | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (x, y) of a split in its own order, normalised, un-augmented; the last batch may be smaller.
+
+        limit: only so many inputs, class-balanced and the same for every seed; None for all.
+        Raises ValueError for a split that there is not, such as 'val' where nothing was held out.
+        """
+        if split not in self._x:
+            raise ValueError(f"no split '{split}': there are {', '.join(self._x)}")
+        x, y = self._x[split], self._y[split]
+        if limit is not None and limit < len(x):
+            chosen = balanced(self._labels[split], len(x), limit, generator(0, "evaluation", split))
+            x, y = (values.index_select(0, chosen.to(self.device)) for values in (x, y))
+        for part, targets in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            yield (self._scaled(part).permute(0, 3, 1, 2) if self.is_images else part), targets
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return uint8 images [B, C, H, W] on the device as the network sees them: float32, channels_last."""
+        return self._scaled(images.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """Normalise uint8 [B, H, W, C]."""
+        return x.to(torch.float32, memory_format=torch.contiguous_format).sub_(self._shift).mul_(self._scale)
+
+    def _cropped(self, x: Tensor, dy: Tensor, dx: Tensor, flip: Tensor) -> Tensor:
+        """Pad [B, H, W, C] with zeros, crop each image at its own (dy, dx), mirror it where its flip is set."""
+        batch, height, width, channels = x.shape
+        padded = F.pad(x, (0, 0, PAD, PAD, PAD, PAD)).view(-1, channels)
+        columns = torch.where(flip[:, None], self._columns.flip(0), self._columns) + dx[:, None]
+        rows = self._first + (self._rows + dy[:, None])[:, :, None]
+        pixels = rows * (width + 2 * PAD) + columns[:, None, :]
+        return padded.index_select(0, pixels.view(-1)).view(batch, height, width, channels)
+
+
+def _row(table: Tensor, k: Tensor) -> Tensor:
+    """Return row k of [n_steps, batch] without reading k back."""
+    return table.index_select(0, k.view(1)).view(-1)
+
+
+def _normalisation(images: Tensor, kind: str | None) -> tuple[Tensor, Tensor]:
+    """Return what is subtracted from uint8 [N, C, H, W], and what the difference is multiplied with.
+
+    pixel-mean: the mean [H, W, C] of every pixel over the images, and 1 / the standard deviation of all
+    pixels about those means, so that inputs have variance 1. symmetric: to -1..1. None: to 0..1. Sums are
+    exact integers, hence the same on every machine.
+    """
+    if kind is None:
+        return torch.tensor(0.0), torch.tensor(1 / 255)
+    if kind == "symmetric":
+        return torch.tensor(127.5), torch.tensor(1 / 127.5)
+    total = torch.zeros(images.shape[1:], dtype=torch.int64)
+    squares = 0
+    for part in images.split(1024):
+        total += part.sum(0, dtype=torch.int64)
+        squares += int(part.to(torch.int32).square_().sum(dtype=torch.int64))
+    mean = total.double() / len(images)
+    variance = squares / images.numel() - mean.square().mean().item()
+    scale = variance**-0.5 if variance > 0 else 1.0  # images that are all the same leave only zeros to scale
+    return mean.permute(1, 2, 0).float().contiguous(), torch.tensor(scale, dtype=torch.float32)

@@ -1,0 +1,34 @@
+"""Scikit-learn's 8×8 digits (1,797 images, the test part of the UCI set): small, and needs no download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from resx.data.dataset import DATASETS, FACTS, Dataset, Facts
+
+TRAIN = 1500
+
+FACTS["digits"] = Facts(shape=(1, 8, 8), train=TRAIN, test=297, outputs=10)
+
+
+@DATASETS.register("digits")
+def load_digits(root: Path | None = None) -> Dataset:
+    """Handwritten digits, 8×8 grey, part of scikit-learn: the first 1,500 to train on, the other 297 to test.
+
+    The 17 grey values 0..16 become round(v · 255 / 16), uint8 [N, 1, 8, 8]; the order is scikit-learn's.
+    """
+    from sklearn.datasets import load_digits as read
+
+    bunch = read()
+    x = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+    y = torch.from_numpy(bunch.target).to(torch.int64)
+    return Dataset(
+        train_x=x[:TRAIN],
+        train_y=y[:TRAIN],
+        test_x=x[TRAIN:],
+        test_y=y[TRAIN:],
+        classes=tuple(str(name) for name in bunch.target_names),
+        label="digits",
+    )

@@ -1,0 +1,261 @@
+"""A tree of image files, train/CLASS/* and test/CLASS/*, decoded once into a cache file.
+
+The cache (`resx/` in XDG_CACHE_HOME or ~/.cache; without it if that is not writable) is a NumPy archive
+without pickles. It is used only while every file's name, size and modification time are those it was made
+from. Where the names in a split are unique numbers, these give the order, so that CIFAR-10 as a tree is
+CIFAR-10 in the official order; else the order is by class and name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from resx.data.dataset import DATASETS, LOOKUPS, Dataset, Found, averaged_down, data_root
+from resx.spec import SpecError
+
+SUFFIXES = {".png", ".webp", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+GREY = {"1", "L"}
+COLOUR = {"RGB", "RGBA", "RGBX", "RGBa", "LA", "La", "P", "PA", "CMYK", "YCbCr"}
+CACHE_FORMAT = 1
+Images = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a tree in the order of the data set, and what tells whether any of them has changed."""
+
+    root: Path
+    classes: tuple[str, ...]
+    files: dict[str, list[Path]]
+    labels: dict[str, list[int]]
+    stamp: str
+
+
+@DATASETS.register("folder")
+def load_folder(root: Path | None = None, image_size: int | None = None) -> Dataset:
+    """Your own images: a tree of train/CLASS/* and test/CLASS/* in the data folder, decoded once to a cache.
+
+    Images are uint8 [N, C, H, W], with one channel where all are grey. Images of different sizes are averaged
+    down to image_size; images of one size are returned as they are. Raises SpecError for a tree that is not
+    as above, and for an image that cannot be read, by its name.
+    """
+    listing = _list(data_root(root))
+    cached = _read_cache(listing, None) or (_read_cache(listing, image_size) if image_size else None)
+    if cached is None:
+        cached, kept_size = _decode(listing, image_size)
+        _write_cache(listing, kept_size, cached)
+    return Dataset(
+        train_x=torch.from_numpy(cached["train"]),
+        train_y=torch.tensor(listing.labels["train"]),
+        test_x=torch.from_numpy(cached["test"]),
+        test_y=torch.tensor(listing.labels["test"]),
+        classes=listing.classes,
+        label=listing.root.resolve().name,
+        content=str(cached["content"]),
+    )
+
+
+@LOOKUPS.register("folder")
+def look_folder(root: Path, verify: bool) -> Found:
+    """Look for a tree of images in `root`; with `verify`, decode every image."""
+    if not (root / "train").is_dir() and not (root / "test").is_dir():
+        return Found("absent", root, "give --data-dir the folder that holds train/CLASS/* and test/CLASS/*")
+    try:
+        listing = _list(root)
+        counts = " and ".join(f"{len(files):,} {split}" for split, files in listing.files.items())
+        note = f"{counts} images of {len(listing.classes)} classes"
+        if not verify:
+            return Found("present", root, note)
+        for image in _images([path for files in listing.files.values() for path in files], "Verifying"):
+            del image
+    except SpecError as error:
+        return Found("damaged", root, str(error))
+    return Found("verified", root, note)
+
+
+def _list(root: Path) -> Listing:
+    """List the images of both splits in order. Raises SpecError where the tree is not as it should be."""
+    where = f"dataset 'folder': {root}"
+    needed = "it must hold train/CLASS/* and test/CLASS/*"
+    if not root.is_dir():
+        raise SpecError(f"{where}: no such folder; {needed}")
+    missing = [split for split in ("train", "test") if not (root / split).is_dir()]
+    if missing:
+        raise SpecError(f"{where}: no {' and no '.join(f'{split}/' for split in missing)} in it; {needed}")
+    try:
+        classes = {split: _classes(root / split) for split in ("train", "test")}
+        for split, names in classes.items():
+            if not names:
+                raise SpecError(f"{where}: no class folders in {split}/; {needed}")
+        if classes["train"] != classes["test"]:
+            odd = ", ".join(sorted(set(classes["train"]) ^ set(classes["test"])))
+            raise SpecError(f"{where}: train/ and test/ must hold the same classes; only one holds {odd}")
+        files, labels, entries = {}, {}, []
+        for split, names in classes.items():
+            found = [
+                (label, path)
+                for label, name in enumerate(names)
+                for path in _files(root / split / name, f"{where}: no images in {split}/{name}/")
+            ]
+            numbers = {int(path.stem) for _, path in found if _is_number(path.stem)}
+            if len(numbers) == len(found):
+                found.sort(key=lambda item: int(item[1].stem))
+            labels[split] = [label for label, _ in found]
+            files[split] = [path for _, path in found]
+            for path in files[split]:
+                status = path.stat()
+                entries.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
+    except OSError as error:
+        raise SpecError(f"{where}: {error.filename} cannot be read ({error.strerror})") from error
+    stamp = hashlib.sha256(json.dumps([CACHE_FORMAT, entries]).encode()).hexdigest()
+    return Listing(root, tuple(classes["train"]), files, labels, stamp)
+
+
+def _is_number(stem: str) -> bool:
+    return stem.isascii() and stem.isdecimal()
+
+
+def _classes(folder: Path) -> list[str]:
+    return sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
+    )
+
+
+def _files(folder: Path, none: str) -> list[Path]:
+    """Return the image files below a class folder by name. Raises SpecError(none) where there are none."""
+    found = [
+        Path(place, name)
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+    ]
+    if not found:
+        raise SpecError(none)
+    return sorted(found)
+
+
+def _decode(listing: Listing, image_size: int | None) -> tuple[dict[str, Images], int | None]:
+    """Return the images of both splits and their content hash, and image_size if sizes differed.
+
+    The hash is over classes, labels and decoded pixels before any change of size, so that it is the same for
+    every lossless file format. Raises SpecError for images of different sizes where image_size is None.
+    """
+    paths = [path for files in listing.files.values() for path in files]
+    labels = [label for split in listing.labels.values() for label in split]
+    digest = hashlib.sha256(json.dumps([listing.classes, len(listing.files["train"])]).encode())
+    arrays: list[Images] = []
+    first, mixed = None, False
+    for path, label, image in zip(paths, labels, _images(paths, "Decoding"), strict=True):
+        digest.update(json.dumps([label, image.shape]).encode())
+        digest.update(image.tobytes())
+        size = image.shape[1:]
+        first = first or size
+        if size != first and not mixed:
+            if image_size is None:
+                raise SpecError(
+                    f"dataset 'folder': images differ in size: {paths[0]} has {_size(first)} pixels, {path} "
+                    f"{_size(size)}; set image_size to average all of them down to one size"
+                )
+            mixed = True
+            arrays = [
+                _smaller(array, image_size, before) for array, before in zip(arrays, paths, strict=False)
+            ]
+        arrays.append(_smaller(image, image_size, path) if mixed and image_size else image)
+    channels = max(len(array) for array in arrays)
+    whole = np.stack([np.broadcast_to(array, (channels, *array.shape[1:])) for array in arrays])
+    train, test = np.split(whole, [len(listing.files["train"])])
+    content = np.array(digest.hexdigest())
+    return {"train": train, "test": test, "content": content}, image_size if mixed else None
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(str(side) for side in shape)
+
+
+def _smaller(image: Images, size: int, path: Path) -> Images:
+    """Average one image [C, H, W] down to a square. Raises SpecError where it is too small for that."""
+    if min(image.shape[1:]) < size:
+        raise SpecError(
+            f"dataset 'folder': {path} has {_size(image.shape[1:])} pixels, fewer than image_size {size}"
+        )
+    return averaged_down(torch.from_numpy(image)[None], size)[0].numpy()
+
+
+def _images(paths: list[Path], verb: str) -> Iterator[Images]:
+    """Decode files to uint8 [C, H, W] in order, with a line (a bar on a terminal) on stderr."""
+    console = Console(stderr=True)
+    text = f"{verb} {len(paths):,} images"
+    if not console.is_terminal:
+        print(text, file=sys.stderr)
+    with ThreadPoolExecutor() as pool:  # the decoders release the interpreter's lock
+        for start in track(
+            range(0, len(paths), 1000), text, console=console, transient=True, disable=not console.is_terminal
+        ):
+            yield from pool.map(_image, paths[start : start + 1000])
+
+
+def _image(path: Path) -> Images:
+    """Decode one file to uint8 [C, H, W]. Raises SpecError that names it where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in GREY | COLOUR:
+                raise SpecError(
+                    f"dataset 'folder': {path} has pixels of mode {image.mode}, not 8 bits a channel"
+                )
+            array = np.asarray(image.convert("L" if image.mode in GREY else "RGB"))
+    except SpecError:
+        raise
+    except Exception as error:  # a damaged file can make a decoder fail in any way; the user needs its name
+        reason = str(error).partition("\n")[0].replace(f" {str(path)!r}", "")
+        raise SpecError(f"dataset 'folder': {path} cannot be read as an image ({reason})") from error
+    return np.ascontiguousarray(array.transpose(2, 0, 1) if array.ndim == 3 else array[None])
+
+
+def _cache_path(listing: Listing, image_size: int | None) -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    name = hashlib.sha256(str(listing.root.resolve()).encode()).hexdigest()[:16]
+    return base / "resx" / f"folder-{name}{f'-{image_size}' if image_size else ''}.npz"
+
+
+def _read_cache(listing: Listing, image_size: int | None) -> dict[str, Images] | None:
+    """Return what the cache holds if it was made from these very files; None otherwise or if it is broken."""
+    try:
+        with np.load(_cache_path(listing, image_size), allow_pickle=False) as archive:
+            if str(archive["stamp"]) != listing.stamp:
+                return None
+            return {key: archive[key] for key in ("train", "test", "content")}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _write_cache(listing: Listing, image_size: int | None, content: dict[str, Images]) -> None:
+    """Write the cache, whole or not at all; a place that cannot be written to only costs decoding again."""
+    path = _cache_path(listing, image_size)
+    unfinished = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+            unfinished = Path(file.name)
+            np.savez(file, stamp=np.array(listing.stamp), **content)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
+        print(f"The decoded images are not kept: {path.parent} cannot be written ({error})", file=sys.stderr)
