@@ -1,0 +1,78 @@
+"""Parameters and multiply-adds, by torch's own flop counter on the meta device (He et al. 2016, table 1).
+
+As in the paper, a multiply-add is one of a convolution or a linear layer; additions, normalisation,
+activations and pooling do not count. The flop counter counts two per multiply-add.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from resx.model.construction import skeleton
+from resx.spec import ModelSpec
+
+IMAGENET_INPUT, IMAGENET_CLASSES = (3, 224, 224), 1000
+CIFAR_INPUT, CIFAR_CLASSES = (3, 32, 32), 10
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Learned parameters, and multiply-adds for one input."""
+
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A network that the paper describes, at the paper's input size."""
+
+    name: str
+    spec: ModelSpec
+    input_shape: tuple[int, ...]
+    n_outputs: int
+
+
+def references() -> list[Reference]:
+    """Return the CIFAR family, the ImageNet ResNets (option B), their plain twins, and the VGG networks."""
+    cifar, imagenet = (CIFAR_INPUT, CIFAR_CLASSES), (IMAGENET_INPUT, IMAGENET_CLASSES)
+    kinds = {"ResNet": "identity", "plain": "none"}
+    return [
+        *(
+            Reference(f"{kind}-{depth} (CIFAR)", ModelSpec(depth=depth, shortcut=shortcut), *cifar)
+            for kind, shortcut in kinds.items()
+            for depth in (20, 32, 44, 56, 110, 1202)
+        ),
+        *(
+            Reference(f"ResNet-{depth}", ModelSpec(family="imagenet", depth=depth), *imagenet)
+            for depth in (18, 34, 50, 101, 152)
+        ),
+        *(
+            Reference(f"plain-{depth}", ModelSpec(family="imagenet", depth=depth, shortcut="none"), *imagenet)
+            for depth in (18, 34)
+        ),
+        *(
+            Reference(f"VGG-{depth}", ModelSpec(family="vgg", depth=depth, shortcut="none"), *imagenet)
+            for depth in (16, 19)
+        ),
+    ]
+
+
+def count(model: nn.Module | ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> Complexity:
+    """Count a network, or the one that a spec describes, for one input of this shape in eval mode.
+
+    n_outputs is needed for a spec; a module has its own. The module is left as it was. Raises SpecError.
+    """
+    if isinstance(model, ModelSpec):
+        meta = skeleton(model, input_shape, n_outputs)
+    else:
+        meta = copy.deepcopy(model).to("meta")
+    parameters = sum(parameter.numel() for parameter in meta.parameters())
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        meta.eval()(torch.empty(1, *input_shape, device="meta"))
+    return Complexity(parameters, counter.get_total_flops() // 2)

@@ -1,0 +1,245 @@
+"""Blocks and the network they make up: one block for every shortcut (He et al. 2016, section 3; 2016b).
+
+The original order is `relu(shortcut(adapter(x), branch(x)))`; the pre-activation order of Identity Mappings
+has no activation after the addition and a branch that starts with one. A block knows no shortcut or adapter
+by name, so a plain network is the same code with a shortcut that leaves x out.
+
+Plain and residual twins share the names of all common parameters: `stem.*`, `stages.S.B.branch.*`, `final.*`,
+`head.*`. What is a shortcut's or an adapter's own is under `stages.S.B.shortcut.*` and
+`stages.S.B.adapter.*`.
+
+A module that needs random numbers in training (dropout on a shortcut, say) defines `draw(self, generator,
+batch_size) -> Tensor` and a non-persistent buffer `noise` of that shape. The training loop fills the buffer
+before each step; the module itself draws nothing, so a step has static shapes and can be replayed as a CUDA
+graph.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from resx.model.adapters import complete_parts, compose
+from resx.model.shortcuts import SHORTCUTS
+from resx.registry import Registry
+from resx.spec import AdapterSpec, ModelSpec, SpecError
+
+# norm1, norm2, … exist in every branch, so a probe finds 'after the normalisation' under one name
+NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "none": nn.Identity}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of network.
+
+    check(spec) returns what is wrong, a line each (depths that do not exist, say). complete(spec) fills in
+    the family's defaults and nulls what does not apply. build(spec, input_shape, n_outputs) takes a completed
+    spec.
+    """
+
+    check: Callable[[ModelSpec], list[str]]
+    complete: Callable[[ModelSpec], ModelSpec]
+    build: Callable[[ModelSpec, tuple[int, ...], int], nn.Module]
+
+    def __call__(self, spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
+        return self.build(spec, input_shape, n_outputs)
+
+
+FAMILIES: Registry[Family] = Registry("family")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a block stands: its channels in and out, and the stride with which its maps shrink."""
+
+    in_channels: int
+    out_channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution: channels out, kernel size, stride; padded to keep the map's size at stride 1."""
+
+    channels: int
+    kernel: int
+    stride: int = 1
+
+
+class Block(nn.Module):
+    """`activation(shortcut(adapter(x), branch(x)))`: [B, C_in, H, W] -> [B, C_out, H/stride, W/stride].
+
+    `activation` is the ReLU after the addition in the original order and the identity in the pre-activation
+    order. `name` is the block's path in its network (`stages.0.1`).
+    """
+
+    name: str = ""
+
+    def __init__(
+        self, branch: nn.Module, adapter: nn.Module, shortcut: nn.Module, activation: nn.Module
+    ) -> None:
+        super().__init__()
+        self.branch = branch
+        self.adapter = adapter
+        self.shortcut = shortcut
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.shortcut(self.adapter(x), self.branch(x)))
+
+
+class Network(nn.Module):
+    """Stem, stages of blocks, global average pooling, linear head: images [B, C, H, W] -> [B, n_outputs].
+
+    `final` is what the pre-activation order has after its last addition; the identity otherwise.
+    """
+
+    def __init__(
+        self, stem: nn.Module, stages: Iterable[Iterable[Block]], final: nn.Module, head: nn.Module
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.stages = nn.ModuleList(nn.ModuleList(blocks) for blocks in stages)
+        self.final = final
+        self.head = head
+        for s, stage in enumerate(self.stages):
+            for b, block in enumerate(_blocks(stage)):
+                block.name = f"stages.{s}.{b}"
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Return all blocks in order, first to last; each knows its `name`."""
+        return [block for stage in self.stages for block in _blocks(stage)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.final(x).mean((2, 3)))
+
+
+def _blocks(stage: nn.Module) -> Iterator[Block]:
+    for block in stage.children():
+        assert isinstance(block, Block)
+        yield block
+
+
+def basic(place: Place) -> list[Conv]:
+    """Two 3×3 convolutions (figure 5, left)."""
+    return [Conv(place.out_channels, 3, place.stride), Conv(place.out_channels, 3)]
+
+
+def bottleneck(place: Place, stride_in: str | None) -> list[Conv]:
+    """1×1 down to a quarter of the channels, 3×3, 1×1 up again (figure 5, right).
+
+    stride_in: '1x1' has the stride in the first convolution, as the paper; '3x3' in the second, as
+    torchvision.
+    """
+    narrow = place.out_channels // 4
+    first, second = (place.stride, 1) if stride_in == "1x1" else (1, place.stride)
+    return [Conv(narrow, 1, first), Conv(narrow, 3, second), Conv(place.out_channels, 1)]
+
+
+def convolution(in_channels: int, conv: Conv, norm: str) -> nn.Conv2d:
+    """Return the convolution; it has a bias only where no normalisation brings its own."""
+    bias = norm == "none"
+    return nn.Conv2d(in_channels, conv.channels, conv.kernel, conv.stride, conv.kernel // 2, bias=bias)
+
+
+def branch(in_channels: int, convs: Iterable[Conv], order: str, norm: str, activated: bool) -> nn.Sequential:
+    """Return conv-norm-ReLU-…-conv-norm (order 'post') or norm-ReLU-conv-…-conv ('pre').
+
+    activated: the input comes straight from a norm and ReLU, so a 'pre' branch leaves out its own first ones
+    (He et al. 2016b, appendix: the first block, which follows the stem). ReLUs are not in place, so that a
+    tap on a normalisation sees what it put out.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, conv in enumerate(convs, start=1):
+        if order == "pre" and not (i == 1 and activated):
+            layers[f"norm{i}"] = NORMS[norm](in_channels)
+            layers[f"relu{i}"] = nn.ReLU()
+        if order == "post" and i > 1:
+            layers[f"relu{i - 1}"] = nn.ReLU()
+        layers[f"conv{i}"] = convolution(in_channels, conv, norm)
+        if order == "post":
+            layers[f"norm{i}"] = NORMS[norm](conv.channels)
+        in_channels = conv.channels
+    return nn.Sequential(layers)
+
+
+def stage_places(stem_channels: int, widths: Iterable[Iterable[int]]) -> list[list[Place]]:
+    """Return the places of all blocks from their widths, stage by stage; maps halve at each new stage."""
+    stages, channels = [], stem_channels
+    for s, stage in enumerate(widths):
+        places = []
+        for b, width in enumerate(stage):
+            places.append(Place(channels, width, 2 if s > 0 and b == 0 else 1))
+            channels = width
+        stages.append(places)
+    return stages
+
+
+def complete_blocks(spec: ModelSpec, stages: Iterable[Iterable[Place]], adapter: str) -> ModelSpec:
+    """Fill in order, norm and adapter of a network of blocks; null adapter parts that no place needs.
+
+    adapter: the family's own, as a flag would write it. A shortcut that leaves x out has none. Raises
+    SpecError.
+    """
+    order, norm = spec.order or "post", spec.norm or "batch"
+    parts = spec.adapter or ModelSpec.model_validate({"adapter": adapter}).adapter
+    name, _ = SHORTCUTS.arguments(spec.shortcut)
+    completed: AdapterSpec | None = None
+    if parts is not None and getattr(SHORTCUTS[name], "reads_x", True):
+        shapes = {(p.in_channels, p.out_channels, p.stride) for places in stages for p in places}
+        completed = complete_parts(parts, shapes, norm)
+    return spec.model_copy(update={"order": order, "norm": norm, "adapter": completed})
+
+
+def network(
+    spec: ModelSpec,
+    stem: nn.Module,
+    stages: Iterable[Iterable[Place]],
+    convs: Callable[[Place], list[Conv]],
+    n_outputs: int,
+) -> Network:
+    """Put a network together from a completed spec; `convs` gives each block's branch."""
+    assert spec.order
+    assert spec.norm
+    built: list[list[Block]] = []
+    channels = 0
+    for s, places in enumerate(stages):
+        built.append([])
+        for b, place in enumerate(places):
+            shape = (place.in_channels, place.out_channels, place.stride)
+            built[s].append(
+                Block(
+                    branch(place.in_channels, convs(place), spec.order, spec.norm, activated=s == b == 0),
+                    compose(spec.adapter, *shape) if spec.adapter else nn.Identity(),
+                    SHORTCUTS.create(spec.shortcut, place.out_channels),
+                    nn.ReLU() if spec.order == "post" else nn.Identity(),
+                )
+            )
+            channels = place.out_channels
+    final: nn.Module = nn.Identity()
+    if spec.order == "pre":
+        final = nn.Sequential(OrderedDict(norm=NORMS[spec.norm](channels), relu=nn.ReLU()))
+    return Network(stem, built, final, nn.Linear(channels, n_outputs))
+
+
+def stem_layers(in_channels: int, conv: Conv, norm: str | None) -> OrderedDict[str, nn.Module]:
+    """Return the named layers every stem starts with: convolution, normalisation, ReLU."""
+    assert norm
+    return OrderedDict(
+        conv=convolution(in_channels, conv, norm), norm=NORMS[norm](conv.channels), relu=nn.ReLU()
+    )
+
+
+def image_channels(family: str, input_shape: tuple[int, ...]) -> int:
+    """Return C of an image shape (C, H, W). Raises SpecError where the data are no images."""
+    if len(input_shape) != 3:
+        shape = "×".join(map(str, input_shape))
+        raise SpecError(f"family {family}: needs images [C, H, W], but the data set's inputs are {shape}")
+    return input_shape[0]
