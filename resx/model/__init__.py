@@ -7,7 +7,7 @@ from resx.model import cifar, imagenet, vgg  # noqa: F401  (importing registers 
 from resx.model.adapters import GROW, SHRINK, SPATIAL
 from resx.model.complexity import Complexity, count
 from resx.model.construction import build, check_names, complete
-from resx.model.network import FAMILIES, Block, Network
+from resx.model.network import FAMILIES, Block, Network, stochastic_modules
 from resx.model.shortcuts import SHORTCUTS
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "check_names",
     "complete",
     "count",
+    "stochastic_modules",
 ]

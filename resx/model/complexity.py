@@ -30,7 +30,7 @@ class Complexity:
 
 @dataclass(frozen=True)
 class Reference:
-    """A network that the paper describes, at the paper's input size."""
+    """A network at the input size of the paper's data set."""
 
     name: str
     spec: ModelSpec
@@ -38,28 +38,29 @@ class Reference:
     n_outputs: int
 
 
+def named(spec: ModelSpec) -> Reference:
+    """Return a network under the paper's name, for CIFAR-10 images or, in other families, ImageNet's."""
+    kind = {"none": "plain", "identity": "ResNet"}.get(spec.shortcut, spec.shortcut)
+    if spec.family == "vgg":
+        kind = "VGG"
+    if spec.family == "cifar":
+        return Reference(f"{kind}-{spec.depth} (CIFAR)", spec, CIFAR_INPUT, CIFAR_CLASSES)
+    return Reference(f"{kind}-{spec.depth}", spec, IMAGENET_INPUT, IMAGENET_CLASSES)
+
+
 def references() -> list[Reference]:
-    """Return the CIFAR family, the ImageNet ResNets (option B), their plain twins, and the VGG networks."""
-    cifar, imagenet = (CIFAR_INPUT, CIFAR_CLASSES), (IMAGENET_INPUT, IMAGENET_CLASSES)
-    kinds = {"ResNet": "identity", "plain": "none"}
+    """Return the paper's networks: the CIFAR family, the ImageNet ResNets and plain networks, and VGG."""
+    groups = [
+        ("cifar", "identity", (20, 32, 44, 56, 110, 1202)),
+        ("cifar", "none", (20, 32, 44, 56, 110)),
+        ("imagenet", "identity", (18, 34, 50, 101, 152)),
+        ("imagenet", "none", (18, 34)),
+        ("vgg", "none", (16, 19)),
+    ]
     return [
-        *(
-            Reference(f"{kind}-{depth} (CIFAR)", ModelSpec(depth=depth, shortcut=shortcut), *cifar)
-            for kind, shortcut in kinds.items()
-            for depth in (20, 32, 44, 56, 110, 1202)
-        ),
-        *(
-            Reference(f"ResNet-{depth}", ModelSpec(family="imagenet", depth=depth), *imagenet)
-            for depth in (18, 34, 50, 101, 152)
-        ),
-        *(
-            Reference(f"plain-{depth}", ModelSpec(family="imagenet", depth=depth, shortcut="none"), *imagenet)
-            for depth in (18, 34)
-        ),
-        *(
-            Reference(f"VGG-{depth}", ModelSpec(family="vgg", depth=depth, shortcut="none"), *imagenet)
-            for depth in (16, 19)
-        ),
+        named(ModelSpec(family=family, depth=depth, width=None, shortcut=shortcut))
+        for family, shortcut, depths in groups
+        for depth in depths
     ]
 
 

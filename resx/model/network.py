@@ -9,9 +9,9 @@ Plain and residual twins share the names of all common parameters: `stem.*`, `st
 `stages.S.B.adapter.*`.
 
 A module that needs random numbers in training (dropout on a shortcut, say) defines `draw(self, generator,
-batch_size) -> Tensor` and a non-persistent buffer `noise` of that shape. The training loop fills the buffer
-before each step; the module itself draws nothing, so a step has static shapes and can be replayed as a CUDA
-graph.
+batch_size) -> Tensor` and a non-persistent buffer `noise`. The training loop sees to it that the buffer has
+the shape of a draw and fills it before each step; the module itself draws nothing, so a step has static
+shapes and can be replayed as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -119,6 +119,11 @@ class Network(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(self.final(x).mean((2, 3)))
+
+
+def stochastic_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return (name, module) of every module that wants random numbers before a step (it defines `draw`)."""
+    return [(name, module) for name, module in network.named_modules() if hasattr(module, "draw")]
 
 
 def _blocks(stage: nn.Module) -> Iterator[Block]:

@@ -1,0 +1,161 @@
+"""What the papers report, for tables, overlays and acceptance bands. Data only.
+
+Errors are in percent, complexities in parameters and multiply-adds. Every number says where it stands and how
+it is known: `R` was read in the paper, `C` is computed from the architecture, `M` is unverified and must be
+shown with that mark. Nothing here is a result of this project.
+
+* He et al., Deep Residual Learning for Image Recognition (CVPR 2016)
+* He et al., Identity Mappings in Deep Residual Networks (ECCV 2016)
+* Veit et al., Residual Networks Behave Like Ensembles of Relatively Shallow Networks (NIPS 2016)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isnan, nan
+from typing import Literal
+
+Mark = Literal["R", "C", "M"]
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A published number. `value` is nan where the paper prints none; `note` says what it has instead.
+
+    std: over `runs` runs. read_off: read off a figure's curve, so known to a few tenths at best.
+    """
+
+    value: float
+    source: str
+    mark: Mark = "R"
+    std: float | None = None
+    runs: int | None = None
+    read_off: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TopErrors:
+    """ImageNet validation errors; top5 is None where the table has none."""
+
+    top1: float
+    top5: float | None
+    source: str
+    mark: Mark = "R"
+
+
+def _table(values: Mapping[int, float], source: str, mark: Mark = "R") -> dict[int, Reported]:
+    return {depth: Reported(value, source, mark) for depth, value in values.items()}
+
+
+# CIFAR-10, test error by (kind, depth). Table 6 has no plain rows: those are curves in figure 6
+_TABLE_6 = "He et al. 2016, table 6"
+CIFAR_TEST_ERROR: dict[tuple[str, int], Reported] = {
+    ("residual", 20): Reported(8.75, _TABLE_6),
+    ("residual", 32): Reported(7.51, _TABLE_6),
+    ("residual", 44): Reported(7.17, _TABLE_6),
+    ("residual", 56): Reported(6.97, _TABLE_6),
+    ("residual", 110): Reported(6.43, _TABLE_6, runs=5, note="best of 5 runs; their mean is 6.61 ± 0.16"),
+    ("residual", 1202): Reported(7.93, _TABLE_6),
+    **{
+        ("plain", depth): Reported(value, "He et al. 2016, figure 6", read_off=True)
+        for depth, value in {20: 9.5, 32: 10.0, 44: 12.0, 56: 13.5}.items()
+    },
+}
+RESNET_110_MEAN = Reported(6.61, _TABLE_6, std=0.16, runs=5)
+PLAIN_110_TEST_ERROR = Reported(nan, "He et al. 2016, figure 6", note="higher than 60 % and not displayed")
+RESNET_1202_TRAINING_ERROR = Reported(nan, "He et al. 2016, section 4.2", note="below 0.1 %")
+
+# Independent replications on CIFAR-10, mean and standard deviation over 5 seeds
+_REPLICATIONS = "independent replications, 5 seeds"
+CIFAR_REPLICATIONS: dict[tuple[str, int], Reported] = {
+    ("residual", 20): Reported(8.51, _REPLICATIONS, "M", std=0.22, runs=5),
+    ("residual", 56): Reported(7.40, _REPLICATIONS, "M", std=0.27, runs=5),
+    ("residual", 110): Reported(7.14, _REPLICATIONS, "M", std=0.20, runs=5),
+    ("plain", 20): Reported(9.78, _REPLICATIONS, "M", std=0.13, runs=5),
+    ("plain", 56): Reported(12.95, _REPLICATIONS, "M", std=0.22, runs=5),
+}
+RESNET_56_BAND = (6.9, 7.5)  # percent: where a faithful ResNet-56 should end
+
+# Complexity. Parameters and multiply-adds of option A, which are the plain network's too
+CIFAR_PARAMETERS_PRINTED = _table(
+    {20: 0.27e6, 32: 0.46e6, 44: 0.66e6, 56: 0.85e6, 110: 1.7e6, 1202: 19.4e6}, _TABLE_6
+)
+CIFAR_PARAMETERS = _table(
+    {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274},
+    "computed from the architecture",
+    "C",
+)
+CIFAR_MULTIPLY_ADDS = _table(
+    {20: 40.55e6, 32: 68.86e6, 44: 97.17e6, 56: 125.49e6, 110: 252.89e6, 1202: 2829.24e6},
+    "computed from the architecture",
+    "C",
+)
+OPTION_B_EXTRA_PARAMETERS = Reported(2752, "computed from the architecture", "C", note="at any CIFAR depth")
+IMAGENET_MULTIPLY_ADDS = _table(
+    {18: 1.8e9, 34: 3.6e9, 50: 3.8e9, 101: 7.6e9, 152: 11.3e9}, "He et al. 2016, table 1"
+)
+VGG_MULTIPLY_ADDS = _table({16: 15.3e9, 19: 19.6e9}, "He et al. 2016, section 4.1")
+
+# ImageNet validation, 10-crop
+_TABLE_2, _TABLE_3 = "He et al. 2016, table 2", "He et al. 2016, table 3"
+IMAGENET_DEGRADATION: dict[tuple[str, int], TopErrors] = {
+    ("plain", 18): TopErrors(27.94, None, _TABLE_2),
+    ("plain", 34): TopErrors(28.54, None, _TABLE_2),
+    ("residual", 18): TopErrors(27.88, None, _TABLE_2),
+    ("residual", 34): TopErrors(25.03, None, _TABLE_2),
+}
+IMAGENET_10_CROP: dict[str, TopErrors] = {
+    "VGG-16": TopErrors(28.07, 9.33, _TABLE_3),
+    "ResNet-34 A": TopErrors(25.03, 7.76, _TABLE_3),
+    "ResNet-34 B": TopErrors(24.52, 7.46, _TABLE_3),
+    "ResNet-34 C": TopErrors(24.19, 7.40, _TABLE_3),
+    "ResNet-50": TopErrors(22.85, 6.71, _TABLE_3),
+    "ResNet-101": TopErrors(21.75, 6.05, _TABLE_3),
+    "ResNet-152": TopErrors(21.43, 5.71, _TABLE_3),
+}
+RESNET_152_SINGLE_MODEL = TopErrors(19.38, 4.49, "He et al. 2016, table 4")
+IMAGENET_ENSEMBLE_TEST_TOP5 = Reported(3.57, "He et al. 2016, section 4.1")
+
+# He et al. 2016b: ResNet-110 on CIFAR-10 by what stands on the shortcut, median of 5 runs
+_FAIL = "fail: over 20 %"
+IDENTITY_TABLE_1: dict[str, Reported] = {
+    shortcut: Reported(value, "He et al. 2016b, table 1", runs=5, note=_FAIL if isnan(value) else "median")
+    for shortcut, value in {
+        "identity": 6.61,
+        "0 (plain)": nan,
+        "0.5, branch unscaled": nan,
+        "0.5, branch 0.5": 12.35,
+        "exclusive gating, bias 0 to -5": nan,
+        "exclusive gating, bias -6": 8.70,
+        "exclusive gating, bias -7": 9.81,
+        "shortcut-only gating, bias 0": 12.86,
+        "shortcut-only gating, bias -6": 6.91,
+        "1x1 convolution": 12.22,
+        "dropout 0.5": nan,
+    }.items()
+}
+# He et al. 2016b: where normalisation and activation stand, by (order, depth); 110 and 164 layers
+IDENTITY_TABLE_2: dict[tuple[str, int], Reported] = {
+    (order, depth): Reported(value, "He et al. 2016b, table 2")
+    for order, values in {
+        "original": (6.61, 5.93),
+        "BN after addition": (8.17, 6.50),
+        "ReLU before addition": (7.84, 6.14),
+        "ReLU-only pre-activation": (6.71, 5.91),
+        "full pre-activation": (6.37, 5.46),
+    }.items()
+    for depth, value in zip((110, 164), values, strict=True)
+}
+
+# Veit et al. 2016: a ResNet-110, 54 modules, and the lengths of its 2^54 paths
+_VEIT = "Veit et al. 2016"
+VEIT_MODULES = Reported(54, _VEIT, "M")
+VEIT_EFFECTIVE_LENGTHS = (5, 17)  # modules in the paths that almost all of the gradient comes through
+VEIT_EFFECTIVE_SHARE = Reported(0.45, _VEIT, "M", note="percent of all paths are that short")
+VEIT_SHORT_PATHS_TEST_ERROR = Reported(5.96, _VEIT, "M", note="trained with 23 of the modules in each batch")
+VEIT_FULL_TEST_ERROR = Reported(6.10, _VEIT, "M")
+
+# Yang et al. 2019: growth of a plain network's gradient per layer with batch norm, at initialisation
+PLAIN_GRADIENT_FACTOR = Reported(1.21, "Yang et al. 2019", "M", note="per layer, at initialisation")
