@@ -270,7 +270,7 @@ def open_run(results: Path, spec: RunSpec) -> Iterator[RunFolder]:
         if (path / "spec.json").exists():
             read_run(path)
         else:
-            content = {"run_id": spec.run_id, "spec": spec.model_dump(mode="json", exclude_none=True)}
+            content = {"run_id": spec.run_id, "spec": spec.model_dump(mode="json")}
             write_atomic(path / "spec.json", _to_json(content))
         yield RunFolder(path, spec)
 
@@ -342,6 +342,17 @@ def export_bundle(runs: Sequence[RunFolder], target: Path) -> None:
                 if file.is_file() and _MEMBER.fullmatch(name):
                     bundle.write(file, name)
     write_atomic(target, buffer.getvalue())
+
+
+def export_csv(runs: Sequence[RunFolder], target: Path) -> None:
+    """Write the curves of runs as one CSV: run_id, then the columns of metrics.csv."""
+    frames = [
+        pd.read_csv(run.path / "metrics.csv", dtype=str).assign(run_id=run.run_id)[["run_id", *METRICS]]
+        for run in runs
+        if (run.path / "metrics.csv").exists()
+    ]
+    table = pd.concat(frames) if frames else pd.DataFrame(columns=["run_id", *METRICS])
+    write_atomic(target, table.to_csv(index=False))
 
 
 def export_tables(runs: Sequence[RunFolder], target: Path) -> None:

@@ -47,7 +47,7 @@ def train(
     with Display(specs[0].train.steps, 1, quiet=quiet) as display:
         [outcome] = train_all(specs, machine, display.report)
     if json:
-        print_json(outcome_summary(outcome, machine.results))
+        print_json(outcome.summary(machine.results))
     else:
         print_run(outcome, machine.results)
     if outcome.result is None:

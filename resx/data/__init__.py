@@ -58,7 +58,7 @@ def check_names(fields: Mapping[str, Any]) -> list[str]:
 
 
 def complete(spec: DataSpec, data_dir: Path | None = None) -> DataSpec:
-    """Return the one specification of this data: defaults filled in, null what does not apply or changes nothing.
+    """Return the one specification of this data: defaults filled in, null what does not apply or matter.
 
     A data set whose content its name does not fix (a folder) is read, and gets its content hash and label.
     data_dir: where files are looked for (None: RESX_DATA, or `data`). Raises SpecError with all that does not
@@ -81,7 +81,7 @@ def complete(spec: DataSpec, data_dir: Path | None = None) -> DataSpec:
     filled["test_subset"] = None if spec.test_subset == facts.test else spec.test_subset
     if not facts.images:
         filled |= {"normalize": None, "augment": None}
-    elif facts.shape[1:] == (spec.image_size, spec.image_size):
+    elif facts.shape[1:] == (spec.image_size, spec.image_size) and (raw is None or raw.image_size is None):
         filled["image_size"] = None
     filled = spec.model_dump() | filled
     filled["reference"] = _comparable(filled, facts, spec.reference)
@@ -147,7 +147,7 @@ def _taken(split: tuple[Tensor, Tensor], index: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _comparable(fields: Mapping[str, Any], facts: Facts, reference: str | None) -> str | None:
-    """Return the reference if all its images are used at full size: only then do published numbers compare."""
+    """Return the reference if all its images are used at full size: else published numbers do not compare."""
     whole = all(fields[key] is None for key in ("subset", "test_subset", "validation", "image_size"))
     return reference if reference and whole and FACTS[reference] == facts else None
 

@@ -99,7 +99,7 @@ class Batches:
         )
 
     def assemble(self, tables: Tables, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Return batch k of the tables: x float32, images [B, C, H, W] in channels_last, and targets y [B, ...].
+        """Return batch k: x float32, images [B, C, H, W] in channels_last, and its targets y [B, ...].
 
         k: int64, one element, on the device. Nothing is drawn or read back and all shapes are static, so that
         a CUDA graph can replay the step.
@@ -137,7 +137,7 @@ class Batches:
         return x.to(torch.float32, memory_format=torch.contiguous_format).sub_(self._shift).mul_(self._scale)
 
     def _cropped(self, x: Tensor, dy: Tensor, dx: Tensor, flip: Tensor) -> Tensor:
-        """Pad [B, H, W, C] with zeros, crop each image at its own (dy, dx), mirror it where its flip is set."""
+        """Pad [B, H, W, C] with zeros, crop each image at its own (dy, dx), mirror it if its flip is set."""
         batch, height, width, channels = x.shape
         padded = F.pad(x, (0, 0, PAD, PAD, PAD, PAD)).view(-1, channels)
         columns = torch.where(flip[:, None], self._columns.flip(0), self._columns) + dx[:, None]

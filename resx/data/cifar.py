@@ -24,7 +24,7 @@ FACTS["cifar100"] = Facts(shape=(3, 32, 32), train=50_000, test=10_000, outputs=
 
 @DATASETS.register("cifar10")
 def load_cifar10(root: Path | None = None) -> Dataset:
-    """CIFAR-10: 32×32 colour photographs of 10 classes, 50,000 to train on, 10,000 to test; downloaded once."""
+    """CIFAR-10: 32×32 colour photographs of 10 classes, 50,000 to train on and 10,000 to test."""
     from torchvision.datasets import CIFAR10
 
     return _load(CIFAR10, data_root(root), "cifar10", "CIFAR-10")
@@ -32,7 +32,7 @@ def load_cifar10(root: Path | None = None) -> Dataset:
 
 @DATASETS.register("cifar100")
 def load_cifar100(root: Path | None = None) -> Dataset:
-    """CIFAR-100: 32×32 colour photographs of 100 classes, 50,000 to train on, 10,000 to test; downloaded once."""
+    """CIFAR-100: 32×32 colour photographs of 100 classes, 50,000 to train on and 10,000 to test."""
     from torchvision.datasets import CIFAR100
 
     return _load(CIFAR100, data_root(root), "cifar100", "CIFAR-100")

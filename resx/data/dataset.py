@@ -41,7 +41,8 @@ class Dataset:
     *_x: images uint8 [N, C, H, W], other inputs float32 [N, ...]. *_y: classes int64 [N], regression targets
     float32 [N, ...]. val_*: None without a validation split. label: the name on tables and figures.
     reference: the data set whose published numbers may be set beside results on this one. content: hash of
-    what was read from files that the name does not fix. Raises ValueError where these do not fit together.
+    what was read from files that the name does not fix. image_size: the side to which images of different
+    sizes were brought when they were read. Raises ValueError where these do not fit together.
     """
 
     train_x: Tensor
@@ -55,6 +56,7 @@ class Dataset:
     reference: str | None = None
     task: Literal["classification", "regression"] = "classification"
     content: str | None = None
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
         kind = torch.int64 if self.task == "classification" else torch.float32
@@ -130,6 +132,6 @@ def data_root(data_dir: Path | None) -> Path:
 
 
 def averaged_down(images: Tensor, size: int) -> Tensor:
-    """Return uint8 images [N, C, H, W] as [N, C, size, size], each pixel the rounded mean of what it covers."""
+    """Return uint8 images [N, C, H, W] as [N, C, size, size], each pixel the rounded mean of its area."""
     parts = [F.adaptive_avg_pool2d(part.float(), size).round().to(torch.uint8) for part in images.split(1024)]
     return torch.cat(parts)

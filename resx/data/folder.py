@@ -41,7 +41,7 @@ class Listing:
 
     root: Path
     classes: tuple[str, ...]
-    files: dict[str, list[Path]]
+    files: dict[str, list[str]]
     labels: dict[str, list[int]]
     stamp: str
 
@@ -55,7 +55,10 @@ def load_folder(root: Path | None = None, image_size: int | None = None) -> Data
     as above, and for an image that cannot be read, by its name.
     """
     listing = _list(data_root(root))
-    cached = _read_cache(listing, None) or (_read_cache(listing, image_size) if image_size else None)
+    kept_size = None
+    cached = _read_cache(listing, None)
+    if cached is None and image_size is not None:
+        kept_size, cached = image_size, _read_cache(listing, image_size)
     if cached is None:
         cached, kept_size = _decode(listing, image_size)
         _write_cache(listing, kept_size, cached)
@@ -65,8 +68,9 @@ def load_folder(root: Path | None = None, image_size: int | None = None) -> Data
         test_x=torch.from_numpy(cached["test"]),
         test_y=torch.tensor(listing.labels["test"]),
         classes=listing.classes,
-        label=listing.root.resolve().name,
+        label=listing.root.name,
         content=str(cached["content"]),
+        image_size=kept_size,
     )
 
 
@@ -90,6 +94,7 @@ def look_folder(root: Path, verify: bool) -> Found:
 
 def _list(root: Path) -> Listing:
     """List the images of both splits in order. Raises SpecError where the tree is not as it should be."""
+    root = root.resolve()
     where = f"dataset 'folder': {root}"
     needed = "it must hold train/CLASS/* and test/CLASS/*"
     if not root.is_dir():
@@ -107,27 +112,24 @@ def _list(root: Path) -> Listing:
             raise SpecError(f"{where}: train/ and test/ must hold the same classes; only one holds {odd}")
         files, labels, entries = {}, {}, []
         for split, names in classes.items():
-            found = [
-                (label, path)
-                for label, name in enumerate(names)
-                for path in _files(root / split / name, f"{where}: no images in {split}/{name}/")
-            ]
-            numbers = {int(path.stem) for _, path in found if _is_number(path.stem)}
-            if len(numbers) == len(found):
-                found.sort(key=lambda item: int(item[1].stem))
-            labels[split] = [label for label, _ in found]
-            files[split] = [path for _, path in found]
-            for path in files[split]:
-                status = path.stat()
-                entries.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
+            found = []
+            for label, name in enumerate(names):
+                inside = sorted(_files(root / split / name))
+                if not inside:
+                    raise SpecError(f"{where}: no images in {split}/{name}/")
+                found += [(label, *file) for file in inside]
+            stems = [os.path.splitext(os.path.basename(path))[0] for _, path, _, _ in found]
+            if all(stem.isascii() and stem.isdecimal() for stem in stems):
+                numbers = [int(stem) for stem in stems]
+                if len(set(numbers)) == len(numbers):
+                    found = [file for _, file in sorted(zip(numbers, found, strict=True))]
+            labels[split] = [label for label, _, _, _ in found]
+            files[split] = [path for _, path, _, _ in found]
+            entries += [file[1:] for file in found]
     except OSError as error:
         raise SpecError(f"{where}: {error.filename} cannot be read ({error.strerror})") from error
     stamp = hashlib.sha256(json.dumps([CACHE_FORMAT, entries]).encode()).hexdigest()
     return Listing(root, tuple(classes["train"]), files, labels, stamp)
-
-
-def _is_number(stem: str) -> bool:
-    return stem.isascii() and stem.isdecimal()
 
 
 def _classes(folder: Path) -> list[str]:
@@ -136,17 +138,16 @@ def _classes(folder: Path) -> list[str]:
     )
 
 
-def _files(folder: Path, none: str) -> list[Path]:
-    """Return the image files below a class folder by name. Raises SpecError(none) where there are none."""
-    found = [
-        Path(place, name)
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
-    ]
-    if not found:
-        raise SpecError(none)
-    return sorted(found)
+def _files(folder: Path | str) -> Iterator[tuple[str, int, int]]:
+    """Yield the image files below a class folder: path, size in bytes, time of the last change in ns."""
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(entry.path)
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            status = entry.stat()
+            yield entry.path, status.st_size, status.st_mtime_ns
 
 
 def _decode(listing: Listing, image_size: int | None) -> tuple[dict[str, Images], int | None]:
@@ -187,7 +188,7 @@ def _size(shape: tuple[int, ...]) -> str:
     return "×".join(str(side) for side in shape)
 
 
-def _smaller(image: Images, size: int, path: Path) -> Images:
+def _smaller(image: Images, size: int, path: str) -> Images:
     """Average one image [C, H, W] down to a square. Raises SpecError where it is too small for that."""
     if min(image.shape[1:]) < size:
         raise SpecError(
@@ -196,7 +197,7 @@ def _smaller(image: Images, size: int, path: Path) -> Images:
     return averaged_down(torch.from_numpy(image)[None], size)[0].numpy()
 
 
-def _images(paths: list[Path], verb: str) -> Iterator[Images]:
+def _images(paths: list[str], verb: str) -> Iterator[Images]:
     """Decode files to uint8 [C, H, W] in order, with a line (a bar on a terminal) on stderr."""
     console = Console(stderr=True)
     text = f"{verb} {len(paths):,} images"
@@ -209,7 +210,7 @@ def _images(paths: list[Path], verb: str) -> Iterator[Images]:
             yield from pool.map(_image, paths[start : start + 1000])
 
 
-def _image(path: Path) -> Images:
+def _image(path: str) -> Images:
     """Decode one file to uint8 [C, H, W]. Raises SpecError that names it where it cannot be read."""
     try:
         with Image.open(path) as image:
@@ -221,14 +222,14 @@ def _image(path: Path) -> Images:
     except SpecError:
         raise
     except Exception as error:  # a damaged file can make a decoder fail in any way; the user needs its name
-        reason = str(error).partition("\n")[0].replace(f" {str(path)!r}", "")
+        reason = str(error).partition("\n")[0].replace(f" {path!r}", "")
         raise SpecError(f"dataset 'folder': {path} cannot be read as an image ({reason})") from error
     return np.ascontiguousarray(array.transpose(2, 0, 1) if array.ndim == 3 else array[None])
 
 
 def _cache_path(listing: Listing, image_size: int | None) -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    name = hashlib.sha256(str(listing.root.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(str(listing.root).encode()).hexdigest()[:16]
     return base / "resx" / f"folder-{name}{f'-{image_size}' if image_size else ''}.npz"
 
 

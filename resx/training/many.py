@@ -52,6 +52,19 @@ class Outcome:
     result: Mapping[str, Any] | None = None
     error: str | None = None
 
+    def summary(self, results: Path) -> dict[str, Any]:
+        """Return what `--json` prints of a run; errors in percent, None where there is no number."""
+        result = self.result or {}
+        return {
+            "run_id": self.spec.run_id,
+            "status": result.get("status", "failed"),
+            "steps": result.get("steps_done"),
+            "train_error": result.get("train_error"),
+            "test_error": result.get("test_error"),
+            "seconds": result.get("seconds"),
+            "folder": str(results / "runs" / self.spec.run_id),
+        }
+
 
 def default_device() -> str:
     """Return `cuda` where there is one, else `cpu`."""

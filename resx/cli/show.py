@@ -1,0 +1,104 @@
+"""What commands print on stdout: rich tables for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from resx.spec import RunSpec
+from resx.training.estimate import estimate_cost
+from resx.training.many import Machine, Outcome
+
+CONSOLE = Console()
+
+
+def clean(value: Any) -> Any:
+    """Replace nan and infinite numbers by None, which JSON can write."""
+    if isinstance(value, Mapping):
+        return {key: clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_json(content: Any) -> None:
+    """Print one JSON document on stdout."""
+    typer.echo(json.dumps(clean(content), indent=1, ensure_ascii=False))
+
+
+def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: str | None = None) -> None:
+    """Print a table; columns whose name starts with '<' are text and aligned to the left."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        table.add_column(column.removeprefix("<"), justify="left" if column.startswith("<") else "right")
+    for row in rows:
+        table.add_row(*row)
+    CONSOLE.print(table)
+
+
+def number(value: Any, digits: int = 2, sign: bool = False) -> str:
+    """Format a number, '–' where there is none."""
+    if value is None or pd.isna(value):
+        return "–"
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Format a time as a person would say it: 45 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def print_run(outcome: Outcome, results: Path) -> None:
+    """Print one run's result as a short table, or why there is none on stderr."""
+    if outcome.result is None:
+        print_failures([outcome])
+        return
+    result = outcome.result
+    rows = [
+        ("run", outcome.spec.run_id),
+        ("status", f"{result['status']} after {result['steps_done']} of {outcome.spec.train.steps} steps"),
+        ("data", result["data_label"]),
+        ("training error (eval-mode)", f"{number(result['train_error'])} %"),
+        ("test error", f"{number(result['test_error'])} %"),
+        ("parameters", f"{result['parameters']:,}"),
+        ("time", duration(result["seconds"])),
+        ("folder", str(results / "runs" / outcome.spec.run_id)),
+    ]
+    table = Table(show_header=False, box=None)
+    for row in rows:
+        table.add_row(*row)
+    CONSOLE.print(table)
+
+
+def print_failures(outcomes: Sequence[Outcome]) -> None:
+    """Print a line on stderr for every run that failed."""
+    for outcome in outcomes:
+        if outcome.error:
+            typer.echo(f"resx: failed: {outcome.error}", err=True)
+
+
+def print_estimate(specs: Sequence[RunSpec], machine: Machine, *, as_json: bool = False) -> None:
+    """Print how many runs there are, how long they take here and how much disk they need."""
+    cost = estimate_cost(specs, machine)
+    if as_json:
+        print_json({"runs": cost.runs, "to_train": cost.to_train, "seconds": cost.seconds, "bytes": cost.bytes})
+        return
+    where = f"{machine.jobs} at a time on {machine.device}"
+    typer.echo(
+        f"{cost.runs} runs, {cost.to_train} to train: about {duration(cost.seconds)} ({where}, scaled from a few timed "
+        f"steps), {cost.bytes / 2**20:.0f} MiB in {machine.results / 'runs'}"
+    )

@@ -1,0 +1,81 @@
+"""Figures by name, and the choice of the runs that go into one.
+
+Every file of this folder that registers a `draw(frames, **options) -> Figure` is a figure. `frames` holds the
+tables by name: `runs` and `curves` as `resx.store.load_runs` gives them, and those of probes under the probe's
+name. A figure is drawn from tables only, never from a model, so recorded runs are enough.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable, Collection, Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from resx.registry import Registry
+from resx.spec import FIELDS, SpecError, did_you_mean
+
+Frames = Mapping[str, pd.DataFrame]
+
+FIGURES: Registry[Callable[..., Figure]] = Registry("figure")
+
+
+def select(frames: Frames, **filters: Collection[object]) -> dict[str, pd.DataFrame]:
+    """Return the frames with only those runs that every filter admits; an empty filter admits all.
+
+    filters: values by the spec's flat field names (`depth=[20, 56]`). A shortcut matches with or without its
+    arguments, a data set by its name or its label; `run` matches ids by how they begin or end.
+    Raises SpecError where nothing is left, with what is recorded, and for an unknown field.
+    """
+    runs = frames["runs"]
+    if runs.empty:
+        raise SpecError(
+            "no run is recorded here; `resx compare` makes some, --results looks in another folder"
+        )
+    wanted = {name: [as_text(value) for value in values] for name, values in filters.items() if values}
+    unknown = [name for name in wanted if name != "run" and name not in FIELDS]
+    if unknown:
+        raise SpecError([f"{name}: no such field{did_you_mean(name, FIELDS)}" for name in unknown])
+    keep = pd.Series(True, index=runs.index)
+    for name, values in wanted.items():
+        keep &= _matches(runs, name, values)
+    if not keep.any():
+        asked = ", ".join(f"{name} {' or '.join(values)}" for name, values in wanted.items())
+        there = {name: runs[name].unique() for name in wanted if name != "run"}
+        listed = "; ".join(f"{name} {', '.join(map(as_text, sorted(there[name])))}" for name in there)
+        raise SpecError(f"no recorded run has {asked}; there are: {listed or '`resx runs list` shows them'}")
+    ids = runs.loc[keep, "run_id"]
+    return {
+        name: frame[frame["run_id"].isin(ids)] if "run_id" in frame else frame
+        for name, frame in frames.items()
+    }
+
+
+def _matches(runs: pd.DataFrame, name: str, values: list[str]) -> pd.Series:
+    if name == "run":
+        ends = tuple(values)
+        return runs["run_id"].map(lambda run_id: run_id.startswith(ends) or run_id.endswith(ends))
+    found = runs[name].map(as_text).isin(values)
+    if name == "shortcut":
+        found |= runs[name].str.partition(":")[0].isin(values)
+    if name == "dataset":
+        found |= runs["label"].isin(values) | runs["data_label"].isin(values)
+    return found
+
+
+def as_text(value: object) -> str:
+    """Write a field's value as a person would: 1500 for 1500.0 (as columns with gaps hold it), null for nan."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "null"
+    try:
+        number = float(str(value))
+    except ValueError:
+        return str(value)
+    return str(int(number)) if number.is_integer() else repr(number)
+
+
+for _module in pkgutil.iter_modules(__path__):  # a new figure is one file and nothing else
+    importlib.import_module(f"{__name__}.{_module.name}")

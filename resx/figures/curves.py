@@ -1,0 +1,58 @@
+"""Any recorded runs: loss, error and learning rate against iterations, in small multiples."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from resx.figures import FIGURES, Frames, panels, style
+from resx.spec import FIELDS, SpecError
+
+MAX_COLUMNS = 4
+# what may differ within a column: seeds are averaged, depths have their colours, the rest goes with these
+_WITHIN = ("shortcut", "depth", "seed", "warmup", "stride_in", "label", "reference", "content")
+
+
+@FIGURES.register("curves")
+def draw(frames: Frames) -> Figure:
+    """Loss, error and learning rate of any recorded runs against iterations.
+
+    frames: runs and curves. One column per kind of network and recipe, one colour per depth. Raises SpecError where
+    that makes too many columns.
+    """
+    runs, curves = frames["runs"], frames["curves"]
+    arms = panels.split(runs, ["shortcut", *(field for field in FIELDS if field not in _WITHIN)])
+    if len(arms) > MAX_COLUMNS:
+        raise SpecError(
+            f"these runs are of {len(arms)} kinds ({'; '.join(arms)}); choose up to {MAX_COLUMNS}, "
+            "with --shortcut, --dataset or --where field=value"
+        )
+    colour = style.colours(sorted(runs["depth"].unique()))
+    with style.context():
+        figure, grid = style.panels(3, len(arms), 1.25)
+        grid[0, 0].set_yscale("log")
+        grid[1, 0].set_ylim(0, 100)
+        grid[2, 0].set_yscale("log")
+        for axes, name in zip(grid[:, 0], ("loss", "error (%)", "learning rate"), strict=True):
+            axes.set_ylabel(name)
+        labels = {}
+        for (loss, error, rate), (name, arm) in zip(grid.T, arms.items(), strict=True):
+            loss.set_title(name)
+            rate.set_xlim(0, arm["steps"].max())
+            style.count_iterations(rate)
+            for depth, group in arm.groupby("depth"):
+                for axes, quantity in ((loss, "loss"), (error, "error")):
+                    means = panels.draw_network(axes, group, curves, quantity, colour[depth])
+                    if not means.empty:
+                        end = means.iloc[-1]
+                        shown = panels.percent(end) if quantity == "error" else f"{end:.3g}"
+                        text = f"{depth} layers  {shown}"
+                        labels.setdefault(axes, []).append((means.index[-1], end, text, colour[depth]))
+                for _, rows in curves[curves["run_id"].isin(group["run_id"])].groupby("run_id"):
+                    rate.plot(
+                        rows["step"], rows["lr"], color=colour[depth], linewidth=1, drawstyle="steps-post"
+                    )
+        for axes, items in labels.items():  # only now are the limits that columns share final
+            style.end_labels(axes, items)
+        style.heading(figure, f"Recorded curves: {panels.data_label(runs)}", panels.summary(runs))
+        style.key(figure, panels.key(runs, "images"))
+    return figure

@@ -1,0 +1,124 @@
+"""The degradation figure: training and test error against iterations, plain beside residual.
+
+He et al. 2016, Fig. 1 (plain-20 and plain-56) and Fig. 6 (plain | ResNet): thin dashed lines are training errors,
+bold ones test errors. As there, the axis ends shortly above the final errors, so the first iterations leave it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from resx import paper
+from resx.figures import FIGURES, Frames, as_text, panels, style
+from resx.spec import FIELDS, SpecError
+
+TOPS = (1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 100)  # where an axis of errors (%) may end
+ARM = ("shortcut", "adapter", "order", "norm", "width", "widths")  # fields that give a panel of its own
+OF_NETWORK = ("warmup", "stride_in")  # fields that may depend on depth: very deep networks need a warm-up
+COLUMNS = 3
+
+
+@FIGURES.register("degradation")
+def draw(frames: Frames) -> Figure:
+    """Plain beside residual: training and test error against iterations (the paper's Fig. 1 and Fig. 6).
+
+    frames: runs and curves. One panel per kind of network, one colour per depth, a faint line per seed and a full
+    one for their mean; where the runs may be set beside the paper's, its final test errors at the right edge.
+    Raises SpecError where the runs do not share one recipe.
+    """
+    runs, curves = frames["runs"], frames["curves"]
+    arms = panels.split(runs, ARM)
+    _check_one_recipe(runs)
+    columns = COLUMNS if len(arms) > 2 * COLUMNS else math.ceil(len(arms) / math.ceil(len(arms) / COLUMNS))
+    colour = style.colours(sorted(runs["depth"].unique()))
+    with style.context():
+        figure, grid = style.panels(math.ceil(len(arms) / columns), columns, 1.85, titled=True)
+        first, *spare = grid.flat[0], *grid.flat[len(arms) :]
+        for axes in spare:
+            axes.set_axis_off()
+        first.set_ylim(0, _top(runs, curves))
+        first.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        published = {}
+        for axes, (name, arm) in zip(grid.flat, arms.items(), strict=False):
+            axes.set_title(name)
+            _draw_arm(axes, arm, curves, colour)
+            published |= _draw_published(axes, arm, colour)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("error (%)")
+        style.heading(figure, f"Error against iterations: {panels.data_label(runs)}", panels.summary(runs))
+        style.key(figure, [*panels.key(runs, "error"), *published.values()])
+    return figure
+
+
+def _check_one_recipe(runs: pd.DataFrame) -> None:
+    """Raise SpecError where runs differ in more than the network and the seed, so that nothing else is averaged."""
+    network = runs[[*ARM, "depth"]].map(as_text).agg(" ".join, axis=1)
+    mixed = {}
+    for field in [field for field in FIELDS if field not in (*ARM, "depth", "seed")]:
+        values = runs[field].map(as_text)
+        counts = values.groupby(network).nunique() if field in OF_NETWORK else [values.nunique()]
+        if max(counts) > 1:
+            mixed[field] = sorted(values.unique())
+    if mixed:
+        listed = "; ".join(f"{field}: {', '.join(values)}" for field, values in mixed.items())
+        field, values = next(iter(mixed.items()))
+        flag = f"--dataset {values[0]}" if field == "dataset" else f"--where {field}={values[0]}"
+        raise SpecError(f"these runs have different recipes ({listed}); choose one, such as with {flag}")
+
+
+def _top(runs: pd.DataFrame, curves: pd.DataFrame) -> float:
+    """Return where the axis ends: a round value above the mean final errors of every network."""
+    alive = runs[runs["status"] != "diverged"]
+    rows = curves[curves["run_id"].isin(alive["run_id"])].sort_values("step")
+    finals = (
+        rows.groupby("run_id")[["train_error", "test_error"]].last().max(axis=1)
+    )  # last: the last measured
+    network = alive.set_index("run_id")[[*ARM, "depth"]].map(as_text).agg(" ".join, axis=1)
+    worst = finals.groupby(network).mean().max()
+    return next((top for top in TOPS if top >= 1.3 * worst), TOPS[-1])
+
+
+def _draw_arm(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: dict[int, str]) -> None:
+    steps = int(runs["steps"].iloc[0])
+    axes.set_xlim(0, steps)
+    style.count_iterations(axes)
+    style.mark_drops(axes, [drop * steps for drop in runs["drops"].iloc[0]])
+    labels = []
+    for depth, group in runs.groupby("depth"):
+        means = panels.draw_network(axes, group, curves, "error", colour[depth])
+        if not means.empty:
+            end = means.iloc[-1]
+            labels.append((means.index[-1], end, f"{depth} layers  {panels.percent(end)}", colour[depth]))
+        elif (group["status"] == "diverged").all():
+            labels.append((steps, axes.get_ylim()[1], f"{depth} layers  diverged", colour[depth]))
+    style.end_labels(axes, labels)
+
+
+def _draw_published(axes: Axes, runs: pd.DataFrame, colour: dict[int, str]) -> dict[str, Line2D]:
+    """Mark the paper's final test errors at the right edge, where these networks are the paper's.
+
+    Returns an entry of the key for each source. A value above the axis is left out.
+    """
+    arm = runs[list(ARM)].iloc[0].map(as_text)
+    same = (
+        (runs["reference"] == "cifar10").all()
+        and arm["adapter"] in ("null", "subsample+pad")  # option A
+        and (arm["order"], arm["norm"], arm["width"], arm["widths"]) == ("post", "batch", "16", "null")
+    )
+    handles = {}
+    for depth in runs["depth"].unique() if same else []:
+        number = paper.CIFAR_TEST_ERROR.get((panels.kind_name(arm["shortcut"]), int(depth)))
+        if number is None or number.value > axes.get_ylim()[1]:
+            continue
+        look: dict[str, Any] = {"marker": "<" if number.read_off else "D", "markersize": 4.2, "linestyle": ""}
+        look |= {"markerfacecolor": "white", "clip_on": False, "zorder": 5}
+        axes.plot(runs["steps"].iloc[0], number.value, color=colour[depth], **look)
+        handles[number.source] = panels.handle(f"He et al. 2016, {number.source}", **look)
+    return handles

@@ -1,0 +1,242 @@
+"""One look for all figures, and files of them that come out the same, byte for byte.
+
+Colours: Okabe & Ito 2008, told apart with every common colour vision. Nothing here goes through pyplot, so there is
+no global figure, no display and no window.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from resx.store import write_atomic
+
+# blue, vermillion, bluish green, reddish purple, orange, sky blue, black; yellow is too light for a line on white
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+INK, QUIET, RULE = "#262626", "#6B6B6B", "#DADADA"  # text, second text, grid and guide lines
+WIDTH = 7.2  # inches: two columns of the paper
+_LEFT, _LABELS, _ABOVE, _BELOW, _BETWEEN = (
+    0.45,
+    1.22,
+    0.78,
+    0.72,
+    0.16,
+)  # inches around and between the panels
+END_LABEL = "end-label"  # the id of labels at the ends of curves
+DASHED = (0, (3.2, 1.6))
+
+FORMATS = ("pdf", "svg", "png")
+_NO_METADATA: dict[str, dict[str, Any]] = {  # each format's own stamps of time and program
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "svg": {"Creator": None, "Date": None},
+    "png": {"Software": None},
+}
+_RC = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": QUIET,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.labelcolor": QUIET,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlecolor": INK,
+    "axes.labelsize": 8,
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same letters
+    "font.size": 8,
+    "grid.color": RULE,
+    "grid.linewidth": 0.5,
+    "lines.solid_capstyle": "round",
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "resx",
+    "text.color": INK,
+    "xtick.color": QUIET,
+    "xtick.labelsize": 7.5,
+    "xtick.major.size": 3,
+    "xtick.major.width": 0.6,
+    "ytick.color": QUIET,
+    "ytick.labelsize": 7.5,
+    "ytick.major.size": 0,
+}
+
+
+def context() -> AbstractContextManager[None]:
+    """Return the context in which figures are drawn and saved; it replaces the user's own matplotlib settings."""
+    return matplotlib.style.context(["default", _RC])
+
+
+def colours(keys: Sequence[Any]) -> dict[Any, str]:
+    """Return one colour per key, in order; from the eighth key on they repeat."""
+    return {key: OKABE_ITO[position % len(OKABE_ITO)] for position, key in enumerate(keys)}
+
+
+def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write stem.pdf, stem.svg and stem.png and return their paths. The same figure gives the same bytes.
+
+    Raises StoreError where a file cannot be written; a file is replaced whole or not at all.
+    """
+    paths = []
+    with context():
+        for kind in formats:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, metadata=_NO_METADATA[kind])
+            paths.append(stem.with_name(f"{stem.name}.{kind}"))
+            write_atomic(paths[-1], buffer.getvalue())
+    return paths
+
+
+def count_iterations(axes: Axes) -> None:
+    """Label the x axis as iterations, in thousands (k) where there are many."""
+    axes.set_xlabel("iterations")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 10_000 else f"{x:g}"))
+
+
+def seed_lines(
+    axes: Axes, table: pd.DataFrame, diverged: Collection[str], colour: str, *, dashed: bool = False
+) -> pd.Series:
+    """Draw every run of a table (a row per step, a column per run) faintly and their mean in full strength; return the mean.
+
+    The mean is over the runs that did not diverge, as far as all of them have got. Diverged runs are drawn to
+    where they ended. dashed: thin dashed lines, for training errors; otherwise bold ones.
+    """
+    look: dict[str, Any] = {"color": colour, "linestyle": DASHED if dashed else "-"}
+    strong, faint = (1.0, 0.5) if dashed else (1.8, 0.6)
+    for run_id in table if table.shape[1] > 1 else []:
+        line = table[run_id].dropna()
+        axes.plot(line.index, line, **look, linewidth=faint, alpha=0.22 if dashed else 0.4, gid=run_id)
+    for run_id in table.columns.intersection(list(diverged)):
+        line = table[run_id].dropna()
+        axes.plot(line.index, line, **look, linewidth=strong / 2)
+        if not dashed:
+            end = min(line.iloc[-1], axes.get_ylim()[1])
+            axes.plot(
+                line.index[-1], end, "x", color=colour, markersize=5, markeredgewidth=1.4, clip_on=False
+            )
+    mean = table.drop(columns=list(diverged), errors="ignore").dropna().mean(axis=1)
+    axes.plot(mean.index, mean, **look, linewidth=strong)
+    return mean
+
+
+def end_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]], size: float = 7.5) -> None:
+    """Write (x, y, text, colour) beside the right edge at the height of the curve's end, moved apart.
+
+    A leader joins the end of the curve with a label that could not stay at its height. Call it with the axes'
+    limits set.
+    """
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = [(x, min(y, 1.0)) for x, y in (to_axes.transform(label[:2]) for label in labels)]
+    height = axes.get_window_extent().height / axes.get_figure(root=True).dpi
+    places = spread([y for _, y in ends], 1.25 * size / 72 / height, 0.0, 1.0)
+    for (x, y), place, (_, _, text, colour) in zip(ends, places, labels, strict=True):
+        axes.plot(
+            [x, 1.025, 1.055],
+            [y, y, place],
+            transform=axes.transAxes,
+            color=colour,
+            linewidth=0.6,
+            alpha=0.7,
+            clip_on=False,
+        )
+        axes.text(
+            1.065, place, text, transform=axes.transAxes, color=colour, size=size, va="center", gid=END_LABEL
+        )
+
+
+def mark_drops(axes: Axes, steps: Sequence[float]) -> None:
+    """Mark where the learning rate drops to a tenth."""
+    across = axes.get_xaxis_transform()
+    axes.vlines(steps, 0, 1, transform=across, color=QUIET, alpha=0.45, linewidth=0.6, linestyle=(0, (1, 2)))
+    for step in steps:
+        axes.text(step, 1.015, "rate ÷10", transform=across, color=QUIET, size=6, ha="center")
+
+
+def panels(rows: int, columns: int, height: float, *, titled: bool = False) -> tuple[Figure, Any]:
+    """Return a figure and its axes [rows, columns] with room for a heading, end labels and a key.
+
+    height: of a panel in inches. Panels of a row share the y axis, those of a column the x axis. titled: all panels
+    show the same quantity, each with its own title and x axis, and share the y axis.
+    """
+    between = _BELOW if titled else _BETWEEN
+    width = max(WIDTH, _LEFT + columns * (2.1 + _LABELS))
+    total = _ABOVE + rows * height + (rows - 1) * between + _BELOW
+    panel = (width - _LEFT) / columns - _LABELS
+    figure = Figure(figsize=(width, total))
+    axes = figure.subplots(
+        rows,
+        columns,
+        sharex=False if titled else "col",
+        sharey=titled or "row",
+        squeeze=False,
+        gridspec_kw={
+            "left": _LEFT / width,
+            "right": 1 - _LABELS / width,
+            "bottom": _BELOW / total,
+            "top": 1 - _ABOVE / total,
+            "wspace": _LABELS / panel,
+            "hspace": between / height,
+        },
+    )
+    return figure, axes
+
+
+def heading(figure: Figure, title: str, subtitle: str) -> None:
+    """Write a title and a quiet second line above the panels."""
+    width, height = figure.get_size_inches()
+    figure.text(_LEFT / width, 1 - 0.10 / height, title, size=10.5, weight="bold", va="top")
+    figure.text(_LEFT / width, 1 - 0.32 / height, subtitle, size=7.5, color=QUIET, va="top")
+
+
+def key(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """Explain the kinds of lines and marks in one row below the panels."""
+    figure.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=((_LEFT - 0.04) / figure.get_size_inches()[0], 0.0),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=7,
+        labelcolor=QUIET,
+        handlelength=1.7,
+        handletextpad=0.6,
+        columnspacing=1.3,
+        borderaxespad=0.2,
+    )
+
+
+def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Return positions moved as little as needed so that neighbours are `gap` apart and all lie in [low, high].
+
+    The order is kept. Where they do not all fit, the gap shrinks.
+    """
+    if not positions:
+        return []
+    order = sorted(range(len(positions)), key=lambda k: positions[k])
+    gap = min(gap, (high - low) / max(len(positions) - 1, 1))
+    clusters: list[tuple[list[float], float]] = []  # (wanted first positions of its members, first position)
+    for rank, k in enumerate(order):
+        members = [positions[k] - rank * gap]  # in coordinates where neighbours may touch
+        while clusters and clusters[-1][1] > sum(members) / len(members):
+            members = clusters.pop()[0] + members
+        clusters.append((members, sum(members) / len(members)))
+    flat = [start for members, start in clusters for _ in members]
+    top = high - gap * (len(positions) - 1)
+    placed = [min(max(start, low), top) + rank * gap for rank, start in enumerate(flat)]
+    result = [0.0] * len(positions)
+    for rank, k in enumerate(order):
+        result[k] = placed[rank]
+    return result
