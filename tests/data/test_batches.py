@@ -10,7 +10,8 @@ from resx.data.batches import PAD, Batches
 from resx.data.dataset import Dataset
 from resx.spec import DataSpec
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+CUDA = (pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
+DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]
 IMAGES = 120
 
 
@@ -179,6 +180,24 @@ def test_a_limited_evaluation_is_balanced_and_the_same_for_every_seed(dataset):
     assert sum(len(y) for _, y in make(dataset).evaluation("test", 1000, 16)) == 40
 
 
+def test_the_made_task_is_learnt_by_a_small_network():
+    made = data.load(DataSpec(dataset="synthetic"))
+    batches = make(made, augment=None)
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(16 * 64, 4)
+    )
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    tables = batches.tables(0, 60)
+    for k in range(60):
+        x, y = batches.assemble(tables, torch.tensor([k]))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    x, y = next(batches.evaluation("test", None, 128))
+    assert (net(x).argmax(1) == y).float().mean() > 0.9
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_inputs_that_are_no_images_are_only_ordered(device):
     x, y = torch.rand(50, 7, 2), torch.rand(50, 3)
@@ -194,7 +213,8 @@ def test_inputs_that_are_no_images_are_only_ordered(device):
     assert (inputs.shape, targets.shape) == ((4, 7, 2), (4, 3))
 
 
-@pytest.mark.cuda
+@CUDA[0]
+@CUDA[1]
 def test_tables_are_the_same_on_every_device_and_a_graph_replays_a_batch(dataset):
     here, there = make(dataset), make(dataset, device="cuda")
     tables = there.tables(0, 6)

@@ -32,7 +32,7 @@ def _no_network(monkeypatch):
 
 @pytest.fixture(params=KINDS)
 def archive(request, tmp_path, monkeypatch):
-    """Put an archive of the official layout, with few images, in tmp_path; torchvision expects its checksums."""
+    """Put a small archive of the official layout in tmp_path; torchvision expects its checksums."""
     kind = KINDS[request.param]
     draw = np.random.default_rng(0)
     key = "labels" if request.param == "cifar10" else "fine_labels"
