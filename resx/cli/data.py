@@ -24,7 +24,8 @@ def data(
     Exit code 1 where --verify finds damage.
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
     from resx.data import DATASETS, data_root, look
 
@@ -44,10 +45,10 @@ def data(
         ]
         typer.echo(json_format.dumps(document, indent=2, ensure_ascii=False))
     else:
-        table = Table("data set", "what it is", "files", "where", "note")
+        table = Table(Column("data set", no_wrap=True), "what it is", Column("files", no_wrap=True), "where")
         for name, item in found.items():
-            where = "–" if item.where is None else str(item.where)
-            table.add_row(DATASETS.complete(name), DATASETS.summary(name), item.state, where, item.note)
+            where = Text("\n".join(str(part) for part in (item.where, item.note) if part), overflow="fold")
+            table.add_row(name, DATASETS.summary(name), item.state, where)
         Console().print(table)
     if any(item.state == "damaged" for item in found.values()):
         raise typer.Exit(1)

@@ -27,6 +27,7 @@ def test_the_table_and_the_document_list_every_data_set(call, tmp_path):
     rows = {row["name"]: row for row in json.loads(document.stdout)}
     assert list(rows) == list(DATASETS)
     assert all(name in table.stdout for name in DATASETS)
+    assert "…" not in table.stdout  # nothing that a person has to type is cut off
     assert rows["cifar10"]["state"] == "absent"
     assert "cifar-10-python.tar.gz" in rows["cifar10"]["note"]
     assert rows["synthetic"]["arguments"]["classes"] == 4
