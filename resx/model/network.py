@@ -198,7 +198,8 @@ def complete_blocks(spec: ModelSpec, stages: Iterable[Iterable[Place]], adapter:
     name, _ = SHORTCUTS.arguments(spec.shortcut)
     completed: AdapterSpec | None = None
     if parts is not None and getattr(SHORTCUTS[name], "reads_x", True):
-        shapes = {(p.in_channels, p.out_channels, p.stride) for places in stages for p in places}
+        places = dict.fromkeys(place for stage in stages for place in stage)  # each shape once, first to last
+        shapes = [(place.in_channels, place.out_channels, place.stride) for place in places]
         completed = complete_parts(parts, shapes, norm)
     return spec.model_copy(update={"order": order, "norm": norm, "adapter": completed})
 

@@ -1,0 +1,163 @@
+"""Networks: shapes of the family, blocks, orders, what a spec is completed to, and what is refused."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from resx import model
+from resx.model.network import Block
+from resx.spec import ModelSpec, SpecError
+
+DIGITS = ((1, 8, 8), 10)
+
+
+def spec_of(**fields: object) -> ModelSpec:
+    return ModelSpec.model_validate(fields)
+
+
+def randomise(network: nn.Module) -> nn.Module:
+    """Give every tensor, running statistics too, a value that no default could hide."""
+    stream = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand(tensor.shape, generator=stream) * 0.5 + 0.1)
+    return network.double().eval()
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize("order", ["post", "pre"])
+@pytest.mark.parametrize("shortcut", ["none", "identity", "scaled:alpha=0.25"])
+def test_a_network_equals_one_written_by_hand(shortcut: str, order: str, norm: str) -> None:
+    network = model.build(spec_of(depth=14, width=4, shortcut=shortcut, order=order, norm=norm), *DIGITS, 0)
+    state = randomise(network).state_dict()
+    alpha = {"none": 0.0, "identity": 1.0, "scaled:alpha=0.25": 0.25}[shortcut]
+
+    def normed(x: torch.Tensor, name: str) -> torch.Tensor:
+        if norm == "none":
+            return x
+        mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+        return F.batch_norm(x, mean, var, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def conv(x: torch.Tensor, name: str, stride: int) -> torch.Tensor:
+        bias = state[f"{name}.bias"] if norm == "none" else None
+        assert bias is not None or f"{name}.bias" not in state
+        return F.conv2d(x, state[f"{name}.weight"], bias, stride, padding=1)
+
+    x = images = torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    x = F.relu(normed(conv(x, "stem.conv", 1), "stem.norm"))
+    for s in range(3):
+        for b in range(2):
+            name, stride = f"stages.{s}.{b}.branch", 2 if s and not b else 1
+            if order == "post":
+                f = F.relu(normed(conv(x, f"{name}.conv1", stride), f"{name}.norm1"))
+                f = normed(conv(f, f"{name}.conv2", 1), f"{name}.norm2")
+            else:  # the first block follows the stem's own ReLU
+                f = x if s == b == 0 else F.relu(normed(x, f"{name}.norm1"))
+                f = conv(f, f"{name}.conv1", stride)
+                f = conv(F.relu(normed(f, f"{name}.norm2")), f"{name}.conv2", 1)
+            skip = torch.zeros_like(f)
+            skip[:, : x.shape[1]] = x[:, :, ::stride, ::stride]
+            x = alpha * skip + f
+            x = F.relu(x) if order == "post" else x
+    if order == "pre":
+        x = F.relu(normed(x, "final.norm"))
+    expected = x.mean((2, 3)) @ state["head.weight"].T + state["head.bias"]
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_blocks_are_flat_and_named() -> None:
+    network = model.build(spec_of(depth=20), *DIGITS, 0)
+    assert len(network.blocks) == 9
+    for block in network.blocks:
+        assert isinstance(block, Block)
+        assert network.get_submodule(block.name) is block
+
+
+def test_a_block_without_shortcut_is_its_branch() -> None:
+    network = model.build(spec_of(depth=8, shortcut="none"), *DIGITS, 0).eval()
+    block = network.blocks[1]
+    x = torch.randn(2, 16, 8, 8)
+    torch.testing.assert_close(block(x), F.relu(block.branch(x)), rtol=0, atol=0)
+    assert not [name for name in network.state_dict() if "adapter" in name or "shortcut" in name]
+    nn.init.zeros_(block.branch.norm2.weight)
+    assert block(x).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("order", ["post", "pre"])
+def test_no_normalisation_means_none_anywhere(order: str) -> None:
+    network = model.build(spec_of(depth=8, norm="none", adapter="C", order=order), *DIGITS, 0)
+    assert not [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_option_c_projects_every_shortcut_and_b_only_the_mismatches() -> None:
+    for letter, expected in (("A", 0), ("B", 2), ("C", 9)):
+        network = model.build(spec_of(depth=20, adapter=letter), *DIGITS, 0)
+        projections = [
+            block.name for block in network.blocks if any(True for _ in block.adapter.parameters())
+        ]
+        assert len(projections) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"depth": 20}, {"adapter": "subsample+pad", "stride_in": None, "width": 16}),
+        ({"depth": 20, "adapter": "B"}, {"adapter": "subsample+project:norm=true"}),
+        ({"depth": 20, "adapter": "B", "norm": "none"}, {"adapter": "subsample+project:norm=false"}),
+        ({"depth": 20, "adapter": "C"}, {"adapter": "subsample+project:norm=true@all"}),
+        ({"depth": 20, "adapter": "C", "shortcut": "none"}, {"adapter": "None"}),
+        ({"depth": 20, "shortcut": "scaled"}, {"shortcut": "scaled:alpha=0.5"}),
+        ({"depth": 20, "stride_in": "3x3"}, {"stride_in": None}),
+        ({"width": None, "order": None, "norm": None}, {"width": 16, "order": "post", "norm": "batch"}),
+        ({"family": "imagenet", "depth": 34}, {"adapter": "subsample+project:norm=true", "stride_in": None}),
+        ({"family": "imagenet", "depth": 50}, {"stride_in": "1x1", "width": None}),
+        ({"family": "imagenet", "depth": 50, "stride_in": "3x3"}, {"stride_in": "3x3"}),
+        ({"family": "vgg", "depth": 16, "shortcut": "none"}, {"order": None, "norm": None, "width": None}),
+    ],
+)  # fmt: skip
+def test_a_spec_is_completed(fields: dict, expected: dict) -> None:
+    completed = model.complete(spec_of(**fields))
+    shown = {key: getattr(completed, key) for key in expected}
+    assert {key: str(value) if key == "adapter" else value for key, value in shown.items()} == expected
+    assert model.complete(completed) == completed
+    assert ModelSpec.model_validate(completed.model_dump()) == completed
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"depth": 57}, ["57 is not 6n+2; the nearest are 56 and 62"]),
+        ({"depth": 2}, ["2 is not 6n+2; the smallest is 8"]),
+        ({"family": "imagenet", "depth": 20}, ["there are 18, 34, 50, 101, 152"]),
+        ({"family": "imagenet", "depth": 18, "width": 32}, ["width"]),
+        ({"family": "vgg", "depth": 16}, ["shortcut: the vgg family is plain"]),
+        ({"family": "cifr", "shortcut": "identitty"}, ["did you mean 'cifar'", "did you mean 'identity'"]),
+        ({"depth": 57, "shortcut": "scaled:beta=1"}, ["no argument 'beta'", "6n+2"]),
+        ({"shortcut": "scaled:alpha=much"}, ["alpha must be a float"]),
+        ({"adapter": "subsampel+chop"}, ["did you mean 'subsample'", "growing adapter: no 'chop'"]),
+    ],
+)
+def test_every_mistake_is_named(fields: dict, words: list[str]) -> None:
+    errors = model.check_names({"depth": 20, **fields})
+    assert len(errors) == len(words)
+    for word in words:
+        assert any(word in line for line in errors)
+    with pytest.raises(SpecError):
+        model.complete(spec_of(**{"depth": 20, **fields}))
+
+
+def test_what_is_wrong_in_form_is_left_to_the_spec() -> None:
+    assert model.check_names({"depth": "deep", "adapter": "pad"}) == []
+
+
+def test_a_mismatch_without_a_part_says_which_part() -> None:
+    with pytest.raises(SpecError, match=r"from 16 to 32 channels at stride 2.*spatial adapter.*subsample"):
+        model.complete(spec_of(adapter="-+pad"))
+
+
+def test_inputs_that_are_no_images_are_refused() -> None:
+    with pytest.raises(SpecError, match="needs images"):
+        model.build(spec_of(depth=8), (64,), 10, 0)
