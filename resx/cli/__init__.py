@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from resx.cli import compare, data, models, plot, runs, train
+from resx.cli import compare, data, models, plot, probe, runs, train
 from resx.spec import SpecError
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ def _main(
 app.command("train")(train.train)
 app.command("compare")(compare.compare)
 app.add_typer(plot.plot_app, name="plot")
+app.add_typer(probe.probe_app, name="probe")
 app.add_typer(runs.runs_app, name="runs")
 app.command("models")(models.models)
 app.command("data")(data.data)

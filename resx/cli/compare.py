@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from resx.figures import Frames
     from resx.studies.compare import Comparison
     from resx.training.many import Outcome
-
-SEEDS_TO_JUDGE = 6  # the joint sign-flip cannot reach 5 % with fewer
 
 
 @training_options("depth", "shortcut")
@@ -145,22 +142,15 @@ def _print(comparison: Comparison, files: dict[str, list[Path]], frames: Frames,
 
 def _next_step(outcomes: list[Outcome], comparison: Comparison, jobs: int) -> str:
     """Say what the seeds at hand allow to conclude, and what to type next."""
-    from resx.cli.show import duration
+    from resx.cli.show import six_seeds
+    from resx.stats import MIN_SEEDS
 
     seeds = sorted({outcome.spec.seed for outcome in outcomes})
-    if len(seeds) >= SEEDS_TO_JUDGE:
+    if len(seeds) >= MIN_SEEDS:
         return (
             f"Degradation beyond what residual networks show (the last effect): {comparison.word}. "
             "Next: `resx plot degradation`, `resx plot curves`, `resx models`."
         )
-    seconds = sum(outcome.result["seconds"] for outcome in outcomes if outcome.result) / len(seeds)
-    more = (SEEDS_TO_JUDGE - len(seeds)) * seconds / jobs
-    command = [argument for argument in sys.argv[1:] if not argument.startswith("--seeds=")]
-    if "--seeds" in command:
-        position = command.index("--seeds")
-        del command[position : position + 2]
-    return (
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}: {'shown, not judged' if len(seeds) == 1 else comparison.word}. "
-        f"Six seeds allow a judgement and cost about {duration(more)} more here: "
-        f"resx {shlex.join(command)} --seeds {SEEDS_TO_JUDGE}"
-    )
+    seconds = sum(outcome.result["seconds"] for outcome in outcomes if outcome.result)
+    word = "1 seed: shown, not judged" if len(seeds) == 1 else f"{len(seeds)} seeds: {comparison.word}"
+    return f"{word}. {six_seeds(len(seeds), seconds / jobs)}"

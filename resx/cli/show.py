@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resx.spec import RunSpec
+from resx.stats import MIN_SEEDS
 from resx.training.estimate import estimate_cost
 from resx.training.many import Machine, Outcome
 
@@ -102,3 +105,31 @@ def print_estimate(specs: Sequence[RunSpec], machine: Machine, *, as_json: bool 
         f"{cost.runs} runs, {cost.to_train} to train: about {duration(cost.seconds)} ({where}, scaled from a few timed "
         f"steps), {cost.bytes / 2**20:.0f} MiB in {machine.results / 'runs'}"
     )
+
+
+def print_frame(frame: pd.DataFrame, title: str) -> None:
+    """Print a table of data: numbers to three significant digits, text to the left."""
+    numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
+    columns = [str(name) if is_number else f"<{name}" for name, is_number in zip(frame, numeric, strict=True)]
+    rows = [
+        [_cell(value) if is_number else str(value) for value, is_number in zip(row, numeric, strict=True)]
+        for row in frame.itertuples(index=False)
+    ]
+    print_table(rows, columns, title=title)
+
+
+def _cell(value: Any) -> str:
+    if pd.isna(value):
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def six_seeds(seeds: int, seconds: float) -> str:
+    """Say what a judgement costs beyond the seeds at hand, which took `seconds`, and the command for it."""
+    command = [argument for argument in sys.argv[1:] if not argument.startswith("--seeds=")]
+    if "--seeds" in command:
+        position = command.index("--seeds")
+        del command[position : position + 2]
+    more = duration(seconds / seeds * (MIN_SEEDS - seeds))
+    typed = shlex.join(["resx", *command, "--seeds", str(MIN_SEEDS)])
+    return f"Six seeds allow a judgement and cost about {more} more here: {typed}"

@@ -1,8 +1,8 @@
 """Figures by name, and the choice of the runs that go into one.
 
 Every file of this folder that registers a `draw(frames, **options) -> Figure` is a figure. `frames` holds the
-tables by name: `runs` and `curves` as `resx.store.load_runs` gives them, and those of probes under the probe's
-name. A figure is drawn from tables only, never from a model, so recorded runs are enough.
+tables by name: `runs` and `curves` as `resx.store.load_runs` gives them, and those of probes under the
+probe's name. A figure is drawn from tables only, never from a model, so recorded runs are enough.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _matches(runs: pd.DataFrame, name: str, values: list[str]) -> pd.Series:
 
 
 def as_text(value: object) -> str:
-    """Write a field's value as a person would: 1500 for 1500.0 (as columns with gaps hold it), null for nan."""
+    """Write a field's value as a person would: 1500 for 1500.0, which columns with gaps hold; null for nan."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "null"
     try:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resx.figures import FIGURES, Frames, panels, style
@@ -16,8 +20,8 @@ _WITHIN = ("shortcut", "depth", "seed", "warmup", "stride_in", "label", "referen
 def draw(frames: Frames) -> Figure:
     """Loss, error and learning rate of any recorded runs against iterations.
 
-    frames: runs and curves. One column per kind of network and recipe, one colour per depth. Raises SpecError where
-    that makes too many columns.
+    frames: runs and curves. One column per kind of network and recipe, one colour per depth. Raises SpecError
+    where that makes too many columns.
     """
     runs, curves = frames["runs"], frames["curves"]
     arms = panels.split(runs, ["shortcut", *(field for field in FIELDS if field not in _WITHIN)])
@@ -34,7 +38,7 @@ def draw(frames: Frames) -> Figure:
         grid[2, 0].set_yscale("log")
         for axes, name in zip(grid[:, 0], ("loss", "error (%)", "learning rate"), strict=True):
             axes.set_ylabel(name)
-        labels = {}
+        labels: dict[Axes, list[style.EndLabel]] = {}
         for (loss, error, rate), (name, arm) in zip(grid.T, arms.items(), strict=True):
             loss.set_title(name)
             rate.set_xlim(0, arm["steps"].max())
@@ -47,12 +51,23 @@ def draw(frames: Frames) -> Figure:
                         shown = panels.percent(end) if quantity == "error" else f"{end:.3g}"
                         text = f"{depth} layers  {shown}"
                         labels.setdefault(axes, []).append((means.index[-1], end, text, colour[depth]))
-                for _, rows in curves[curves["run_id"].isin(group["run_id"])].groupby("run_id"):
-                    rate.plot(
-                        rows["step"], rows["lr"], color=colour[depth], linewidth=1, drawstyle="steps-post"
-                    )
+            _draw_rates(rate, arm, curves, colour)
         for axes, items in labels.items():  # only now are the limits that columns share final
             style.end_labels(axes, items)
+        figure.align_ylabels(grid[:, 0])
         style.heading(figure, f"Recorded curves: {panels.data_label(runs)}", panels.summary(runs))
         style.key(figure, panels.key(runs, "images"))
     return figure
+
+
+def _draw_rates(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: dict[Any, str]) -> None:
+    """Draw the learning rate of each depth, or one quiet line where it is the same for all (no warm-up)."""
+    rates = {
+        depth: curves[curves["run_id"].isin(group["run_id"])].groupby("step")["lr"].first()
+        for depth, group in runs.groupby("depth")
+    }
+    longest = max(rates.values(), key=len)
+    same = all(rate.equals(longest.loc[rate.index]) for rate in rates.values())
+    for depth, rate in [(None, longest)] if same else rates.items():
+        shown = style.QUIET if depth is None else colour[depth]
+        axes.plot(rate.index, rate, color=shown, linewidth=1.2, drawstyle="steps-post")

@@ -1,7 +1,8 @@
 """The degradation figure: training and test error against iterations, plain beside residual.
 
-He et al. 2016, Fig. 1 (plain-20 and plain-56) and Fig. 6 (plain | ResNet): thin dashed lines are training errors,
-bold ones test errors. As there, the axis ends shortly above the final errors, so the first iterations leave it.
+He et al. 2016, Fig. 1 (plain-20 and plain-56) and Fig. 6 (plain | ResNet): thin dashed lines are training
+errors, bold ones test errors. As there, the axis ends shortly above the final errors, so the first iterations
+leave it.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ COLUMNS = 3
 def draw(frames: Frames) -> Figure:
     """Plain beside residual: training and test error against iterations (the paper's Fig. 1 and Fig. 6).
 
-    frames: runs and curves. One panel per kind of network, one colour per depth, a faint line per seed and a full
-    one for their mean; where the runs may be set beside the paper's, its final test errors at the right edge.
-    Raises SpecError where the runs do not share one recipe.
+    frames: runs and curves. One panel per kind of network, one colour per depth, a faint line per seed and a
+    full one for their mean; where the runs may be set beside the paper's, its final test errors at the right
+    edge. Raises SpecError where the runs do not share one recipe.
     """
     runs, curves = frames["runs"], frames["curves"]
     arms = panels.split(runs, ARM)
@@ -40,12 +41,12 @@ def draw(frames: Frames) -> Figure:
     colour = style.colours(sorted(runs["depth"].unique()))
     with style.context():
         figure, grid = style.panels(math.ceil(len(arms) / columns), columns, 1.85, titled=True)
-        first, *spare = grid.flat[0], *grid.flat[len(arms) :]
-        for axes in spare:
+        first = grid[0, 0]
+        for axes in grid.flat[len(arms) :]:
             axes.set_axis_off()
         first.set_ylim(0, _top(runs, curves))
         first.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        published = {}
+        published: dict[str, Line2D] = {}
         for axes, (name, arm) in zip(grid.flat, arms.items(), strict=False):
             axes.set_title(name)
             _draw_arm(axes, arm, curves, colour)
@@ -53,19 +54,18 @@ def draw(frames: Frames) -> Figure:
         for axes in grid[:, 0]:
             axes.set_ylabel("error (%)")
         style.heading(figure, f"Error against iterations: {panels.data_label(runs)}", panels.summary(runs))
-        style.key(figure, [*panels.key(runs, "error"), *published.values()])
+        style.key(figure, panels.key(runs, "error"), list(published.values()))
     return figure
 
 
 def _check_one_recipe(runs: pd.DataFrame) -> None:
-    """Raise SpecError where runs differ in more than the network and the seed, so that nothing else is averaged."""
+    """Raise SpecError where runs differ in more than the network and the seed."""
     network = runs[[*ARM, "depth"]].map(as_text).agg(" ".join, axis=1)
     mixed = {}
     for field in [field for field in FIELDS if field not in (*ARM, "depth", "seed")]:
-        values = runs[field].map(as_text)
-        counts = values.groupby(network).nunique() if field in OF_NETWORK else [values.nunique()]
-        if max(counts) > 1:
-            mixed[field] = sorted(values.unique())
+        texts = runs[field].map(as_text)
+        if (texts.groupby(network).nunique().max() if field in OF_NETWORK else texts.nunique()) > 1:
+            mixed[field] = sorted(texts.unique())
     if mixed:
         listed = "; ".join(f"{field}: {', '.join(values)}" for field, values in mixed.items())
         field, values = next(iter(mixed.items()))
@@ -85,7 +85,7 @@ def _top(runs: pd.DataFrame, curves: pd.DataFrame) -> float:
     return next((top for top in TOPS if top >= 1.3 * worst), TOPS[-1])
 
 
-def _draw_arm(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: dict[int, str]) -> None:
+def _draw_arm(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: dict[Any, str]) -> None:
     steps = int(runs["steps"].iloc[0])
     axes.set_xlim(0, steps)
     style.count_iterations(axes)
@@ -101,7 +101,7 @@ def _draw_arm(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: dict
     style.end_labels(axes, labels)
 
 
-def _draw_published(axes: Axes, runs: pd.DataFrame, colour: dict[int, str]) -> dict[str, Line2D]:
+def _draw_published(axes: Axes, runs: pd.DataFrame, colour: dict[Any, str]) -> dict[str, Line2D]:
     """Mark the paper's final test errors at the right edge, where these networks are the paper's.
 
     Returns an entry of the key for each source. A value above the axis is left out.
@@ -120,5 +120,8 @@ def _draw_published(axes: Axes, runs: pd.DataFrame, colour: dict[int, str]) -> d
         look: dict[str, Any] = {"marker": "<" if number.read_off else "D", "markersize": 4.2, "linestyle": ""}
         look |= {"markerfacecolor": "white", "clip_on": False, "zorder": 5}
         axes.plot(runs["steps"].iloc[0], number.value, color=colour[depth], **look)
-        handles[number.source] = panels.handle(f"He et al. 2016, {number.source}", **look)
+        read_off = ", read off the curve" if number.read_off else ""
+        handles[number.source] = panels.handle(
+            f"{number.source}{read_off}: the paper's own test error", **look
+        )
     return handles

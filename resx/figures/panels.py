@@ -1,4 +1,4 @@
-"""What figures of recorded curves share: runs split into panels, a network's seeds as lines, and the words for them."""
+"""What figures of curves share: runs split into panels, a network's seeds as lines, the words for them."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def percent(value: float) -> str:
 def data_label(runs: pd.DataFrame) -> str:
     """Return the data sets' names for people; runs that have no result yet know only the short name."""
     names = runs["data_label"].fillna(runs["label"]).fillna(runs["dataset"])
-    known = runs.assign(name=names).groupby("dataset")["name"].agg(lambda name: name.mode().iloc[0])
+    known = names.groupby([runs["dataset"], runs["label"].map(as_text)]).agg(lambda name: name.mode().iloc[0])
     return ", ".join(known)
 
 
 def summary(runs: pd.DataFrame) -> str:
-    """Return what has to be known to read the lines: number of seeds, runs that did not finish, kind of error."""
+    """Return what is needed to read the lines: number of seeds, runs that did not finish, kind of error."""
     counts = runs.groupby(["shortcut", "depth"])["seed"].nunique()
     low, high = counts.min(), counts.max()
     seeds = f"{low} to {high} seeds" if low < high else f"{high} seeds"
@@ -71,6 +71,7 @@ def summary(runs: pd.DataFrame) -> str:
     status = runs["status"].value_counts()
     others = [f"{status[word]} {word}" for word in ("diverged", "unfinished") if word in status]
     missing = f"; of {len(runs)} runs {' and '.join(others)}" if others else ""
+    missing += " (not in the mean)" if "diverged" in status and high > 1 else ""
     return f"{mean}{missing}. Training curves in eval mode on un-augmented images."
 
 

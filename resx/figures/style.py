@@ -1,7 +1,7 @@
 """One look for all figures, and files of them that come out the same, byte for byte.
 
-Colours: Okabe & Ito 2008, told apart with every common colour vision. Nothing here goes through pyplot, so there is
-no global figure, no display and no window.
+Colours: Okabe & Ito 2008, told apart with every common colour vision. Nothing here goes through pyplot, so
+there is no global figure, no display and no window.
 """
 
 from __future__ import annotations
@@ -21,18 +21,13 @@ from matplotlib.ticker import FuncFormatter
 
 from resx.store import write_atomic
 
-# blue, vermillion, bluish green, reddish purple, orange, sky blue, black; yellow is too light for a line on white
+# blue, vermillion, bluish green, reddish purple, orange, sky blue, black; yellow is too light on white
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, QUIET, RULE = "#262626", "#6B6B6B", "#DADADA"  # text, second text, grid and guide lines
 WIDTH = 7.2  # inches: two columns of the paper
-_LEFT, _LABELS, _ABOVE, _BELOW, _BETWEEN = (
-    0.45,
-    1.22,
-    0.78,
-    0.72,
-    0.16,
-)  # inches around and between the panels
+_LEFT, _LABELS, _ABOVE, _BELOW, _BETWEEN = 0.55, 1.22, 0.84, 0.82, 0.18  # inches around the panels
 END_LABEL = "end-label"  # the id of labels at the ends of curves
+EndLabel = tuple[float, float, str, str]  # x and y of the curve's end, text, colour
 DASHED = (0, (3.2, 1.6))
 
 FORMATS = ("pdf", "svg", "png")
@@ -51,6 +46,7 @@ _RC = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
+    "axes.titlepad": 11,  # leaves room for the marks of the learning rate
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
     "axes.titlecolor": INK,
@@ -72,11 +68,12 @@ _RC = {
     "ytick.color": QUIET,
     "ytick.labelsize": 7.5,
     "ytick.major.size": 0,
+    "ytick.minor.size": 0,
 }
 
 
 def context() -> AbstractContextManager[None]:
-    """Return the context in which figures are drawn and saved; it replaces the user's own matplotlib settings."""
+    """Return the context in which figures are drawn and saved, whatever the user's matplotlib settings."""
     return matplotlib.style.context(["default", _RC])
 
 
@@ -109,7 +106,8 @@ def count_iterations(axes: Axes) -> None:
 def seed_lines(
     axes: Axes, table: pd.DataFrame, diverged: Collection[str], colour: str, *, dashed: bool = False
 ) -> pd.Series:
-    """Draw every run of a table (a row per step, a column per run) faintly and their mean in full strength; return the mean.
+    """Draw every run of a table (a row per step, a column per run) faintly and their mean in full strength;
+    return the mean.
 
     The mean is over the runs that did not diverge, as far as all of them have got. Diverged runs are drawn to
     where they ended. dashed: thin dashed lines, for training errors; otherwise bold ones.
@@ -127,24 +125,26 @@ def seed_lines(
             axes.plot(
                 line.index[-1], end, "x", color=colour, markersize=5, markeredgewidth=1.4, clip_on=False
             )
-    mean = table.drop(columns=list(diverged), errors="ignore").dropna().mean(axis=1)
+    mean = table.drop(columns=list(diverged), errors="ignore").dropna().mean(axis=1).dropna()
     axes.plot(mean.index, mean, **look, linewidth=strong)
     return mean
 
 
-def end_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]], size: float = 7.5) -> None:
+def end_labels(axes: Axes, labels: Sequence[EndLabel], size: float = 7.5) -> None:
     """Write (x, y, text, colour) beside the right edge at the height of the curve's end, moved apart.
 
     A leader joins the end of the curve with a label that could not stay at its height. Call it with the axes'
     limits set.
     """
+    axes.autoscale_view()  # matplotlib puts this off until it draws, the transform below does not wait
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = [(x, min(y, 1.0)) for x, y in (to_axes.transform(label[:2]) for label in labels)]
-    height = axes.get_window_extent().height / axes.get_figure(root=True).dpi
-    places = spread([y for _, y in ends], 1.25 * size / 72 / height, 0.0, 1.0)
+    box = axes.get_window_extent()  # in dots
+    inch = axes.figure.dpi
+    places = spread([y for _, y in ends], 1.25 * size / 72 * inch / box.height, 0.0, 1.0)
     for (x, y), place, (_, _, text, colour) in zip(ends, places, labels, strict=True):
         axes.plot(
-            [x, 1.025, 1.055],
+            [x, 1 + 0.05 * inch / box.width, 1 + 0.12 * inch / box.width],
             [y, y, place],
             transform=axes.transAxes,
             color=colour,
@@ -153,7 +153,14 @@ def end_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]], size
             clip_on=False,
         )
         axes.text(
-            1.065, place, text, transform=axes.transAxes, color=colour, size=size, va="center", gid=END_LABEL
+            1 + 0.14 * inch / box.width,
+            place,
+            text,
+            transform=axes.transAxes,
+            color=colour,
+            size=size,
+            va="center",
+            gid=END_LABEL,
         )
 
 
@@ -168,8 +175,8 @@ def mark_drops(axes: Axes, steps: Sequence[float]) -> None:
 def panels(rows: int, columns: int, height: float, *, titled: bool = False) -> tuple[Figure, Any]:
     """Return a figure and its axes [rows, columns] with room for a heading, end labels and a key.
 
-    height: of a panel in inches. Panels of a row share the y axis, those of a column the x axis. titled: all panels
-    show the same quantity, each with its own title and x axis, and share the y axis.
+    height: of a panel in inches. Panels of a row share the y axis, those of a column the x axis. titled: all
+    panels show the same quantity, each with its own title and x axis, and share the y axis.
     """
     between = _BELOW if titled else _BETWEEN
     width = max(WIDTH, _LEFT + columns * (2.1 + _LABELS))
@@ -201,25 +208,30 @@ def heading(figure: Figure, title: str, subtitle: str) -> None:
     figure.text(_LEFT / width, 1 - 0.32 / height, subtitle, size=7.5, color=QUIET, va="top")
 
 
-def key(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """Explain the kinds of lines and marks in one row below the panels."""
-    figure.legend(
-        handles=handles,
-        loc="lower left",
-        bbox_to_anchor=((_LEFT - 0.04) / figure.get_size_inches()[0], 0.0),
-        ncols=len(handles),
-        frameon=False,
-        fontsize=7,
-        labelcolor=QUIET,
-        handlelength=1.7,
-        handletextpad=0.6,
-        columnspacing=1.3,
-        borderaxespad=0.2,
-    )
+def key(figure: Figure, *rows: Sequence[Line2D]) -> None:
+    """Explain the kinds of lines and marks below the panels, a row for each sequence that is not empty."""
+    width, height = figure.get_size_inches()
+    filled = [row for row in rows if row]
+    for position, row in enumerate(reversed(filled)):
+        figure.legend(
+            handles=list(row),
+            loc="lower left",
+            bbox_to_anchor=((_LEFT - 0.03) / width, 0.16 * position / height),
+            ncols=len(row),
+            frameon=False,
+            fontsize=7,
+            labelcolor=QUIET,
+            handlelength=1.7,
+            handletextpad=0.6,
+            columnspacing=1.3,
+            borderaxespad=0.2,
+            borderpad=0.2,
+        )
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return positions moved as little as needed so that neighbours are `gap` apart and all lie in [low, high].
+    """Return positions moved as little as needed so that neighbours are `gap` apart and all lie in [low,
+    high].
 
     The order is kept. Where they do not all fit, the gap shrinks.
     """

@@ -1,10 +1,13 @@
 """A figure as a small picture in the terminal, for people on a remote machine.
 
-A braille character holds 2 × 4 dots, so a panel of 40 × 10 characters has 80 × 40. The picture is made from the
-finished figure, whichever it is: the same lines, limits and colours, and the labels at the ends of the curves.
+A braille character holds 2 × 4 dots, so a panel of 40 × 10 characters has 80 × 40. The picture is made from
+the finished figure, whichever it is: the same lines, limits and colours, and the labels at the ends of the
+curves.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,7 +22,7 @@ from resx.figures.style import END_LABEL
 
 DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # bit of the dot at [row, column]
 MARKS = {"x": "×", "D": "◇", "<": "◁"}
-AXIS = 7  # characters that the y axis takes
+AXIS = 8  # characters that the y axis takes
 NARROWEST, WIDEST = 24, 64  # characters of a panel
 
 
@@ -37,7 +40,20 @@ def picture(figure: Figure, width: int, height: int = 10) -> Table:
     panels = [_panel(axes, inner, height) for axes in figure.axes]
     for start in range(0, len(panels), columns):
         grid.add_row(*panels[start : start + columns])
+    entries = [
+        entry for legend in figure.legends for entry in legend.get_lines() if entry.get_alpha() is None
+    ]
+    grid.caption = "   ".join(f"{_symbol(entry)} {entry.get_label()}" for entry in entries)
+    grid.caption_justify = "left"
     return grid
+
+
+def _symbol(line: Line2D) -> str:
+    return MARKS.get(str(line.get_marker())) or ("┄" if line.is_dashed() else "─")
+
+
+def _short(value: float) -> str:
+    return f"{value:g}" if len(f"{value:g}") < AXIS else f"{value:.0e}"
 
 
 def _panel(axes: Axes, width: int, height: int) -> Text:
@@ -59,7 +75,7 @@ def _panel(axes: Axes, width: int, height: int) -> Text:
     text = Text(f"{'':{AXIS}}{axes.get_title(loc='left') or axes.get_ylabel()}\n", style="bold")
     plain = Text(style="not bold")
     for row in range(height):
-        label = {0: f"{top:.3g}", height - 1: f"{bottom:.3g}"}.get(row, "")
+        label = {0: _short(top), height - 1: _short(bottom)}.get(row, "")
         plain.append(f"{label:>{AXIS - 1}}│", "dim")
         for column in range(width):
             bits = dots[row, column]
@@ -79,7 +95,7 @@ def _raster(axes: Axes, line: Line2D, width: int, height: int) -> NDArray[np.int
     points = (axes.transData + axes.transAxes.inverted()).transform(line.get_xydata())
     points = points[np.isfinite(points).all(axis=1)] * (width, height)
     pieces = [points]
-    for start, end in zip(points[:-1], points[1:], strict=True):
+    for start, end in pairwise(points):
         steps = int(np.abs(end - start).max()) + 1
         pieces.append(start + (end - start) * np.linspace(0, 1, steps, endpoint=False)[:, None])
     joined = np.concatenate(pieces)

@@ -129,13 +129,24 @@ def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambd
     errors: dict[str, str] = {}
     todo = [spec for spec in specs if finished_result(spec, machine.results) is None]
     todo.sort(key=lambda spec: spec.model.depth * spec.train.steps, reverse=True)  # the longest first: none waits alone
-    if machine.device.startswith("cuda") or machine.jobs == 1 or len(todo) <= 1:
-        errors = _train_here(todo, machine, report)
-    else:
-        errors = _train_in_processes(todo, machine, report)
+    for generation in _generations(todo):
+        if machine.device.startswith("cuda") or machine.jobs == 1 or len(generation) == 1:
+            errors |= _train_here(generation, machine, report)
+        else:
+            errors |= _train_in_processes(generation, machine, report)
     return [
         Outcome(spec, finished_result(spec, machine.results), errors.get(spec.run_id)) for spec in specs
     ]
+
+
+def _generations(todo: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:
+    """Yield the specs in groups: a run that starts from another's weights comes after it."""
+    left = list(todo)
+    while left:
+        ids = {spec.run_id for spec in left}
+        ready = [spec for spec in left if spec.init_from is None or spec.init_from.run not in ids]
+        yield ready
+        left = [spec for spec in left if spec not in ready]
 
 
 def finished_result(spec: RunSpec, results: Path) -> dict[str, Any] | None:

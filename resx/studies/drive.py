@@ -1,0 +1,156 @@
+"""Runs a study: trains what is missing, measures what is not measured yet, judges, draws and writes.
+
+What a probe measured on a run is written to the run's folder as soon as it is known, so an interruption loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from resx import data
+from resx.figures import FIGURES, style
+from resx.registry import load_plugin
+from resx.spec import RunSpec, SpecError
+from resx.store import RunFolder, load_runs, read_run, write_atomic
+from resx.studies import load_study
+from resx.studies.study import Findings, Measure, Study
+from resx.training.many import Machine, Outcome
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A study's findings, the files that were written and the tables behind them."""
+
+    findings: Findings
+    files: list[Path]
+    frames: dict[str, pd.DataFrame]
+
+
+def measure_all(
+    name: str, study: Study, outcomes: Sequence[Outcome], settings: Mapping[str, Any], machine: Machine, say: Say
+) -> None:
+    """Measure every finished run that can bear it and is not measured yet, several at a time on a CPU.
+
+    Runs that are left out are named. Raises SpecError where no run at all can bear a probe.
+    """
+    tasks = []
+    for probe, measure in study.measures.items():
+        reasons = {}
+        for outcome in outcomes:
+            reason = _left_out(outcome) or measure.refuses(outcome.spec)
+            if reason:
+                reasons[outcome.spec.run_id] = reason
+            elif not _is_measured(_folder(outcome.spec, machine), probe, measure, settings):
+                tasks.append((probe, outcome.spec))
+        for run_id, reason in reasons.items():
+            say(f"{probe}: {run_id} is left out: {reason}")
+        if outcomes and len(reasons) == len(outcomes):
+            raise SpecError(f"{probe}: no run can bear it: {next(iter(reasons.values()))}")
+    if not tasks:
+        return
+    say(f"measuring {len(tasks)} runs")
+    if machine.jobs == 1 or len(tasks) == 1 or machine.device.startswith("cuda"):
+        for count, (probe, spec) in enumerate(tasks, 1):
+            measure_run(name, probe, spec, settings, machine)
+            say(f"{probe}: {spec.run_id} measured ({count}/{len(tasks)})")
+        return
+    with ProcessPoolExecutor(machine.jobs, mp_context=get_context("spawn")) as pool:
+        futures = {
+            pool.submit(measure_run, name, probe, spec, dict(settings), machine): (probe, spec) for probe, spec in tasks
+        }
+        try:
+            for count, future in enumerate(as_completed(futures), 1):
+                future.result()
+                probe, spec = futures[future]
+                say(f"{probe}: {spec.run_id} measured ({count}/{len(tasks)})")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def measure_run(name: str, probe: str, spec: RunSpec, settings: Mapping[str, Any], machine: Machine) -> None:
+    """Apply one probe of a study to one finished run and record what it found, in this process."""
+    torch.set_num_threads(1)
+    if machine.plugin:
+        load_plugin(machine.plugin)
+    measure = load_study(name).measures[probe]
+    run = _folder(spec, machine)
+    frame = measure.probe(run, data.load(spec.data, machine.data_dir), settings)
+    run.save_probe(probe, frame.assign(settings=_settings_text(measure, settings)))
+
+
+def _folder(spec: RunSpec, machine: Machine) -> RunFolder:
+    return read_run(machine.results / "runs" / spec.run_id)
+
+
+def _settings_text(measure: Measure, settings: Mapping[str, Any]) -> str:
+    return json.dumps({key: settings[key] for key in measure.keys}, sort_keys=True)
+
+
+def _is_measured(run: RunFolder, probe: str, measure: Measure, settings: Mapping[str, Any]) -> bool:
+    known = run.load_probe(probe)
+    return known is not None and len(known) > 0 and known["settings"].iloc[0] == _settings_text(measure, settings)
+
+
+def _left_out(outcome: Outcome) -> str | None:
+    if outcome.result is None:
+        return "it is not finished"
+    return "it diverged" if outcome.result["status"] == "diverged" else None
+
+
+def load_frames(results: Path, run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return the tables of these runs: runs, curves, and one per probe that was measured on any of them."""
+    runs, curves = load_runs(results)
+    frames = {name: frame[frame["run_id"].isin(run_ids)] for name, frame in (("runs", runs), ("curves", curves))}
+    probes: dict[str, list[pd.DataFrame]] = {}
+    for run_id in frames["runs"]["run_id"]:
+        for file in sorted((results / "runs" / run_id / "probes").glob("*.csv")):
+            probes.setdefault(file.stem, []).append(pd.read_csv(file).assign(run_id=run_id))
+    return frames | {name: pd.concat(parts, ignore_index=True) for name, parts in probes.items()}
+
+
+def conclude(study: Study, frames: dict[str, pd.DataFrame], settings: Mapping[str, Any], folder: Path) -> Done:
+    """Judge, draw and write: one CSV per table, verdicts.csv, answer.txt, and the figures, in `folder`."""
+    findings = study.judge(frames, settings)
+    files = []
+    tables = {**findings.tables, **({"verdicts": _verdict_table(findings)} if findings.verdicts else {})}
+    for name, table in tables.items():
+        files.append(folder / f"{name}.csv")
+        write_atomic(files[-1], table.to_csv(index=False, float_format="%.6g"))
+    if findings.answer:
+        files.append(folder / "answer.txt")
+        write_atomic(files[-1], findings.answer + "\n")
+    for name in study.figures:
+        files += style.save(FIGURES[name](frames), folder / name)
+    return Done(findings, files, frames)
+
+
+def _verdict_table(findings: Findings) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "hypothesis": verdict.hypothesis,
+                "criterion": verdict.criterion,
+                "word": verdict.word,
+                "measured": estimate.name,
+                "mean": estimate.mean,
+                "low": estimate.low,
+                "high": estimate.high,
+                "n": estimate.n,
+                "p": estimate.p,
+            }
+            for verdict in findings.verdicts
+            for estimate in verdict.estimates
+        ]
+    )
