@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,7 +37,7 @@ Where = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="Where to: a folder (with / at the end), a name for all three formats, or one file such as fig.png. "
+        help="Where to: a folder that exists, a name for all three formats, or one file such as fig.png. "
         "[dim]default: figures/NAME in the results[/dim]",
         show_default=False,
     ),
@@ -58,8 +58,8 @@ def plot(
 ) -> None:
     """Draw a figure from recorded runs; nothing is trained. Prints the files it wrote.
 
-    [bold]degradation[/bold]: training and test error against iterations, plain beside residual (the paper's Fig. 1
-    and 6). [bold]curves[/bold]: loss, error and learning rate of any runs.
+    [bold]degradation[/bold]: training and test error against iterations, plain beside residual (the paper's
+    Fig. 1 and 6). [bold]curves[/bold]: loss, error and learning rate of any runs.
 
     Examples: [bold]resx plot degradation --depth 20,56[/bold],
     [bold]resx plot curves --run 1a2b3c4d --out figure.png[/bold]
@@ -72,14 +72,15 @@ def plot(
     from resx.store import load_runs, results_root
 
     draw = FIGURES[name]
-    filters = {
+    filters: dict[str, list[Any]] = {
         "depth": parse_list(depth, "depth") if depth else [],
         "shortcut": shortcut or [],
         "dataset": dataset or [],
         "seed": parse_list(seed, "seed") if seed else [],
         "run": run or [],
     }
-    for field, value in map(_parse_where, where or []):
+    for text in where or []:
+        field, value = _parse_where(text)
         filters[field] = [*filters.get(field, []), value]
     root = results_root(results)
     runs, curves = load_runs(root)

@@ -67,7 +67,7 @@ def _matches(runs: pd.DataFrame, name: str, values: list[str]) -> pd.Series:
 
 
 def as_text(value: object) -> str:
-    """Write a field's value as a person would: 1500 for 1500.0, which columns with gaps hold; null for nan."""
+    """Write a field's value as a person would: 1500 for a column's 1500.0, null for nan."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "null"
     try:

@@ -18,7 +18,7 @@ def made_up(
     floor=1.0,
     **fields,
 ):
-    """Return frames as load_runs gives them. diverged: (shortcut, depth, seed) of runs that ended half-way."""
+    """Return frames as load_runs gives them. diverged: (shortcut, depth, seed) of runs that ended midway."""
     rows, curves = [], []
     for shortcut in shortcuts:
         for depth in depths:
