@@ -56,7 +56,16 @@ METRICS = (
 )
 OUTCOMES = METRICS[4:]
 # what a table of runs holds beside the spec's fields
-RESULT_COLUMNS = ("run_id", "status", "data_label", "parameters", "multiply_adds", *OUTCOMES, "seconds", "folder")
+RESULT_COLUMNS = (
+    "run_id",
+    "status",
+    "data_label",
+    "parameters",
+    "multiply_adds",
+    *OUTCOMES,
+    "seconds",
+    "folder",
+)
 
 
 class StoreError(RuntimeError):
@@ -167,7 +176,9 @@ class RunFolder:
         """Return the weights of a kept step, by default the last. Raises StoreError where there is none."""
         files = self.snapshots()
         if not files or (step is not None and step not in files):
-            raise StoreError(f"{self.path}: no weights of step {step}" if files else f"{self.path}: no weights kept")
+            raise StoreError(
+                f"{self.path}: no weights of step {step}" if files else f"{self.path}: no weights kept"
+            )
         weights: dict[str, torch.Tensor] = load_tensors(files[max(files) if step is None else step])
         return weights
 
@@ -223,7 +234,9 @@ def load_tensors(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise StoreError(f"{path}: damaged or not written by resx; move it away to start this run over") from error
+        raise StoreError(
+            f"{path}: damaged or not written by resx; move it away to start this run over"
+        ) from error
 
 
 def metrics_text(rows: Iterable[Mapping[str, float]]) -> str:
@@ -241,7 +254,9 @@ def read_run(path: Path) -> RunFolder:
     try:
         spec = RunSpec.model_validate(content["spec"])
     except (ValidationError, KeyError, TypeError) as error:
-        raise StoreError(f"{path / 'spec.json'}: not a specification that this version of resx reads") from error
+        raise StoreError(
+            f"{path / 'spec.json'}: not a specification that this version of resx reads"
+        ) from error
     if spec.run_id != path.name:
         raise StoreError(
             f"{path / 'spec.json'}: does not belong to this run (its own id would be {spec.run_id}); "
@@ -313,6 +328,15 @@ def load_runs(results: Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
         runs[column] = runs[column].astype(float)
     table = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=[*METRICS, "run_id"])
     return runs, table[["run_id", *METRICS]]
+
+
+def load_probes(results: Path, run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Return, by the probe's name, what was measured on these runs, each row with its run_id."""
+    found: dict[str, list[pd.DataFrame]] = {}
+    for run_id in run_ids:
+        for file in sorted((results / "runs" / run_id / "probes").glob("*.csv")):
+            found.setdefault(file.stem, []).append(pd.read_csv(file).assign(run_id=run_id))
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
 
 
 def remove_run(run: RunFolder) -> None:

@@ -39,14 +39,16 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _main(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
 ) -> None:
     pass
 
 
 app.command("train")(train.train)
 app.command("compare")(compare.compare)
-app.add_typer(plot.plot_app, name="plot")
+app.command("plot")(plot.plot)
 app.add_typer(probe.probe_app, name="probe")
 app.add_typer(runs.runs_app, name="runs")
 app.command("models")(models.models)
@@ -75,7 +77,9 @@ def run(arguments: list[str]) -> int:
 
 def _handle(error: Exception) -> int:
     """Turn what is no fault of the program into one line; anything else is a bug and shows its traceback."""
-    if hasattr(error, "format_message"):  # Typer's own usage errors; where their class lives depends on its version
+    if hasattr(
+        error, "format_message"
+    ):  # Typer's own usage errors; where their class lives depends on its version
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "resx"
         return _fail([f"{error.format_message()} (see {path} --help)"], 2)
@@ -89,7 +93,10 @@ def _handle(error: Exception) -> int:
             return _fail([str(error)], 1)
         if isinstance(error, Stopped):
             where = f"{error.run_id} at step {error.step}; " if error.run_id else ""
-            return _fail([f"stopped: {where}checkpoints are kept, the same command goes on from there"], 128 + (error.signal or 2))
+            return _fail(
+                [f"stopped: {where}checkpoints are kept, the same command goes on from there"],
+                128 + (error.signal or 2),
+            )
         if isinstance(error, torch.OutOfMemoryError):
             return _fail(["out of memory on the device: use a smaller --batch-size or --device cpu"], 1)
     raise error

@@ -22,7 +22,6 @@ from resx.cli.options import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from resx.figures import Frames
     from resx.studies.compare import Comparison
     from resx.training.many import Outcome
 
@@ -30,11 +29,30 @@ if TYPE_CHECKING:
 @training_options("depth", "shortcut")
 def compare(
     request: Request,
-    experiment: Annotated[Path | None, typer.Argument(help="A TOML file with [run] and [grid].", show_default=False)] = None,
-    depths: Annotated[str | None, typer.Option(help="Depths to compare, such as 20,32,44,56. [dim]default: 20,56[/dim]", show_default=False)] = None,
-    shortcut: Annotated[list[str] | None, typer.Option(help="Shortcut beside plain; repeat for several. [dim]default: identity[/dim]", show_default=False)] = None,
-    seeds: Annotated[str | None, typer.Option(help="Number of seeds, or a list such as 3,4,5. [dim]default: 1[/dim]", show_default=False)] = None,
-    publish: Annotated[Path | None, typer.Option(help="Also copy tables, figures and text records here, to be committed.")] = None,
+    experiment: Annotated[
+        Path | None, typer.Argument(help="A TOML file with [run] and [grid].", show_default=False)
+    ] = None,
+    depths: Annotated[
+        str | None,
+        typer.Option(
+            help="Depths to compare, such as 20,32,44,56. [dim]default: 20,56[/dim]", show_default=False
+        ),
+    ] = None,
+    shortcut: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Shortcut beside plain; repeat for several. [dim]default: identity[/dim]", show_default=False
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Number of seeds, or a list such as 3,4,5. [dim]default: 1[/dim]", show_default=False
+        ),
+    ] = None,
+    publish: Annotated[
+        Path | None, typer.Option(help="Also copy tables, figures and text records here, to be committed.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     dry_run: DryRun = False,
@@ -49,8 +67,8 @@ def compare(
     [bold]resx compare experiments/digits.toml[/bold]
     """
     from resx.cli.progress import Display
-    from resx.cli.show import print_estimate, print_failures, print_json
-    from resx.figures import select
+    from resx.cli.show import CONSOLE, print_estimate, print_failures, print_json
+    from resx.figures import select, terminal
     from resx.store import load_runs, read_run
     from resx.studies import compare as study
     from resx.studies.publish import publish as publish_study
@@ -79,7 +97,7 @@ def compare(
     comparison = study.compare(runs, written.study)
     frames = select({"runs": runs, "curves": curves})
     name = written.name or f"compare-{specs[0].data.label or specs[0].data.dataset}"
-    files = study.write(comparison, frames, machine.results / "studies" / name)
+    files, figure = study.write(comparison, frames, machine.results / "studies" / name)
     if publish:
         folders = [read_run(machine.results / "runs" / outcome.spec.run_id) for outcome in done]
         publish_study(folders, [file for group in files.values() for file in group], publish)
@@ -94,15 +112,16 @@ def compare(
             }
         )
     else:
-        _print(comparison, files, frames, sys.stdout.isatty())
+        _print(comparison, files)
+        if sys.stdout.isatty():
+            CONSOLE.print(terminal.picture(figure, CONSOLE.width))
         typer.echo(_next_step(done, comparison, machine.jobs))
     if len(done) < len(outcomes):
         raise typer.Exit(1)
 
 
-def _print(comparison: Comparison, files: dict[str, list[Path]], frames: Frames, picture: bool) -> None:
-    from resx.cli.show import CONSOLE, number, print_table
-    from resx.figures.terminal import picture as draw_picture
+def _print(comparison: Comparison, files: dict[str, list[Path]]) -> None:
+    from resx.cli.show import number, print_table
     from resx.studies.compare import OUTCOME_NAMES
 
     def spread(row: pd.Series, outcome: str) -> str:
@@ -134,8 +153,6 @@ def _print(comparison: Comparison, files: dict[str, list[Path]], frames: Frames,
         primary = ", the primary outcome" if outcome == comparison.primary else ""
         title = f"effects on {OUTCOME_NAMES[outcome]}{primary}, paired by seed"
         print_table(rows, ["<effect", "mean", "95 % interval", "n", "p (family)"], title=title)
-    if picture:
-        CONSOLE.print(draw_picture(frames))
     for what, paths in files.items():
         typer.echo(f"{what}: {', '.join(str(path) for path in paths)}")
 

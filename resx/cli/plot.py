@@ -69,7 +69,7 @@ def plot(
     from rich.console import Console
 
     from resx.figures import FIGURES, select, style, terminal
-    from resx.store import load_runs, results_root
+    from resx.store import load_probes, load_runs, results_root
 
     draw = FIGURES[name]
     filters: dict[str, list[Any]] = {
@@ -84,7 +84,7 @@ def plot(
         filters[field] = [*filters.get(field, []), value]
     root = results_root(results)
     runs, curves = load_runs(root)
-    figure = draw(select({"runs": runs, "curves": curves}, **filters))
+    figure = draw(select({"runs": runs, "curves": curves, **load_probes(root, runs["run_id"])}, **filters))
     stem, formats = _target(out, root, name)
     paths = style.save(figure, stem, formats)
     if sys.stdout.isatty() and not quiet:

@@ -26,10 +26,23 @@ probe_app = typer.Typer(
 def _command(name: str, docstring: str) -> Callable[..., None]:
     def probe(
         request: Request,
-        experiment: Annotated[Path | None, typer.Argument(help="A TOML file with [run], [grid] and [study].", show_default=False)] = None,
-        seeds: Annotated[str | None, typer.Option(help="Number of seeds, or a list such as 3,4,5.", show_default=False)] = None,
-        set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the study, as key=value; repeat for several.", show_default=False)] = None,
-        publish: Annotated[Path | None, typer.Option(help="Also copy tables, figures and text records here, to be committed.")] = None,
+        experiment: Annotated[
+            Path | None,
+            typer.Argument(help="A TOML file with [run], [grid] and [study].", show_default=False),
+        ] = None,
+        seeds: Annotated[
+            str | None, typer.Option(help="Number of seeds, or a list such as 3,4,5.", show_default=False)
+        ] = None,
+        set_: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--set", help="A setting of the study, as key=value; repeat for several.", show_default=False
+            ),
+        ] = None,
+        publish: Annotated[
+            Path | None,
+            typer.Option(help="Also copy tables, figures and text records here, to be committed."),
+        ] = None,
         json: Json = False,
         quiet: Quiet = False,
         dry_run: DryRun = False,
@@ -63,7 +76,9 @@ def _run(
 
     study, written, machine = load_study(name), load_experiment(experiment), request.machine()
     settings = study.settings({**written.study, **_settings(pairs)})
-    wanted = parse_seeds(seeds) if seeds else [int(seed) for seed in written.grid.get("seed", range(study.seeds))]
+    wanted = (
+        parse_seeds(seeds) if seeds else [int(seed) for seed in written.grid.get("seed", range(study.seeds))]
+    )
     grid = {key: values for key, values in written.grid.items() if key != "seed"}
     order = Order(
         request.base_fields(written.run), wanted, settings, grid, lambda fields: resolve(fields, machine)
@@ -85,7 +100,9 @@ def _run(
     folder = machine.results / "studies" / (written.name or name)
     done = conclude(study, load_frames(machine.results, done_ids), settings, folder)
     if publish:
-        publish_study([read_run(machine.results / "runs" / run_id) for run_id in done_ids], done.files, publish)
+        publish_study(
+            [read_run(machine.results / "runs" / run_id) for run_id in done_ids], done.files, publish
+        )
     if json:
         findings = done.findings
         print_json(

@@ -36,7 +36,9 @@ class Display:
             else None
         )
         self.sweep = (
-            self.bars.add_task("all runs (steps)", total=total_steps, numbers="") if self.bars and runs > 1 else None
+            self.bars.add_task("all runs (steps)", total=total_steps, numbers="")
+            if self.bars and runs > 1
+            else None
         )
 
     def __enter__(self) -> Display:
@@ -61,7 +63,9 @@ class Display:
     def _move_bars(self, progress: Progress, first: int) -> None:
         assert self.bars
         if progress.run_id not in self.tasks:
-            self.tasks[progress.run_id] = self.bars.add_task(progress.run_id, total=progress.steps, numbers="")
+            self.tasks[progress.run_id] = self.bars.add_task(
+                progress.run_id, total=progress.steps, numbers=""
+            )
         task = self.tasks[progress.run_id]
         numbers = _numbers(progress.row) if progress.row else f"running {_running(progress)}"
         self.bars.update(task, completed=progress.step, numbers=numbers)
@@ -86,5 +90,9 @@ def _running(progress: Progress) -> str:
 
 
 def _numbers(row: dict[str, float]) -> str:
-    shown = [f"{split} {row[f'{split}_error']:.1f} %" for split in ("train", "val", "test") if f"{split}_error" in row]
+    shown = [
+        f"{split} {row[f'{split}_error']:.1f} %"
+        for split in ("train", "val", "test")
+        if f"{split}_error" in row
+    ]
     return " ".join(shown)

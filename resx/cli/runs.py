@@ -26,7 +26,10 @@ class Format(str, Enum):
     tensorboard = "tensorboard"
 
 
-Names = Annotated[list[str] | None, typer.Argument(help="Run ids, or how they begin or end; none for all.", show_default=False)]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(help="Run ids, or how they begin or end; none for all.", show_default=False),
+]
 
 
 @runs_app.command("list")
@@ -51,9 +54,13 @@ def list_runs(results: Results = None, json: Json = False) -> None:
         for _, row in runs.iterrows()
     ]
     title = f"{len(runs)} runs in {results_root(results) / 'runs'}"
-    print_table(rows, ["<run", "<status", "steps", "training error %", "test error %", "seconds"], title=title)
+    print_table(
+        rows, ["<run", "<status", "steps", "training error %", "test error %", "seconds"], title=title
+    )
     if runs.empty:
-        typer.echo("Nothing is recorded yet: `resx compare` trains four small networks in about a minute.", err=True)
+        typer.echo(
+            "Nothing is recorded yet: `resx compare` trains four small networks in about a minute.", err=True
+        )
 
 
 @runs_app.command("show")
@@ -82,7 +89,10 @@ def show(
     print_table(fields, ["<field", "<value"], title=run.run_id)
     result = run.result or {"status": "unfinished"}
     print_table(
-        [[key, number(value, 4) if isinstance(value, float) else str(value)] for key, value in result.items()],
+        [
+            [key, number(value, 4) if isinstance(value, float) else str(value)]
+            for key, value in result.items()
+        ],
         ["<result", "<value"],
     )
     for attempt in run.attempts():
@@ -96,7 +106,13 @@ def show(
 def export(
     target: Annotated[Path, typer.Argument(help="File or folder to write.")],
     names: Names = None,
-    kind: Annotated[Format, typer.Option("--format", help="csv: the curves and results; bundle: one file for `runs import`; tables: text files to commit; tensorboard: event files.")] = Format.csv,
+    kind: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            help="csv: the curves and results; bundle: one file for `runs import`; tables: text files to commit; tensorboard: event files.",
+        ),
+    ] = Format.csv,
     results: Results = None,
 ) -> None:
     """Write runs as CSV, as one bundle for another machine, as text tables, or for tensorboard.
@@ -166,7 +182,13 @@ def remove(
 def _chosen(results: Path, names: list[str] | None) -> list[RunFolder]:
     from resx.store import find_run, find_runs, read_run
 
-    chosen = [find_run(results, name) for name in names] if names else [read_run(path) for path in find_runs(results)]
+    chosen = (
+        [find_run(results, name) for name in names]
+        if names
+        else [read_run(path) for path in find_runs(results)]
+    )
     if not chosen:
-        raise SpecError(f"nothing is recorded in {results / 'runs'}; `resx compare` makes some, --results looks elsewhere")
+        raise SpecError(
+            f"nothing is recorded in {results / 'runs'}; `resx compare` makes some, --results looks elsewhere"
+        )
     return chosen

@@ -98,7 +98,9 @@ def print_estimate(specs: Sequence[RunSpec], machine: Machine, *, as_json: bool 
     """Print how many runs there are, how long they take here and how much disk they need."""
     cost = estimate_cost(specs, machine)
     if as_json:
-        print_json({"runs": cost.runs, "to_train": cost.to_train, "seconds": cost.seconds, "bytes": cost.bytes})
+        print_json(
+            {"runs": cost.runs, "to_train": cost.to_train, "seconds": cost.seconds, "bytes": cost.bytes}
+        )
         return
     where = f"{machine.jobs} at a time on {machine.device}"
     typer.echo(

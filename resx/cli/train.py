@@ -13,8 +13,12 @@ from resx.cli.options import DryRun, Json, Quiet, Request, load_experiment, trai
 @training_options()
 def train(
     request: Request,
-    plain: Annotated[bool | None, typer.Option("--plain/--residual", help="No shortcuts, or identity shortcuts (default).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Names every random stream of the run.", show_default=False)] = None,
+    plain: Annotated[
+        bool | None, typer.Option("--plain/--residual", help="No shortcuts, or identity shortcuts (default).")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Names every random stream of the run.", show_default=False)
+    ] = None,
     spec: Annotated[Path | None, typer.Option(help="A TOML file whose [run] table gives the fields.")] = None,
     json: Json = False,
     quiet: Quiet = False,

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -121,8 +122,8 @@ class Network(nn.Module):
         return self.head(self.final(x).mean((2, 3)))
 
 
-def stochastic_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return (name, module) of every module that wants random numbers before a step (it defines `draw`)."""
+def stochastic_modules(network: nn.Module) -> list[tuple[str, Any]]:
+    """Return (name, module) of every module that wants random numbers before a step: it has `draw` and `noise`."""
     return [(name, module) for name, module in network.named_modules() if hasattr(module, "draw")]
 
 

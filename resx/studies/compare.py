@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from resx import paper, stats
 from resx.figures import FIGURES, style
@@ -75,7 +76,12 @@ def plan(
     does not know.
     """
     check_study(experiment)
-    grid = {"depth": [20, 56], "shortcut": ["none", "identity"], "seed": [0], **experiment.grid}
+    grid: dict[str, list[Any]] = {
+        "depth": [20, 56],
+        "shortcut": ["none", "identity"],
+        "seed": [0],
+        **experiment.grid,
+    }
     asked = {"depth": depths, "shortcut": shortcuts, "seed": seeds}
     grid |= {key: list(values) for key, values in asked.items() if values}
     return Experiment(experiment.name, base, grid, experiment.study).combinations()
@@ -143,7 +149,7 @@ def _networks(runs: pd.DataFrame) -> pd.DataFrame:
             row[f"{outcome}_std"] = done[outcome].std(ddof=1)
         images = group["test_images"].iloc[0]
         row["test_binomial"] = stats.binomial_error(row["test_error"], int(images)) if len(done) else np.nan
-        published = paper.CIFAR_TEST_ERROR.get((str(arm), int(depth)))
+        published = paper.CIFAR_TEST_ERROR.get((str(arm), int(group["depth"].iloc[0])))
         comparable = (group["reference"] == "cifar10").all() and (group["width"] == 16).all()
         row["paper"] = published.value if published and comparable else np.nan
         rows.append(row)
@@ -156,7 +162,9 @@ def _effects(runs: pd.DataFrame, outcome: str) -> list[Estimate]:
     The last one is the interaction at the greatest depth. A seed that lacks one of its networks, or in which one
     diverged, is left out of that effect, which its n shows. p is adjusted for the family by one joint sign-flip.
     """
-    table = runs.pivot_table(index="seed", columns=["arm", "depth"], values=outcome, aggfunc="first", dropna=False)
+    table = runs.pivot_table(
+        index="seed", columns=["arm", "depth"], values=outcome, aggfunc="first", dropna=False
+    )
     arms = list(dict.fromkeys(runs["arm"]))
     shallow, *deeper = sorted(runs["depth"].unique())
     columns: dict[str, pd.Series] = {}
@@ -173,7 +181,9 @@ def _effects(runs: pd.DataFrame, outcome: str) -> list[Estimate]:
                 columns[f"(plain{depth}−plain{shallow})−({arm}{depth}−{arm}{shallow})"] = plain - effect
     estimates = []
     complete = pd.DataFrame(columns).dropna() if columns else pd.DataFrame()
-    values = stats.joint_sign_flip(complete.to_numpy()) if len(complete) > 1 else np.full(len(columns), np.nan)
+    values = (
+        stats.joint_sign_flip(complete.to_numpy()) if len(complete) > 1 else np.full(len(columns), np.nan)
+    )
     for (name, differences), p in zip(columns.items(), values, strict=True):
         known = differences.dropna()
         if known.empty:
@@ -185,12 +195,14 @@ def _effects(runs: pd.DataFrame, outcome: str) -> list[Estimate]:
     return estimates
 
 
-def write(comparison: Comparison, frames: Mapping[str, pd.DataFrame], folder: Path) -> dict[str, list[Path]]:
-    """Write the tables as CSV and the degradation figure; return the files of `table`, `effects` and `figures`."""
+def write(
+    comparison: Comparison, frames: Mapping[str, pd.DataFrame], folder: Path
+) -> tuple[dict[str, list[Path]], Figure]:
+    """Write the tables as CSV and the degradation figure; return the files of table, effects and figures, and it."""
     written = {}
     tables = {"table": comparison.networks, "effects": comparison.effects_table()}
     for name, table in tables.items():
         written[name] = [folder / f"{name}.csv"]
         write_atomic(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
     figure = FIGURES["degradation"](frames)
-    return {**written, "figures": style.save(figure, folder / "degradation")}
+    return {**written, "figures": style.save(figure, folder / "degradation")}, figure

@@ -20,7 +20,7 @@ from resx import data
 from resx.figures import FIGURES, style
 from resx.registry import load_plugin
 from resx.spec import RunSpec, SpecError
-from resx.store import RunFolder, load_runs, read_run, write_atomic
+from resx.store import RunFolder, load_probes, load_runs, read_run, write_atomic
 from resx.studies import load_study
 from resx.studies.study import Findings, Measure, Study
 from resx.training.many import Machine, Outcome
@@ -38,7 +38,12 @@ class Done:
 
 
 def measure_all(
-    name: str, study: Study, outcomes: Sequence[Outcome], settings: Mapping[str, Any], machine: Machine, say: Say
+    name: str,
+    study: Study,
+    outcomes: Sequence[Outcome],
+    settings: Mapping[str, Any],
+    machine: Machine,
+    say: Say,
 ) -> None:
     """Measure every finished run that can bear it and is not measured yet, several at a time on a CPU.
 
@@ -67,7 +72,8 @@ def measure_all(
         return
     with ProcessPoolExecutor(machine.jobs, mp_context=get_context("spawn")) as pool:
         futures = {
-            pool.submit(measure_run, name, probe, spec, dict(settings), machine): (probe, spec) for probe, spec in tasks
+            pool.submit(measure_run, name, probe, spec, dict(settings), machine): (probe, spec)
+            for probe, spec in tasks
         }
         try:
             for count, future in enumerate(as_completed(futures), 1):
@@ -100,7 +106,11 @@ def _settings_text(measure: Measure, settings: Mapping[str, Any]) -> str:
 
 def _is_measured(run: RunFolder, probe: str, measure: Measure, settings: Mapping[str, Any]) -> bool:
     known = run.load_probe(probe)
-    return known is not None and len(known) > 0 and known["settings"].iloc[0] == _settings_text(measure, settings)
+    return (
+        known is not None
+        and len(known) > 0
+        and known["settings"].iloc[0] == _settings_text(measure, settings)
+    )
 
 
 def _left_out(outcome: Outcome) -> str | None:
@@ -112,15 +122,15 @@ def _left_out(outcome: Outcome) -> str | None:
 def load_frames(results: Path, run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Return the tables of these runs: runs, curves, and one per probe that was measured on any of them."""
     runs, curves = load_runs(results)
-    frames = {name: frame[frame["run_id"].isin(run_ids)] for name, frame in (("runs", runs), ("curves", curves))}
-    probes: dict[str, list[pd.DataFrame]] = {}
-    for run_id in frames["runs"]["run_id"]:
-        for file in sorted((results / "runs" / run_id / "probes").glob("*.csv")):
-            probes.setdefault(file.stem, []).append(pd.read_csv(file).assign(run_id=run_id))
-    return frames | {name: pd.concat(parts, ignore_index=True) for name, parts in probes.items()}
+    frames = {
+        name: frame[frame["run_id"].isin(run_ids)] for name, frame in (("runs", runs), ("curves", curves))
+    }
+    return frames | load_probes(results, frames["runs"]["run_id"])
 
 
-def conclude(study: Study, frames: dict[str, pd.DataFrame], settings: Mapping[str, Any], folder: Path) -> Done:
+def conclude(
+    study: Study, frames: dict[str, pd.DataFrame], settings: Mapping[str, Any], folder: Path
+) -> Done:
     """Judge, draw and write: one CSV per table, verdicts.csv, answer.txt, and the figures, in `folder`."""
     findings = study.judge(frames, settings)
     files = []

@@ -76,7 +76,9 @@ class Trainee:
     errors: Tensor | None = None  # [n_steps], fraction wrong
     step: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
-    since: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # loss, error, steps since the last row
+    since: list[float] = field(
+        default_factory=lambda: [0.0, 0.0, 0.0]
+    )  # loss, error, steps since the last row
     diverged: bool = False
 
     @property
@@ -137,7 +139,7 @@ def prepare(
 ) -> Trainee:
     """Build a network, put it on the device, and bring it to where its checkpoint stands."""
     spec = folder.spec
-    network = build_network(spec, dataset, results).to(device=device, memory_format=torch.channels_last)
+    network = build_network(spec, dataset, results).to(device)
     network.train()
     rate = torch.tensor(spec.train.lr, device=device)
     optimizer = torch.optim.SGD(
@@ -147,7 +149,9 @@ def prepare(
         weight_decay=spec.train.weight_decay,
         fused=True,
     )
-    for parameter in network.parameters():  # zeros give the same first step, and nothing is made inside a step
+    for (
+        parameter
+    ) in network.parameters():  # zeros give the same first step, and nothing is made inside a step
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     trainee = Trainee(
         folder=folder,
@@ -218,18 +222,16 @@ def load_block(trainees: Iterable[Trainee], first_step: int, n_steps: int) -> No
         trainee.rates = learning_rates(spec.train, first_step, n_steps).to(device)
         trainee.losses = torch.zeros(n_steps, device=device)
         trainee.errors = torch.zeros(n_steps, device=device)
-        trainee.noise = [
-            (
-                module.noise,
-                torch.stack(
-                    [
-                        module.draw(generator(spec.seed, "noise", name, step), spec.train.batch_size)
-                        for step in range(first_step, first_step + n_steps)
-                    ]
-                ).to(device),
+        trainee.noise = []
+        for name, module in model.stochastic_modules(trainee.network):
+            steps = range(first_step, first_step + n_steps)
+            streams = (generator(spec.seed, "noise", name, step) for step in steps)
+            values = torch.stack([module.draw(stream, spec.train.batch_size) for stream in streams]).to(
+                device
             )
-            for name, module in model.stochastic_modules(trainee.network)
-        ]
+            if module.noise.shape != values.shape[1:]:  # only a draw knows its shape
+                module.noise = torch.empty_like(values[0])
+            trainee.noise.append((module.noise, values))
 
 
 def run_block(trainees: Sequence[Trainee], n_steps: int, should_stop: Callable[[], bool]) -> int:
@@ -284,8 +286,8 @@ def _read_block(trainee: Trainee, n_steps: int) -> None:
 
 def _progress(trainee: Trainee, row: dict[str, float] | None = None) -> Progress:
     steps = trainee.since[2]
-    running = [trainee.since[0] / steps, 100 * trainee.since[1] / steps] if steps else [math.nan, math.nan]
-    return Progress(trainee.folder.run_id, trainee.step, trainee.spec.train.steps, *running, row=row)
+    running = (trainee.since[0] / steps, 100 * trainee.since[1] / steps) if steps else (math.nan, math.nan)
+    return Progress(trainee.folder.run_id, trainee.step, trainee.spec.train.steps, *running, row)
 
 
 def _record(trainee: Trainee, report: Callable[[Progress], None]) -> None:

@@ -1,0 +1,58 @@
+"""`resx plot` over recorded tables: what it writes, where, and what it refuses."""
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from resx import store
+from resx.cli.plot import plot
+from resx.spec import SpecError
+
+app = typer.Typer()
+app.command()(plot)
+
+
+@pytest.fixture(name="invoke")
+def invoke_fixture(made_up, tmp_path, monkeypatch):
+    frames = made_up()
+    monkeypatch.setattr(store, "load_runs", lambda root: (frames["runs"], frames["curves"]))
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, arguments)
+
+
+@pytest.mark.parametrize("name", ["degradation", "curves"])
+def test_all_formats_by_default_in_the_results(name, invoke, tmp_path):
+    done = invoke(name, "--results", "here", "--depth", "20,56")
+    assert done.exit_code == 0, done.output
+    assert done.output.split() == [f"here/figures/{name}.{kind}" for kind in ("pdf", "svg", "png")]
+    assert {path.name for path in (tmp_path / "here/figures").iterdir()} == {
+        f"{name}.{kind}" for kind in ("pdf", "svg", "png")
+    }
+
+
+@pytest.mark.parametrize(
+    ("out", "written"),
+    [("a/fig.png", ["a/fig.png"]), ("v1.5", ["v1.5.pdf", "v1.5.svg", "v1.5.png"]), (".", ["curves.pdf"])],
+)
+def test_out(out, written, invoke, tmp_path):
+    assert invoke("curves", "--out", out).exit_code == 0
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
+    assert set(written) <= files
+    assert len(files) == (1 if out.endswith(".png") else 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["degradaton"], "did you mean 'degradation'"),
+        (["degradation", "--depth", "110"], "there are: depth 20, 56"),
+        (["degradation", "--where", "lr"], "write field=value"),
+        (["degradation", "--where", "lrr=1"], "did you mean 'lr'"),
+    ],
+)
+def test_bad_usage_is_one_line_and_writes_nothing(arguments, message, invoke, tmp_path):
+    error = invoke(*arguments).exception
+    assert isinstance(error, SpecError)
+    assert len(error.errors) == 1
+    assert message in str(error)
+    assert not list(tmp_path.iterdir())
