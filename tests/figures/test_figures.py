@@ -1,4 +1,4 @@
-"""Every registered figure: drawn from tables, the same bytes twice, and what the degradation figure must show."""
+"""Every registered figure: drawn from tables, same bytes twice, and what the degradation figure must show."""
 
 from itertools import pairwise
 
