@@ -79,9 +79,7 @@ CIFAR_REPLICATIONS: dict[tuple[str, int], Reported] = {
 RESNET_56_BAND = (6.9, 7.5)  # percent: where a faithful ResNet-56 should end
 
 # Complexity. Parameters and multiply-adds of option A, which are the plain network's too
-CIFAR_PARAMETERS_PRINTED = _table(
-    {20: 0.27e6, 32: 0.46e6, 44: 0.66e6, 56: 0.85e6, 110: 1.7e6, 1202: 19.4e6}, _TABLE_6
-)
+CIFAR_PARAMETERS_PRINTED = _table({20: 0.27e6, 32: 0.46e6, 44: 0.66e6, 56: 0.85e6, 110: 1.7e6, 1202: 19.4e6}, _TABLE_6)
 CIFAR_PARAMETERS = _table(
     {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274},
     "computed from the architecture",
@@ -93,9 +91,7 @@ CIFAR_MULTIPLY_ADDS = _table(
     "C",
 )
 OPTION_B_EXTRA_PARAMETERS = Reported(2752, "computed from the architecture", "C", note="at any CIFAR depth")
-IMAGENET_MULTIPLY_ADDS = _table(
-    {18: 1.8e9, 34: 3.6e9, 50: 3.8e9, 101: 7.6e9, 152: 11.3e9}, "He et al. 2016, table 1"
-)
+IMAGENET_MULTIPLY_ADDS = _table({18: 1.8e9, 34: 3.6e9, 50: 3.8e9, 101: 7.6e9, 152: 11.3e9}, "He et al. 2016, table 1")
 VGG_MULTIPLY_ADDS = _table({16: 15.3e9, 19: 19.6e9}, "He et al. 2016, section 4.1")
 
 # ImageNet validation, 10-crop

@@ -264,9 +264,7 @@ def build_spec(fields: Mapping[str, Any], checks: Iterable[NameCheck] = ()) -> R
         spec = RunSpec.model_validate(nested)
     except ValidationError as error:
         errors += [_one_line(item) for item in error.errors()]
-    defaults = {
-        key: _SECTIONS[section].model_fields[key].default for key, section in FIELDS.items() if section
-    }
+    defaults = {key: _SECTIONS[section].model_fields[key].default for key, section in FIELDS.items() if section}
     for check in checks:
         errors += [line for line in check({**defaults, **values}) if line not in errors]
     if errors or spec is None:
@@ -317,9 +315,7 @@ def load_toml(path: Path) -> Experiment:
         raise SpecError(f"{path}: not valid TOML ({error})") from error
     tables = ("run", "grid", "study")
     errors = [f"{path}: no table [{key}]{did_you_mean(key, tables)}" for key in content if key not in tables]
-    errors += [
-        f"{path}: [{key}] must be a table" for key in tables if not isinstance(content.get(key, {}), dict)
-    ]
+    errors += [f"{path}: [{key}] must be a table" for key in tables if not isinstance(content.get(key, {}), dict)]
     if not errors:
         grid = content.get("grid", {})
         known = [*FIELDS, "preset"]

@@ -130,8 +130,7 @@ def check_margin(margin: float, n_test: int) -> None:
     smallest = 200 / n_test
     if not margin >= smallest - ROUNDING:
         raise SpecError(
-            f"margin: {margin:g} % is less than two of {n_test} test images; "
-            f"it must be at least {smallest:.3g} %"
+            f"margin: {margin:g} % is less than two of {n_test} test images; it must be at least {smallest:.3g} %"
         )
 
 
@@ -168,9 +167,7 @@ def _tost(values: NDArray[np.float64], margin: float) -> float:
     return float(stats.t.sf(room / error, n - 1))
 
 
-def word(
-    estimate: Estimate, expected: Literal[-1, 0, 1], *, equivalent: bool = False, alpha: float = 0.05
-) -> Word:
+def word(estimate: Estimate, expected: Literal[-1, 0, 1], *, equivalent: bool = False, alpha: float = 0.05) -> Word:
     """Return the word for a comparison of which sign `expected` was predicted (0: no difference).
 
     From 6 seeds on: 'supported' for a significant difference (estimate.p ≤ alpha) of the expected sign, or

@@ -59,7 +59,10 @@ OUTCOMES = METRICS[4:]
 RESULT_COLUMNS = (
     "run_id",
     "status",
+    "steps_done",
     "data_label",
+    "train_images",
+    "test_images",
     "parameters",
     "multiply_adds",
     *OUTCOMES,
@@ -176,9 +179,7 @@ class RunFolder:
         """Return the weights of a kept step, by default the last. Raises StoreError where there is none."""
         files = self.snapshots()
         if not files or (step is not None and step not in files):
-            raise StoreError(
-                f"{self.path}: no weights of step {step}" if files else f"{self.path}: no weights kept"
-            )
+            raise StoreError(f"{self.path}: no weights of step {step}" if files else f"{self.path}: no weights kept")
         weights: dict[str, torch.Tensor] = load_tensors(files[max(files) if step is None else step])
         return weights
 
@@ -234,9 +235,7 @@ def load_tensors(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise StoreError(
-            f"{path}: damaged or not written by resx; move it away to start this run over"
-        ) from error
+        raise StoreError(f"{path}: damaged or not written by resx; move it away to start this run over") from error
 
 
 def metrics_text(rows: Iterable[Mapping[str, float]]) -> str:
@@ -254,9 +253,7 @@ def read_run(path: Path) -> RunFolder:
     try:
         spec = RunSpec.model_validate(content["spec"])
     except (ValidationError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{path / 'spec.json'}: not a specification that this version of resx reads"
-        ) from error
+        raise StoreError(f"{path / 'spec.json'}: not a specification that this version of resx reads") from error
     if spec.run_id != path.name:
         raise StoreError(
             f"{path / 'spec.json'}: does not belong to this run (its own id would be {spec.run_id}); "

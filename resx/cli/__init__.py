@@ -39,9 +39,7 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _main(
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version."
-    ),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
 
@@ -77,9 +75,7 @@ def run(arguments: list[str]) -> int:
 
 def _handle(error: Exception) -> int:
     """Turn what is no fault of the program into one line; anything else is a bug and shows its traceback."""
-    if hasattr(
-        error, "format_message"
-    ):  # Typer's own usage errors; where their class lives depends on its version
+    if hasattr(error, "format_message"):  # Typer's own usage errors; where their class lives depends on its version
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "resx"
         return _fail([f"{error.format_message()} (see {path} --help)"], 2)

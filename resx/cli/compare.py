@@ -34,9 +34,7 @@ def compare(
     ] = None,
     depths: Annotated[
         str | None,
-        typer.Option(
-            help="Depths to compare, such as 20,32,44,56. [dim]default: 20,56[/dim]", show_default=False
-        ),
+        typer.Option(help="Depths to compare, such as 20,32,44,56. [dim]default: 20,56[/dim]", show_default=False),
     ] = None,
     shortcut: Annotated[
         list[str] | None,
@@ -46,9 +44,7 @@ def compare(
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(
-            help="Number of seeds, or a list such as 3,4,5. [dim]default: 1[/dim]", show_default=False
-        ),
+        typer.Option(help="Number of seeds, or a list such as 3,4,5. [dim]default: 1[/dim]", show_default=False),
     ] = None,
     publish: Annotated[
         Path | None, typer.Option(help="Also copy tables, figures and text records here, to be committed.")

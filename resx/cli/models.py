@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 def models(
     family: Annotated[str, typer.Option("--family", help="With --depth: cifar, imagenet or vgg.")] = "cifar",
     depth: Annotated[int | None, typer.Option("--depth", help="Count one network of this depth.")] = None,
-    shortcut: Annotated[
-        str, typer.Option("--shortcut", help="With --depth: none (plain), identity, …")
-    ] = "identity",
+    shortcut: Annotated[str, typer.Option("--shortcut", help="With --depth: none (plain), identity, …")] = "identity",
     adapter: Annotated[
         str | None, typer.Option("--adapter", help="With --depth: A, B, C or spatial+grow+shrink.")
     ] = None,

@@ -33,26 +33,20 @@ FIELD_OPTIONS: dict[str, Any] = {
     "family": _option(str, NETWORK, "Kind of network: cifar, imagenet, …"),
     "depth": _option(int, NETWORK, "Weighted layers; 6n+2 in the CIFAR family."),
     "width": _option(int, NETWORK, "Channels of the first stage."),
-    "shortcut": _option(
-        str, NETWORK, "What runs beside a branch: none (plain), identity, scaled:alpha=0.5, …"
-    ),
+    "shortcut": _option(str, NETWORK, "What runs beside a branch: none (plain), identity, scaled:alpha=0.5, …"),
     "adapter": _option(
         str, NETWORK, "How shapes are made to match: A, B, C or spatial+grow+shrink, such as subsample+pad."
     ),
     "order": _option(str, NETWORK, "post (He et al. 2016a) or pre (pre-activation, 2016b)."),
     "norm": _option(str, NETWORK, "batch or none."),
-    "widths": _option(
-        str, NETWORK, "alternating: widths change at every block, so every shortcut has to adapt."
-    ),
+    "widths": _option(str, NETWORK, "alternating: widths change at every block, so every shortcut has to adapt."),
     "dataset": _option(str, DATA, "digits, cifar10, cifar100, folder, synthetic, …; `resx data` lists them."),
     "subset": _option(int, DATA, "Train on this many images, class-balanced, the same for every seed."),
     "test_subset": _option(int, DATA, "Test on this many images."),
     "validation": _option(int, DATA, "Hold this many training images out (the paper: 5000)."),
     "image_size": _option(int, DATA, "Average images down to this size."),
     "label": _option(str, DATA, "Name of a folder's data on tables and figures."),
-    "reference": _option(
-        str, DATA, "Published data set that a folder holds, such as cifar10: shows its numbers."
-    ),
+    "reference": _option(str, DATA, "Published data set that a folder holds, such as cifar10: shows its numbers."),
     "steps": _option(int, RECIPE, "Training iterations; the learning rate drops at half and three quarters."),
     "batch_size": _option(int, RECIPE, "Images a step."),
     "lr": _option(float, RECIPE, "Initial learning rate."),
@@ -73,9 +67,7 @@ MACHINE_OPTIONS: dict[str, Any] = {
     "results": _option(Path, MACHINE, "Folder of everything recorded; by default RESX_RESULTS or results/."),
     "data_dir": _option(Path, MACHINE, "Where the data set lies, or is downloaded to."),
     "plugin": _option(Path, MACHINE, "A Python file of yours that registers a shortcut or an adapter."),
-    "allow_change": _option(
-        bool, MACHINE, "Go on with a run on another device or torch; recorded.", "--allow-change"
-    ),
+    "allow_change": _option(bool, MACHINE, "Go on with a run on another device or torch; recorded.", "--allow-change"),
 }
 Results = Annotated[
     Path | None, typer.Option(help="Folder of everything recorded; by default RESX_RESULTS or results/.")
@@ -116,9 +108,7 @@ class Request:
             if self.machine().device.startswith("cuda")
             else ("digits", "no CUDA device is used")
         )
-        typer.echo(
-            f"preset {preset} ({why}): {PRESET_SUMMARIES[preset]}. Choose another with --preset.", err=True
-        )
+        typer.echo(f"preset {preset} ({why}): {PRESET_SUMMARIES[preset]}. Choose another with --preset.", err=True)
         return preset
 
 
@@ -162,9 +152,7 @@ def parse_list(text: str, name: str) -> list[int]:
     try:
         values = [int(item) for item in text.split(",")]
     except ValueError as error:
-        raise typer.BadParameter(
-            f"--{name}: write whole numbers with commas between, not '{text}'"
-        ) from error
+        raise typer.BadParameter(f"--{name}: write whole numbers with commas between, not '{text}'") from error
     return list(dict.fromkeys(values))
 
 

@@ -7,15 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from resx.cli.options import Quiet, Results, parse_list
+from resx.cli.options import Results, parse_list
 from resx.spec import SpecError
 
 Depth = Annotated[str | None, typer.Option(help="Only these depths, such as 20,56.", show_default=False)]
 Shortcut = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Only this shortcut, such as none or identity; repeat for several.", show_default=False
-    ),
+    typer.Option(help="Only this shortcut, such as none or identity; repeat for several.", show_default=False),
 ]
 DataSet = Annotated[
     list[str] | None,
@@ -54,12 +52,13 @@ def plot(
     where: Where = None,
     results: Results = None,
     out: Out = None,
-    quiet: Quiet = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No picture, only the files.")] = False,
 ) -> None:
     """Draw a figure from recorded runs; nothing is trained. Prints the files it wrote.
 
-    [bold]degradation[/bold]: training and test error against iterations, plain beside residual (the paper's
-    Fig. 1 and 6). [bold]curves[/bold]: loss, error and learning rate of any runs.
+    [bold]degradation[/bold]: training and test error, plain beside residual (the paper's Fig. 1 and 6).
+
+    [bold]curves[/bold]: loss, error and learning rate of any runs.
 
     Examples: [bold]resx plot degradation --depth 20,56[/bold],
     [bold]resx plot curves --run 1a2b3c4d --out figure.png[/bold]

@@ -35,9 +35,7 @@ def _command(name: str, docstring: str) -> Callable[..., None]:
         ] = None,
         set_: Annotated[
             list[str] | None,
-            typer.Option(
-                "--set", help="A setting of the study, as key=value; repeat for several.", show_default=False
-            ),
+            typer.Option("--set", help="A setting of the study, as key=value; repeat for several.", show_default=False),
         ] = None,
         publish: Annotated[
             Path | None,
@@ -76,13 +74,9 @@ def _run(
 
     study, written, machine = load_study(name), load_experiment(experiment), request.machine()
     settings = study.settings({**written.study, **_settings(pairs)})
-    wanted = (
-        parse_seeds(seeds) if seeds else [int(seed) for seed in written.grid.get("seed", range(study.seeds))]
-    )
+    wanted = parse_seeds(seeds) if seeds else [int(seed) for seed in written.grid.get("seed", range(study.seeds))]
     grid = {key: values for key, values in written.grid.items() if key != "seed"}
-    order = Order(
-        request.base_fields(written.run), wanted, settings, grid, lambda fields: resolve(fields, machine)
-    )
+    order = Order(request.base_fields(written.run), wanted, settings, grid, lambda fields: resolve(fields, machine))
     specs = list(dict.fromkeys(study.plan(order)))
     if dry_run:
         print_estimate(specs, machine, as_json=json)
@@ -100,9 +94,7 @@ def _run(
     folder = machine.results / "studies" / (written.name or name)
     done = conclude(study, load_frames(machine.results, done_ids), settings, folder)
     if publish:
-        publish_study(
-            [read_run(machine.results / "runs" / run_id) for run_id in done_ids], done.files, publish
-        )
+        publish_study([read_run(machine.results / "runs" / run_id) for run_id in done_ids], done.files, publish)
     if json:
         findings = done.findings
         print_json(

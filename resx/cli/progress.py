@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar for the sweep and one per run where a person watches, one plain line per evaluation elsewhere."""
+"""Progress on stderr: bars for the sweep and each run where a person watches, a plain line per evaluation elsewhere."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ class Display:
             else None
         )
         self.sweep = (
-            self.bars.add_task("all runs (steps)", total=total_steps, numbers="")
-            if self.bars and runs > 1
-            else None
+            self.bars.add_task("all runs (steps)", total=total_steps, numbers="") if self.bars and runs > 1 else None
         )
 
     def __enter__(self) -> Display:
@@ -63,9 +61,7 @@ class Display:
     def _move_bars(self, progress: Progress, first: int) -> None:
         assert self.bars
         if progress.run_id not in self.tasks:
-            self.tasks[progress.run_id] = self.bars.add_task(
-                progress.run_id, total=progress.steps, numbers=""
-            )
+            self.tasks[progress.run_id] = self.bars.add_task(progress.run_id, total=progress.steps, numbers="")
         task = self.tasks[progress.run_id]
         numbers = _numbers(progress.row) if progress.row else f"running {_running(progress)}"
         self.bars.update(task, completed=progress.step, numbers=numbers)
@@ -90,9 +86,5 @@ def _running(progress: Progress) -> str:
 
 
 def _numbers(row: dict[str, float]) -> str:
-    shown = [
-        f"{split} {row[f'{split}_error']:.1f} %"
-        for split in ("train", "val", "test")
-        if f"{split}_error" in row
-    ]
+    shown = [f"{split} {row[f'{split}_error']:.1f} %" for split in ("train", "val", "test") if f"{split}_error" in row]
     return " ".join(shown)

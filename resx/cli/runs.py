@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 runs_app = typer.Typer(no_args_is_help=True, help="List, show, export, import and remove recorded runs.")
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """What `export` writes."""
 
     csv = "csv"
@@ -54,13 +54,9 @@ def list_runs(results: Results = None, json: Json = False) -> None:
         for _, row in runs.iterrows()
     ]
     title = f"{len(runs)} runs in {results_root(results) / 'runs'}"
-    print_table(
-        rows, ["<run", "<status", "steps", "training error %", "test error %", "seconds"], title=title
-    )
+    print_table(rows, ["<run", "<status", "steps", "training error %", "test error %", "seconds"], title=title)
     if runs.empty:
-        typer.echo(
-            "Nothing is recorded yet: `resx compare` trains four small networks in about a minute.", err=True
-        )
+        typer.echo("Nothing is recorded yet: `resx compare` trains four small networks in about a minute.", err=True)
 
 
 @runs_app.command("show")
@@ -89,16 +85,13 @@ def show(
     print_table(fields, ["<field", "<value"], title=run.run_id)
     result = run.result or {"status": "unfinished"}
     print_table(
-        [
-            [key, number(value, 4) if isinstance(value, float) else str(value)]
-            for key, value in result.items()
-        ],
+        [[key, number(value, 4) if isinstance(value, float) else str(value)] for key, value in result.items()],
         ["<result", "<value"],
     )
     for attempt in run.attempts():
         typer.echo(
-            f"steps {attempt['first_step']}–{attempt['last_step']}: {attempt['seconds']:.0f} s on {attempt['hardware']} "
-            f"({attempt['device']}, torch {attempt['torch']}, commit {attempt['commit']}), {attempt['started']}"
+            f"steps {attempt['first_step']}–{attempt['last_step']}: {attempt['seconds']:.0f} s on "
+            f"{attempt['hardware']} ({attempt['device']}, torch {attempt['torch']}, commit {attempt['commit']}), {attempt['started']}"
         )
 
 
@@ -110,7 +103,7 @@ def export(
         Format,
         typer.Option(
             "--format",
-            help="csv: the curves and results; bundle: one file for `runs import`; tables: text files to commit; tensorboard: event files.",
+            help="csv: curves; bundle: one file for `runs import`; tables: text to commit; tensorboard: events.",
         ),
     ] = Format.csv,
     results: Results = None,
@@ -182,11 +175,7 @@ def remove(
 def _chosen(results: Path, names: list[str] | None) -> list[RunFolder]:
     from resx.store import find_run, find_runs, read_run
 
-    chosen = (
-        [find_run(results, name) for name in names]
-        if names
-        else [read_run(path) for path in find_runs(results)]
-    )
+    chosen = [find_run(results, name) for name in names] if names else [read_run(path) for path in find_runs(results)]
     if not chosen:
         raise SpecError(
             f"nothing is recorded in {results / 'runs'}; `resx compare` makes some, --results looks elsewhere"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +44,7 @@ def print_json(content: Any) -> None:
 
 def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: str | None = None) -> None:
     """Print a table; columns whose name starts with '<' are text and aligned to the left."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for column in columns:
         table.add_column(column.removeprefix("<"), justify="left" if column.startswith("<") else "right")
     for row in rows:
@@ -98,9 +99,7 @@ def print_estimate(specs: Sequence[RunSpec], machine: Machine, *, as_json: bool 
     """Print how many runs there are, how long they take here and how much disk they need."""
     cost = estimate_cost(specs, machine)
     if as_json:
-        print_json(
-            {"runs": cost.runs, "to_train": cost.to_train, "seconds": cost.seconds, "bytes": cost.bytes}
-        )
+        print_json({"runs": cost.runs, "to_train": cost.to_train, "seconds": cost.seconds, "bytes": cost.bytes})
         return
     where = f"{machine.jobs} at a time on {machine.device}"
     typer.echo(

@@ -1,4 +1,4 @@
-"""The comparison of the paper: plain against residual networks at growing depth (He et al. 2016, figs. 1 and 6, table 6).
+"""The comparison of the paper: plain against residual networks at growing depth (He et al. 2016, fig. 6, table 6).
 
 Data in, tables out: `plan` gives the fields of the runs, `compare` turns their frames into a table of networks and the
 paired effects. The unit is the seed: an effect is a mean of differences within a seed.
@@ -162,9 +162,7 @@ def _effects(runs: pd.DataFrame, outcome: str) -> list[Estimate]:
     The last one is the interaction at the greatest depth. A seed that lacks one of its networks, or in which one
     diverged, is left out of that effect, which its n shows. p is adjusted for the family by one joint sign-flip.
     """
-    table = runs.pivot_table(
-        index="seed", columns=["arm", "depth"], values=outcome, aggfunc="first", dropna=False
-    )
+    table = runs.pivot_table(index="seed", columns=["arm", "depth"], values=outcome, aggfunc="first", dropna=False)
     arms = list(dict.fromkeys(runs["arm"]))
     shallow, *deeper = sorted(runs["depth"].unique())
     columns: dict[str, pd.Series] = {}
@@ -174,16 +172,14 @@ def _effects(runs: pd.DataFrame, outcome: str) -> list[Estimate]:
             for arm in arms
             if {(arm, depth), (arm, shallow)} <= set(table.columns)
         }
-        columns |= {f"{arm}{depth}−{arm}{shallow}": effect for arm, effect in depth_effects.items()}
+        columns |= {f"{arm} {depth}−{shallow}": effect for arm, effect in depth_effects.items()}
         plain = depth_effects.pop("plain", None)
         for arm, effect in depth_effects.items():
             if plain is not None:
-                columns[f"(plain{depth}−plain{shallow})−({arm}{depth}−{arm}{shallow})"] = plain - effect
+                columns[f"(plain {depth}−{shallow})−({arm} {depth}−{shallow})"] = plain - effect
     estimates = []
     complete = pd.DataFrame(columns).dropna() if columns else pd.DataFrame()
-    values = (
-        stats.joint_sign_flip(complete.to_numpy()) if len(complete) > 1 else np.full(len(columns), np.nan)
-    )
+    values = stats.joint_sign_flip(complete.to_numpy()) if len(complete) > 1 else np.full(len(columns), np.nan)
     for (name, differences), p in zip(columns.items(), values, strict=True):
         known = differences.dropna()
         if known.empty:

@@ -72,8 +72,7 @@ def measure_all(
         return
     with ProcessPoolExecutor(machine.jobs, mp_context=get_context("spawn")) as pool:
         futures = {
-            pool.submit(measure_run, name, probe, spec, dict(settings), machine): (probe, spec)
-            for probe, spec in tasks
+            pool.submit(measure_run, name, probe, spec, dict(settings), machine): (probe, spec) for probe, spec in tasks
         }
         try:
             for count, future in enumerate(as_completed(futures), 1):
@@ -106,11 +105,7 @@ def _settings_text(measure: Measure, settings: Mapping[str, Any]) -> str:
 
 def _is_measured(run: RunFolder, probe: str, measure: Measure, settings: Mapping[str, Any]) -> bool:
     known = run.load_probe(probe)
-    return (
-        known is not None
-        and len(known) > 0
-        and known["settings"].iloc[0] == _settings_text(measure, settings)
-    )
+    return known is not None and len(known) > 0 and known["settings"].iloc[0] == _settings_text(measure, settings)
 
 
 def _left_out(outcome: Outcome) -> str | None:
@@ -122,15 +117,11 @@ def _left_out(outcome: Outcome) -> str | None:
 def load_frames(results: Path, run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Return the tables of these runs: runs, curves, and one per probe that was measured on any of them."""
     runs, curves = load_runs(results)
-    frames = {
-        name: frame[frame["run_id"].isin(run_ids)] for name, frame in (("runs", runs), ("curves", curves))
-    }
+    frames = {name: frame[frame["run_id"].isin(run_ids)] for name, frame in (("runs", runs), ("curves", curves))}
     return frames | load_probes(results, frames["runs"]["run_id"])
 
 
-def conclude(
-    study: Study, frames: dict[str, pd.DataFrame], settings: Mapping[str, Any], folder: Path
-) -> Done:
+def conclude(study: Study, frames: dict[str, pd.DataFrame], settings: Mapping[str, Any], folder: Path) -> Done:
     """Judge, draw and write: one CSV per table, verdicts.csv, answer.txt, and the figures, in `folder`."""
     findings = study.judge(frames, settings)
     files = []

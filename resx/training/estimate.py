@@ -62,9 +62,7 @@ def estimate_cost(specs: Sequence[RunSpec], machine: Machine) -> Cost:
 
 def _step_seconds(spec: RunSpec, machine: Machine) -> float:
     dataset = data.load(spec.data, machine.data_dir)
-    parentless = spec.model_copy(
-        update={"init_from": None}
-    )  # a parent may not be trained yet, and costs no time
+    parentless = spec.model_copy(update={"init_from": None})  # a parent may not be trained yet, and costs no time
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -76,9 +76,7 @@ class Trainee:
     errors: Tensor | None = None  # [n_steps], fraction wrong
     step: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
-    since: list[float] = field(
-        default_factory=lambda: [0.0, 0.0, 0.0]
-    )  # loss, error, steps since the last row
+    since: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # loss, error, steps since the last row
     diverged: bool = False
 
     @property
@@ -134,9 +132,7 @@ def train_networks(
         _finish(trainee)
 
 
-def prepare(
-    folder: RunFolder, dataset: Dataset, device: torch.device, results: Path, allow_change: bool
-) -> Trainee:
+def prepare(folder: RunFolder, dataset: Dataset, device: torch.device, results: Path, allow_change: bool) -> Trainee:
     """Build a network, put it on the device, and bring it to where its checkpoint stands."""
     spec = folder.spec
     network = build_network(spec, dataset, results).to(device)
@@ -149,9 +145,7 @@ def prepare(
         weight_decay=spec.train.weight_decay,
         fused=True,
     )
-    for (
-        parameter
-    ) in network.parameters():  # zeros give the same first step, and nothing is made inside a step
+    for parameter in network.parameters():  # zeros give the same first step, and nothing is made inside a step
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     trainee = Trainee(
         folder=folder,
@@ -186,9 +180,7 @@ def _refuse_change(folder: RunFolder, device: torch.device, allow_change: bool) 
 
 
 def _state(trainee: Trainee) -> dict[str, Any]:
-    momentum = [
-        trainee.optimizer.state[parameter]["momentum_buffer"] for parameter in trainee.network.parameters()
-    ]
+    momentum = [trainee.optimizer.state[parameter]["momentum_buffer"] for parameter in trainee.network.parameters()]
     return {
         "step": trainee.step,
         "network": trainee.network.state_dict(),
@@ -226,9 +218,7 @@ def load_block(trainees: Iterable[Trainee], first_step: int, n_steps: int) -> No
         for name, module in model.stochastic_modules(trainee.network):
             steps = range(first_step, first_step + n_steps)
             streams = (generator(spec.seed, "noise", name, step) for step in steps)
-            values = torch.stack([module.draw(stream, spec.train.batch_size) for stream in streams]).to(
-                device
-            )
+            values = torch.stack([module.draw(stream, spec.train.batch_size) for stream in streams]).to(device)
             if module.noise.shape != values.shape[1:]:  # only a draw knows its shape
                 module.noise = torch.empty_like(values[0])
             trainee.noise.append((module.noise, values))

@@ -83,9 +83,7 @@ def make_machine(
     if kind not in ("cpu", "cuda"):
         raise SpecError(f"--device: '{device}' is not supported; write cpu, cuda or cuda:N")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise SpecError(
-            "--device: this machine has no CUDA device (or torch cannot see one); use --device cpu"
-        )
+        raise SpecError("--device: this machine has no CUDA device (or torch cannot see one); use --device cpu")
     if jobs is not None and jobs < 1:
         raise SpecError(f"--jobs: must be at least 1, not {jobs}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -123,18 +121,14 @@ def _check_run(fields: Mapping[str, Any]) -> list[str]:
     return TRANSFORMS.check(name) if name else []
 
 
-def train_all(
-    specs: Sequence[RunSpec], machine: Machine, report: Report = lambda progress: None
-) -> list[Outcome]:
+def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambda progress: None) -> list[Outcome]:
     """Train what is not finished yet and return the outcome of every spec, in the order given.
 
     A diverged run is an outcome; a failed one has `error`. Raises Stopped, with checkpoints left, on Ctrl-C or SIGTERM.
     """
     errors: dict[str, str] = {}
     todo = [spec for spec in specs if finished_result(spec, machine.results) is None]
-    todo.sort(
-        key=lambda spec: spec.model.depth * spec.train.steps, reverse=True
-    )  # the longest first: none waits alone
+    todo.sort(key=lambda spec: spec.model.depth * spec.train.steps, reverse=True)  # the longest first: none waits alone
     for generation in _generations(todo):
         if machine.device.startswith("cuda") or machine.jobs == 1 or len(generation) == 1:
             errors |= _train_here(generation, machine, report)
