@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def compare(
     request: Request,
     experiment: Annotated[
-        Path | None, typer.Argument(help="A TOML file with [run] and [grid].", show_default=False)
+        Path | None, typer.Argument(help="A TOML file with \\[run] and \\[grid].", show_default=False)
     ] = None,
     depths: Annotated[
         str | None,

@@ -28,7 +28,7 @@ def _command(name: str, docstring: str) -> Callable[..., None]:
         request: Request,
         experiment: Annotated[
             Path | None,
-            typer.Argument(help="A TOML file with [run], [grid] and [study].", show_default=False),
+            typer.Argument(help="A TOML file with \\[run], \\[grid] and \\[study].", show_default=False),
         ] = None,
         seeds: Annotated[
             str | None, typer.Option(help="Number of seeds, or a list such as 3,4,5.", show_default=False)

@@ -17,7 +17,7 @@ def train(
         bool | None, typer.Option("--plain/--residual", help="No shortcuts, or identity shortcuts (default).")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Names every random stream of the run.", show_default=False)] = None,
-    spec: Annotated[Path | None, typer.Option(help="A TOML file whose [run] table gives the fields.")] = None,
+    spec: Annotated[Path | None, typer.Option(help="A TOML file whose \\[run] table gives the fields.")] = None,
     json: Json = False,
     quiet: Quiet = False,
     dry_run: DryRun = False,

@@ -27,7 +27,7 @@ OUTCOME_NAMES = {
     "test_error": "test error (%)",
     "log10_train_loss": "log10 of the final training loss",
 }
-STUDY_KEYS = ("title", "primary", "margin")
+STUDY_KEYS = ("title", "primary")
 
 
 @dataclass(frozen=True)
