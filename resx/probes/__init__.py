@@ -1,1 +1,1 @@
-"""Measurements on networks: one file per probe, networks and tensors in, a tidy DataFrame out, one row a measurement."""
+"""Measurements on networks: one file a probe; networks and tensors in, a tidy DataFrame out."""

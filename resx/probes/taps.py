@@ -1,4 +1,4 @@
-"""Taps: look at, or change, what modules of a network put out during a forward pass, and leave no trace behind."""
+"""Taps: look at, or change, what modules of a network put out in a forward pass, and leave no trace."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 def capture(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Collect the outputs of the named modules; each forward pass replaces those of the one before.
 
-    names: as `network.named_modules()` gives them. The outputs stay part of the graph, so gradients with respect to
-    them can be asked for. Raises KeyError for a name that the network does not have.
+    names: as `network.named_modules()` gives them. The outputs stay part of the graph, so gradients with
+    respect to them can be asked for. Raises KeyError for a name that the network does not have.
     """
     modules = dict(network.named_modules())
     outputs: dict[str, Tensor] = {}
