@@ -32,9 +32,7 @@ def select(frames: Frames, **filters: Collection[object]) -> dict[str, pd.DataFr
     """
     runs = frames["runs"]
     if runs.empty:
-        raise SpecError(
-            "no run is recorded here; `resx compare` makes some, --results looks in another folder"
-        )
+        raise SpecError("no run is recorded here; `resx compare` makes some, --results looks in another folder")
     wanted = {name: [as_text(value) for value in values] for name, values in filters.items() if values}
     unknown = [name for name in wanted if name != "run" and name not in FIELDS]
     if unknown:
@@ -48,10 +46,7 @@ def select(frames: Frames, **filters: Collection[object]) -> dict[str, pd.DataFr
         listed = "; ".join(f"{name} {', '.join(map(as_text, sorted(there[name])))}" for name in there)
         raise SpecError(f"no recorded run has {asked}; there are: {listed or '`resx runs list` shows them'}")
     ids = runs.loc[keep, "run_id"]
-    return {
-        name: frame[frame["run_id"].isin(ids)] if "run_id" in frame else frame
-        for name, frame in frames.items()
-    }
+    return {name: frame[frame["run_id"].isin(ids)] if "run_id" in frame else frame for name, frame in frames.items()}
 
 
 def _matches(runs: pd.DataFrame, name: str, values: list[str]) -> pd.Series:

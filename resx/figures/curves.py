@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -70,4 +71,5 @@ def _draw_rates(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: di
     same = all(rate.equals(longest.loc[rate.index]) for rate in rates.values())
     for depth, rate in [(None, longest)] if same else rates.items():
         shown = style.QUIET if depth is None else colour[depth]
-        axes.plot(rate.index, rate, color=shown, linewidth=1.2, drawstyle="steps-post")
+        steps, values = np.repeat(rate.index, 2)[:-1], np.repeat(rate, 2)[1:]  # a row holds the rate that led to it
+        axes.plot(steps, values, color=shown, linewidth=1.2)

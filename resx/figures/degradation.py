@@ -77,9 +77,7 @@ def _top(runs: pd.DataFrame, curves: pd.DataFrame) -> float:
     """Return where the axis ends: a round value above the mean final errors of every network."""
     alive = runs[runs["status"] != "diverged"]
     rows = curves[curves["run_id"].isin(alive["run_id"])].sort_values("step")
-    finals = (
-        rows.groupby("run_id")[["train_error", "test_error"]].last().max(axis=1)
-    )  # last: the last measured
+    finals = rows.groupby("run_id")[["train_error", "test_error"]].last().max(axis=1)  # last: the last measured
     network = alive.set_index("run_id")[[*ARM, "depth"]].map(as_text).agg(" ".join, axis=1)
     worst = finals.groupby(network).mean().max()
     return next((top for top in TOPS if top >= 1.3 * worst), TOPS[-1])
@@ -121,7 +119,5 @@ def _draw_published(axes: Axes, runs: pd.DataFrame, colour: dict[Any, str]) -> d
         look |= {"markerfacecolor": "white", "clip_on": False, "zorder": 5}
         axes.plot(runs["steps"].iloc[0], number.value, color=colour[depth], **look)
         read_off = ", read off the curve" if number.read_off else ""
-        handles[number.source] = panels.handle(
-            f"{number.source}{read_off}: the paper's own test error", **look
-        )
+        handles[number.source] = panels.handle(f"{number.source}{read_off}: the paper's own test error", **look)
     return handles

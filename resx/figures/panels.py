@@ -33,9 +33,7 @@ def kind_name(shortcut: str) -> str:
     return {"none": "plain", "identity": "residual"}.get(shortcut, shortcut)
 
 
-def draw_network(
-    axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, quantity: str, colour: str
-) -> pd.Series:
+def draw_network(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, quantity: str, colour: str) -> pd.Series:
     """Draw the training and the test curves of one network's seeds; return the test means by step.
 
     quantity: error or loss.

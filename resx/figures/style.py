@@ -122,9 +122,7 @@ def seed_lines(
         axes.plot(line.index, line, **look, linewidth=strong / 2)
         if not dashed:
             end = min(line.iloc[-1], axes.get_ylim()[1])
-            axes.plot(
-                line.index[-1], end, "x", color=colour, markersize=5, markeredgewidth=1.4, clip_on=False
-            )
+            axes.plot(line.index[-1], end, "x", color=colour, markersize=5, markeredgewidth=1.4, clip_on=False)
     mean = table.drop(columns=list(diverged), errors="ignore").dropna().mean(axis=1).dropna()
     axes.plot(mean.index, mean, **look, linewidth=strong)
     return mean

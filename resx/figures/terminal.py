@@ -40,9 +40,7 @@ def picture(figure: Figure, width: int, height: int = 10) -> Table:
     panels = [_panel(axes, inner, height) for axes in figure.axes]
     for start in range(0, len(panels), columns):
         grid.add_row(*panels[start : start + columns])
-    entries = [
-        entry for legend in figure.legends for entry in legend.get_lines() if entry.get_alpha() is None
-    ]
+    entries = [entry for legend in figure.legends for entry in legend.get_lines() if entry.get_alpha() is None]
     grid.caption = "   ".join(f"{_symbol(entry)} {entry.get_label()}" for entry in entries)
     grid.caption_justify = "left"
     return grid

@@ -31,7 +31,7 @@ def made_up(
                 noise = 1 + 0.12 * rng.standard_normal((2, len(step))) * np.linspace(1, 0.1, len(step))
                 fall = 90 * np.exp(-step / train.steps * rng.uniform(9, 12))
                 test, training = np.clip((final + fall) * noise * [[1.0], [0.8]], 0, 100)
-                lr = train.lr * 0.1 ** sum((step >= drop * train.steps).astype(float) for drop in train.drops)
+                lr = train.lr * 0.1 ** sum((step > drop * train.steps).astype(float) for drop in train.drops)
                 ended = (shortcut, depth, seed) in diverged
                 frame = pd.DataFrame(
                     {"run_id": spec.run_id, "step": step, "lr": lr}

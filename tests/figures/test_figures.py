@@ -133,6 +133,14 @@ def test_runs_that_diverged_before_the_first_evaluation_are_drawn(made_up):
         FIGURES[name](nothing)
 
 
+def test_curves_show_the_rate_falling_where_it_did(made_up):
+    frames = made_up()
+    rate = FIGURES["curves"](frames).axes[-1].get_lines()[-1]
+    x, y = rate.get_xdata(), rate.get_ydata()
+    steps, drops = frames["runs"]["steps"].iloc[0], frames["runs"]["drops"].iloc[0]
+    assert list(x[:-1][np.diff(y) < 0]) == [drop * steps for drop in drops]
+
+
 def published_marks(figure):
     markers = {"D": "Table", "<": "figure"}
     return {
