@@ -1,0 +1,59 @@
+"""What a study hands its probes: a recorded run's network at a step, and inputs that are the same for every run."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from resx import model
+from resx.data import Dataset
+from resx.data.batches import Batches
+from resx.model.construction import skeleton
+from resx.seeding import generator
+from resx.spec import ModelSpec, RunSpec, SpecError
+from resx.store import RunFolder
+from resx.training.many import default_device
+
+
+def network_at(
+    run: RunFolder, dataset: Dataset, step: int, batch: int, dtype: torch.dtype = torch.float32
+) -> model.Network:
+    """Return a run's network with the weights of a kept step, in training mode, so with batch statistics.
+
+    batch: how many inputs it will be given; modules that want random numbers get theirs for as many. Raises
+    StoreError where the step was not kept.
+    """
+    network = model.build(run.spec.model, dataset.input_shape, dataset.n_outputs, run.spec.seed)
+    network.load_state_dict(run.load_weights(step))
+    for name, module in model.stochastic_modules(network):
+        module.noise = module.draw(generator(run.spec.seed, "noise", name, step), batch)
+    assert isinstance(network, model.Network)
+    return network.to(default_device(), dtype).train()
+
+
+def sample(run: RunFolder, dataset: Dataset, images: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Return (x, y) of so many training images, un-augmented, class-balanced and the same for every seed."""
+    batches = Batches(dataset, run.spec.data, images, run.spec.seed, default_device())
+    x, y = next(batches.evaluation("train", images, images))
+    return x.to(dtype), y.to(dtype) if dataset.task == "regression" else y
+
+
+def first_and_last(run: RunFolder) -> list[int]:
+    """Return the first and the last kept step: initialisation, and the end of training."""
+    steps = list(run.snapshots())
+    return sorted({steps[0], steps[-1]})
+
+
+def without_blocks(spec: RunSpec) -> str | None:
+    """Say why a probe of blocks cannot be applied, or return None for a network of blocks on images."""
+    return None if _has_blocks(spec.model) else f"the {spec.model.family} family has no blocks on images"
+
+
+@cache
+def _has_blocks(spec: ModelSpec) -> bool:
+    try:
+        return isinstance(skeleton(spec, (3, 32, 32), 10), model.Network)
+    except SpecError:
+        return False
