@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -31,3 +32,52 @@ def capture(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tens
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def ablate(network: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Put other modules in the place of the named ones, and those back at the end, whatever happens.
+
+    replacements: by names as `network.named_modules()` gives them; in a block's place a Block is wanted, since the
+    network knows its blocks by their class. A module of the network itself may stand in another's place too.
+    Raises AttributeError for a name that the network does not have.
+    """
+    originals = {name: network.get_submodule(name) for name in replacements}
+    try:
+        for name, module in replacements.items():
+            network.set_submodule(name, module)
+        yield
+    finally:
+        for name, module in originals.items():
+            network.set_submodule(name, module)
+
+
+@contextmanager
+def reestimated(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]:
+    """Give every batch normalisation the running statistics of these inputs; the old ones come back at the end.
+
+    They are the mean of the batches' statistics, as the network is inside the context: changes made to it by
+    `ablate` count. The network's mode is restored, and nothing but normalisations ever is in training mode.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm, norm.momentum, {k: v.clone() for k, v in norm.named_buffers()}) for norm in norms]
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over batches, each with the same weight
+            norm.train()
+        with torch.no_grad():
+            for inputs in batches:
+                network(inputs)
+        for module, training in modes:
+            module.training = training
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for norm, momentum, buffers in kept:
+            norm.momentum = momentum
+            for name, value in buffers.items():
+                norm.get_buffer(name).copy_(value)

@@ -1,38 +1,137 @@
 """Initial weights that come from another run: `init_from` names the parent and a transformation of its weights.
 
 A transformation takes the parent's network (in eval mode, its last weights loaded), the new network (initialised by
-its seed) and the data set, and returns the state that the new network starts from.
+its seed) and the run's batches (for inputs as the network sees them), and returns the state that the new network
+starts from. `deepen` is the existence argument of He et al. 2016, section 1, carried out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from resx import model
 from resx.data import Dataset
+from resx.data.batches import Batches
+from resx.model import Network
+from resx.model.subset import SubsetNetwork
 from resx.registry import Registry
 from resx.spec import RunSpec, SpecError
 from resx.store import read_run
 
-Transform = Callable[[nn.Module, nn.Module, Dataset], Mapping[str, Tensor]]
+STATISTICS_BATCH = 250  # images at a time where statistics of the training images are taken
+
+Transform = Callable[[nn.Module, nn.Module, Batches], Mapping[str, Tensor]]
 TRANSFORMS: Registry[Transform] = Registry("transformation")
 
 
 @TRANSFORMS.register("same")
-def same(parent: nn.Module, child: nn.Module, dataset: Dataset) -> Mapping[str, Tensor]:
+def same(parent: nn.Module, child: nn.Module, batches: Batches) -> Mapping[str, Tensor]:
     """The parent's weights as they are, for a restart; momentum starts at zero."""
     return parent.state_dict()
+
+
+@TRANSFORMS.register("deepen")
+def deepen(parent: nn.Module, child: nn.Module, batches: Batches) -> Mapping[str, Tensor]:
+    """A deeper plain network with the parent's outputs: its blocks, then blocks that compute the identity, per stage.
+
+    A new block has Dirac kernels. What enters it is not negative (it comes from a ReLU), so its own ReLUs change
+    nothing. Each new normalisation has the mean and variance of the training images there as running statistics and
+    undoes them with its bias and gain: the identity in eval mode, and nearly so in training. The state is float64,
+    in which the outputs agree to rounding; a float32 network takes it rounded. Raises SpecError for networks that
+    cannot be deepened so.
+    """
+    if not isinstance(parent, Network) or not isinstance(child, Network):
+        raise SpecError("deepen: needs networks of blocks")
+    reason = _not_deepened(parent, child)
+    if reason:
+        raise SpecError(f"deepen: {reason}")
+    parent, child = copy.deepcopy(parent).double().eval(), copy.deepcopy(child).double()
+    outputs = [list(stage.children())[-1] for stage in parent.stages]
+    moments = _channel_moments(
+        parent, outputs, (x.double() for x, _ in batches.evaluation("train", None, STATISTICS_BATCH))
+    )
+    for name in ("stem", "final", "head"):
+        child.get_submodule(name).load_state_dict(parent.get_submodule(name).state_dict())
+    for old, new, (mean, variance) in zip(parent.stages, child.stages, moments, strict=True):
+        for place, block in enumerate(new.children()):
+            if place < len(list(old.children())):
+                block.load_state_dict(old.get_submodule(str(place)).state_dict())
+            else:
+                _make_identity(block, mean, variance)
+    return child.state_dict()
+
+
+def _not_deepened(parent: Network, child: Network) -> str | None:
+    """Say why the child cannot be the parent with blocks of identities in it, or return None."""
+    if any(getattr(block.shortcut, "reads_x", True) for block in [*parent.blocks, *child.blocks]):
+        return "only a plain network's blocks can compute the identity; use shortcut none"
+    if not all(isinstance(block.activation, nn.ReLU) for block in [*parent.blocks, *child.blocks]):
+        return "the original order is needed, in which a block's input is not negative"
+    sizes = [[len(list(stage.children())) for stage in network.stages] for network in (parent, child)]
+    if len(sizes[0]) != len(sizes[1]) or any(new < old for old, new in zip(*sizes, strict=True)):
+        return f"blocks per stage go from {sizes[0]} to {sizes[1]}; no stage may lose any"
+    added = [block for stage, n in zip(child.stages, sizes[0], strict=True) for block in list(stage.children())[n:]]
+    convs = [part for block in added for part in block.modules() if isinstance(part, nn.Conv2d)]
+    if any(conv.in_channels != conv.out_channels or conv.stride != (1, 1) for conv in convs):
+        return "the new blocks' convolutions must keep the number of channels"
+    return None
+
+
+@torch.no_grad()
+def _channel_moments(
+    network: nn.Module, places: list[nn.Module], inputs: Iterable[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return mean and variance [channels] of what each of these modules puts out, over inputs and positions."""
+    sums = [torch.zeros(3, 1, dtype=torch.float64) for _ in places]
+
+    def collect(place: int) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: object, output: Tensor) -> None:
+            values = output.transpose(0, 1).flatten(1)
+            count = torch.full_like(values[:, 0], values.shape[1])
+            sums[place] = sums[place].to(values.device) + torch.stack([count, values.sum(1), values.square().sum(1)])
+
+        return hook
+
+    handles = [module.register_forward_hook(collect(place)) for place, module in enumerate(places)]
+    try:
+        for batch in inputs:
+            network(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [(total / n, (squares / n - (total / n).square()).clamp(min=0)) for n, total, squares in sums]
+
+
+@torch.no_grad()
+def _make_identity(block: nn.Module, mean: Tensor, variance: Tensor) -> None:
+    """Make a block compute the identity for inputs that are not negative, with these moments [channels]."""
+    for part in block.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.dirac_(part.weight)
+            if part.bias is not None:
+                part.bias.zero_()
+        elif isinstance(part, nn.BatchNorm2d):
+            assert part.running_mean is not None and part.running_var is not None
+            part.running_mean.copy_(mean)
+            part.running_var.copy_(variance)
+            part.weight.copy_((variance + part.eps).sqrt())
+            part.bias.copy_(mean)
 
 
 def build_network(spec: RunSpec, dataset: Dataset, results: Path) -> nn.Module:
     """Build a run's network with the weights it starts training from.
 
-    Raises SpecError where the parent is not recorded or its weights do not fit.
+    With `active_blocks` it trains a subset of its blocks at each step. Raises SpecError where the parent is not
+    recorded or its weights do not fit, and where that number of blocks cannot be.
     """
     network = model.build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed)
+    if spec.train.active_blocks is not None:
+        network = SubsetNetwork(network, spec.train.active_blocks)
     if spec.init_from is None:
         return network
     folder = results / "runs" / spec.init_from.run
@@ -41,7 +140,8 @@ def build_network(spec: RunSpec, dataset: Dataset, results: Path) -> nn.Module:
     parent_run = read_run(folder)
     parent = model.build(parent_run.spec.model, dataset.input_shape, dataset.n_outputs, parent_run.spec.seed)
     parent.load_state_dict(parent_run.load_weights())
-    state = TRANSFORMS[spec.init_from.transform](parent.eval(), network, dataset)
+    batches = Batches(dataset, spec.data, spec.train.batch_size, spec.seed, "cpu")
+    state = TRANSFORMS[spec.init_from.transform](parent.eval(), network, batches)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -20,6 +20,7 @@ import torch
 
 from resx import data, model
 from resx.data import Dataset
+from resx.model.subset import check_active_blocks
 from resx.registry import load_plugin
 from resx.spec import DataSpec, RunSpec, SpecError, build_spec
 from resx.store import StoreError, open_run, read_run, results_root
@@ -106,6 +107,8 @@ def resolve(fields: Iterable[Mapping[str, Any]], machine: Machine) -> list[RunSp
                 completed[spec.data] = data.complete(spec.data, machine.data_dir)
             update = {"model": model.complete(spec.model), "data": completed[spec.data]}
             specs.append(spec.model_copy(update=update))
+            if spec.train.active_blocks is not None:
+                check_active_blocks(specs[-1].model, spec.train.active_blocks)
             if spec.train.precision == "tf32" and not machine.device.startswith("cuda"):
                 raise SpecError("precision: tf32 needs a CUDA device; use fp32")
         except SpecError as error:
