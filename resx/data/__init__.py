@@ -15,7 +15,15 @@ from typing import Any
 
 from torch import Tensor
 
-from resx.data import cifar, digits, folder, synthetic  # noqa: F401  (they register themselves)
+from resx.data import (  # noqa: F401  (they register themselves)
+    cifar,
+    digits,
+    folder,
+    longrange,
+    sequences,
+    synthetic,
+    teacher,
+)
 from resx.data.balance import balanced
 from resx.data.dataset import (
     DATASETS,

@@ -1,0 +1,58 @@
+"""One-dimensional convolutional networks on sequences: the block of He et al. 2016 along time, at one resolution."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from resx.model import chain
+from resx.model.chain import NORMS, Chain, ChannelsFirst, MeanOverTime, sequence_features
+from resx.model.network import FAMILIES, Block, Family
+from resx.model.shortcuts import SHORTCUTS
+from resx.spec import ModelSpec
+
+KERNEL = 3
+
+
+def check(spec: ModelSpec) -> list[str]:
+    """Return what is wrong with depth, shortcut or fields of image networks."""
+    return [
+        *chain.even_depth(spec),
+        *chain.absent(spec, "adapter", "widths", "stride_in"),
+        *chain.shortcut_mistakes(spec, (4,)),
+    ]
+
+
+def complete(spec: ModelSpec) -> ModelSpec:
+    """Fill in width and norm; the order is the original one (ReLU after the addition)."""
+    return chain.complete(spec, norm="batch")
+
+
+def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
+    """Return stem, blocks of two convolutions over 3 steps, mean over time, head; depth is 2n+2.
+
+    Inputs are sequences [B, T, features]; a network of this depth sees 2·depth − 1 steps at a time.
+    """
+    width = spec.width
+    assert width
+    norm = NORMS[spec.norm or "batch"]
+
+    def convolution(channels: int) -> nn.Conv1d:
+        return nn.Conv1d(channels, width, KERNEL, padding=KERNEL // 2, bias=norm is nn.Identity)
+
+    def block() -> Block:
+        branch = OrderedDict(
+            conv1=convolution(width), norm1=norm(width), relu1=nn.ReLU(), conv2=convolution(width), norm2=norm(width)
+        )
+        return Block(nn.Sequential(branch), nn.Identity(), SHORTCUTS.create(spec.shortcut, width), nn.ReLU())
+
+    features = sequence_features("conv1d", input_shape)
+    stem = nn.Sequential(
+        OrderedDict(layout=ChannelsFirst(), conv=convolution(features), norm=norm(width), relu=nn.ReLU())
+    )
+    head = nn.Sequential(OrderedDict(pool=MeanOverTime(), linear=nn.Linear(width, n_outputs)))
+    return Chain(stem, [block() for _ in range(spec.depth // 2 - 1)], head)
+
+
+FAMILIES.register("conv1d")(Family(check, complete, build))

@@ -1,0 +1,59 @@
+"""Multilayer perceptrons: the block of He et al. 2016 with linear layers in place of convolutions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import prod
+
+from torch import nn
+
+from resx.model import chain
+from resx.model.chain import NORMS, Chain
+from resx.model.network import FAMILIES, Block, Family
+from resx.model.shortcuts import SHORTCUTS
+from resx.spec import ModelSpec
+
+
+def check(spec: ModelSpec) -> list[str]:
+    """Return what is wrong with depth, shortcut or fields of image networks."""
+    return [
+        *chain.even_depth(spec),
+        *chain.absent(spec, "adapter", "widths", "stride_in"),
+        *chain.shortcut_mistakes(spec, ()),
+    ]
+
+
+def complete(spec: ModelSpec) -> ModelSpec:
+    """Fill in width and norm; the order is the original one (ReLU after the addition)."""
+    return chain.complete(spec, norm="batch")
+
+
+def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
+    """Return stem, blocks of two linear layers, head: inputs of any shape, flattened; depth is 2n+2."""
+    width = spec.width
+    assert width
+    norm = NORMS[spec.norm or "batch"]
+    bias = norm is nn.Identity
+    stem = nn.Sequential(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            linear=nn.Linear(prod(input_shape), width, bias=bias),
+            norm=norm(width),
+            relu=nn.ReLU(),
+        )
+    )
+
+    def block() -> Block:
+        branch = OrderedDict(
+            linear1=nn.Linear(width, width, bias=bias),
+            norm1=norm(width),
+            relu1=nn.ReLU(),
+            linear2=nn.Linear(width, width, bias=bias),
+            norm2=norm(width),
+        )
+        return Block(nn.Sequential(branch), nn.Identity(), SHORTCUTS.create(spec.shortcut, width), nn.ReLU())
+
+    return Chain(stem, [block() for _ in range(spec.depth // 2 - 1)], nn.Linear(width, n_outputs))
+
+
+FAMILIES.register("mlp")(Family(check, complete, build))
