@@ -3,7 +3,16 @@
 A family is one file that registers itself in FAMILIES and is imported here.
 """
 
-from resx.model import cifar, imagenet, vgg  # noqa: F401  (importing registers the families)
+from resx.model import (  # noqa: F401  (importing registers the families)
+    cifar,
+    conv1d,
+    imagenet,
+    mapping,
+    mlp,
+    rnn,
+    transformer,
+    vgg,
+)
 from resx.model.adapters import GROW, SHRINK, SPATIAL
 from resx.model.complexity import Complexity, count
 from resx.model.construction import build, check_names, complete
