@@ -53,7 +53,7 @@ def measure_all(
     for probe, measure in study.measures.items():
         reasons = {}
         for outcome in outcomes:
-            reason = _left_out(outcome) or measure.refuses(outcome.spec)
+            reason = _left_out(outcome, measure) or measure.refuses(outcome.spec)
             if reason:
                 reasons[outcome.spec.run_id] = reason
             elif not _is_measured(_folder(outcome.spec, machine), probe, measure, settings):
@@ -108,10 +108,10 @@ def _is_measured(run: RunFolder, probe: str, measure: Measure, settings: Mapping
     return known is not None and len(known) > 0 and known["settings"].iloc[0] == _settings_text(measure, settings)
 
 
-def _left_out(outcome: Outcome) -> str | None:
+def _left_out(outcome: Outcome, measure: Measure) -> str | None:
     if outcome.result is None:
         return "it is not finished"
-    return "it diverged" if outcome.result["status"] == "diverged" else None
+    return "it diverged" if outcome.result["status"] == "diverged" and not measure.diverged else None
 
 
 def load_frames(results: Path, run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:

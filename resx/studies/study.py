@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from resx.data import Dataset
-from resx.spec import RunSpec, SpecError, did_you_mean
+from resx.spec import Experiment, RunSpec, SpecError, did_you_mean
 from resx.stats import Estimate
 from resx.store import RunFolder
 
@@ -32,18 +32,27 @@ class Order:
     grid: Mapping[str, Sequence[Any]]
     resolve: Callable[[Sequence[Mapping[str, Any]]], list[RunSpec]]
 
+    def runs(self, **grid: Sequence[Any]) -> list[RunSpec]:
+        """Return the specs of a grid over the seeds: what was asked for as grid or as fields goes before this one's."""
+        own = {key: list(values) for key, values in grid.items() if key not in self.base}
+        asked = {key: list(values) for key, values in self.grid.items()}
+        cells = Experiment("", self.base, {**own, **asked, "seed": list(self.seeds)}, {})
+        return self.resolve(cells.combinations())
+
 
 @dataclass(frozen=True)
 class Measure:
     """A probe of one run. probe(run, dataset, settings) returns a tidy table, saved as probes/NAME.csv of the run.
 
     refuses(spec) says in a few words why a run cannot bear the probe, or returns None. keys: the settings that change
-    what is measured; a recorded table that was measured with others is measured again.
+    what is measured; a recorded table that was measured with others is measured again. diverged: a diverged run is
+    measured too, on the weights that it kept before; otherwise it is left out.
     """
 
     probe: Callable[[RunFolder, Dataset, Mapping[str, Any]], pd.DataFrame]
     refuses: Callable[[RunSpec], str | None] = lambda spec: None
     keys: Sequence[str] = ()
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
