@@ -19,15 +19,27 @@ def check(spec: ModelSpec) -> list[str]:
     elif spec.depth % 6 != 2:
         lower = spec.depth - (spec.depth - 2) % 6
         errors.append(f"depth: {spec.depth} is not 6n+2; the nearest are {lower} and {lower + 6}")
-    if spec.widths is not None:
-        errors.append(f"widths: the cifar family has no {spec.widths} widths yet; leave it out")
+    if spec.widths == "alternating" and (spec.width or WIDTH) % 2:
+        errors.append(f"width: alternating widths are w and 3w/2, so it must be even, not {spec.width}")
     return errors
 
 
 def places(spec: ModelSpec) -> list[list[Place]]:
-    """Return where the blocks stand: w, 2w and 4w channels, n blocks each."""
+    """Return where the blocks stand: w, 2w and 4w channels, n blocks each.
+
+    With alternating widths every other block has half as many channels again (16↔24, 32↔48, 64↔96), so that no
+    shortcut fits: growing and shrinking take turns inside a stage, and where a stage begins channels double.
+    """
     width, n = spec.width or WIDTH, (spec.depth - 2) // 6
-    return network.stage_places(width, [[width * 2**stage for _ in range(n)] for stage in range(3)])
+    widths = [[width * 2**stage for _ in range(n)] for stage in range(3)]
+    if spec.widths == "alternating":
+        # the stem is narrow; a stage begins as the last one ended, narrow or wide, at twice its channels
+        wide = [[stage * (n - 1) + block for block in range(n)] for stage in range(3)]
+        widths = [
+            [channels * 3 // 2 if step % 2 == 0 else channels for channels, step in zip(*stage, strict=True)]
+            for stage in zip(widths, wide, strict=True)
+        ]
+    return network.stage_places(width, widths)
 
 
 def complete(spec: ModelSpec) -> ModelSpec:

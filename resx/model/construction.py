@@ -2,43 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
-from resx.model.adapters import PARTS, complete_part
+from resx.model.adapters import PARTS, complete_part, misplaced
 from resx.model.init import initialise
 from resx.model.network import FAMILIES
 from resx.model.shortcuts import SHORTCUTS
 from resx.spec import ModelSpec, SpecError
 
+TRIAL = (2, 16, 4, 4)  # [B, C, H, W] that a shortcut is tried on before anything is trained
+
 
 def check_names(fields: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the model's part of flat fields, a line each.
 
-    Unknown families, shortcuts and adapter parts, their arguments, and depths that the family has not. What
-    is wrong in form (a depth that is no number) is left to spec.py.
+    Unknown families, shortcuts and adapter parts, their arguments, depths that the family has not, and, where
+    all that is right, adapter parts that cannot serve the network's shapes. What is wrong in form (a depth
+    that is no number) is left to spec.py.
     """
     model = {key: value for key, value in fields.items() if key in ModelSpec.model_fields}
     errors = FAMILIES.check(model["family"]) if "family" in model else []
-    errors += SHORTCUTS.check(model["shortcut"]) if "shortcut" in model else []
+    if "shortcut" in model:
+        errors += SHORTCUTS.check(model["shortcut"]) or misfit(str(model["shortcut"]))
     try:
         adapter = ModelSpec.model_validate({"adapter": model.get("adapter")}).adapter
     except ValidationError:
         return errors
+    wrong_kind = []  # said with the shapes, where these can be known
     for key, registry in PARTS.items() if adapter else ():
         text = getattr(adapter, key)
-        errors += registry.check(text) if text is not None else []
+        if text is not None:
+            mistake = misplaced(key, text)
+            wrong_kind += [mistake] if mistake else []
+            errors += [] if mistake else registry.check(text)
     try:
         spec = ModelSpec.model_validate(model)
     except ValidationError:
-        return errors
+        return errors + wrong_kind
     if spec.family in FAMILIES:
         errors += FAMILIES[spec.family].check(spec)
-    return errors
+        if not errors:
+            try:
+                _complete(spec)
+            except SpecError as error:
+                return error.errors
+    return errors + wrong_kind
+
+
+def misfit(text: str) -> list[str]:
+    """Return what is wrong with the module of a known shortcut, a line: it is tried on a small x and F(x).
+
+    A user's own shortcut is tried like any other: its arguments, its initial values, and the shape it returns. On the
+    meta device too, where networks are counted.
+    """
+    name, values = SHORTCUTS.arguments(text)
+    return list(_tried(SHORTCUTS[name], name, tuple(values.items())))
+
+
+@cache  # a study asks for the same shortcut in every run
+def _tried(factory: Callable[..., nn.Module], name: str, values: tuple[tuple[str, Any], ...]) -> tuple[str, ...]:
+    given = "×".join(map(str, TRIAL))
+    for device in ("meta", "cpu"):
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device(device):
+                module = factory(TRIAL[1], **dict(values))
+                if device == "cpu":
+                    initialise(module, 0)
+                result = module(torch.ones(TRIAL), torch.ones(TRIAL))
+        except SpecError as error:
+            return tuple(error.errors)
+        except Exception as error:  # a user's module may fail in any way; the user needs its name and the reason
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            where = " on the meta device, which counts networks" if device == "meta" else ""
+            return (f"shortcut '{name}': fails for x and F(x) of {given}{where} ({reason})",)
+        shape = "×".join(map(str, result.shape)) if isinstance(result, Tensor) else f"a {type(result).__name__}"
+        if shape != given:
+            return (f"shortcut '{name}': returns {shape} for x and F(x) of {given}; it must return the same shape",)
+    return ()
 
 
 def complete(spec: ModelSpec) -> ModelSpec:
@@ -49,6 +95,10 @@ def complete(spec: ModelSpec) -> ModelSpec:
     errors = check_names({key: getattr(spec, key) for key in ModelSpec.model_fields})
     if errors:
         raise SpecError(errors)
+    return _complete(spec)
+
+
+def _complete(spec: ModelSpec) -> ModelSpec:
     shortcut = complete_part(SHORTCUTS, spec.shortcut, spec.norm or "batch")
     with torch.device("meta"):  # the adapters of all shapes are tried; none needs memory
         return FAMILIES[spec.family].complete(spec.model_copy(update={"shortcut": shortcut}))

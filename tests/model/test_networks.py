@@ -1,5 +1,7 @@
 """Networks: shapes of the family, blocks, orders, what a spec is completed to, and what is refused."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -95,10 +97,35 @@ def test_no_normalisation_means_none_anywhere(order: str) -> None:
 def test_option_c_projects_every_shortcut_and_b_only_the_mismatches() -> None:
     for letter, expected in (("A", 0), ("B", 2), ("C", 9)):
         network = model.build(spec_of(depth=20, adapter=letter), *DIGITS, 0)
-        projections = [
-            block.name for block in network.blocks if any(True for _ in block.adapter.parameters())
-        ]
+        projections = [block.name for block in network.blocks if any(True for _ in block.adapter.parameters())]
         assert len(projections) == expected
+
+
+def channels(network: nn.Module) -> list[tuple[int, int]]:
+    convs = [(block.branch.conv1, block.branch.conv2) for block in network.blocks]
+    return [(first.in_channels, second.out_channels) for first, second in convs]
+
+
+@pytest.mark.parametrize("depth", [8, 14, 20, 26, 56])
+@pytest.mark.parametrize("shortcut", ["none", "identity"])
+def test_alternating_widths_change_at_every_block(depth: int, shortcut: str) -> None:
+    network = model.build(spec_of(depth=depth, widths="alternating", shortcut=shortcut), *DIGITS, 0)
+    shapes, n = channels(network), (depth - 2) // 6
+    assert len(shapes) == 3 * n
+    assert all(wide == narrow * 3 // 2 or wide == 2 * narrow for narrow, wide in map(sorted, shapes))
+    for stage, widths in enumerate([(16, 24), (32, 48), (64, 96)]):
+        inside = shapes[stage * n : (stage + 1) * n]
+        assert {out for _, out in inside} <= set(widths)
+        assert all(first != second for (_, first), (_, second) in itertools.pairwise(inside))
+    assert shapes[0] == (16, 24)
+    assert network(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_alternating_widths_of_20_layers() -> None:
+    network = model.build(spec_of(depth=20, widths="alternating"), *DIGITS, 0)
+    outs = [out for _, out in channels(network)]
+    assert outs == [24, 16, 24, 48, 32, 48, 96, 64, 96]
+    assert str(model.complete(spec_of(depth=20, widths="alternating")).adapter) == "subsample+pad+chop"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +165,11 @@ def test_a_spec_is_completed(fields: dict, expected: dict) -> None:
         ({"depth": 57, "shortcut": "scaled:beta=1"}, ["no argument 'beta'", "6n+2"]),
         ({"shortcut": "scaled:alpha=much"}, ["alpha must be a float"]),
         ({"adapter": "subsampel+chop"}, ["did you mean 'subsample'", "growing adapter: no 'chop'"]),
+        ({"adapter": "subsample+chop"}, ["no 'chop', which is a shrinking adapter; a shortcut goes from 16 to 32"]),
+        ({"adapter": "subsample+pad+pad"}, ["shrinking adapter: no 'pad', which is a growing adapter"]),
+        ({"adapter": "-+pad"}, ["from 16 to 32 channels at stride 2, so it needs a spatial adapter"]),
+        ({"adapter": "space-to-depth:then=chpo+pad"}, ["shrinking adapter: no 'chpo'"]),
+        ({"width": 15, "widths": "alternating"}, ["it must be even, not 15"]),
     ],
 )
 def test_every_mistake_is_named(fields: dict, words: list[str]) -> None:
