@@ -52,7 +52,8 @@ def measure_all(
     tasks = []
     for probe, measure in study.measures.items():
         reasons = {}
-        for outcome in outcomes:
+        wanted = [outcome for outcome in outcomes if measure.wants(outcome.spec, settings)]
+        for outcome in wanted:
             reason = _left_out(outcome, measure) or measure.refuses(outcome.spec)
             if reason:
                 reasons[outcome.spec.run_id] = reason
@@ -60,7 +61,7 @@ def measure_all(
                 tasks.append((probe, outcome.spec))
         for run_id, reason in reasons.items():
             say(f"{probe}: {run_id} is left out: {reason}")
-        if outcomes and len(reasons) == len(outcomes):
+        if wanted and len(reasons) == len(wanted):
             raise SpecError(f"{probe}: no run can bear it: {next(iter(reasons.values()))}")
     if not tasks:
         return

@@ -46,13 +46,15 @@ class Measure:
 
     refuses(spec) says in a few words why a run cannot bear the probe, or returns None. keys: the settings that change
     what is measured; a recorded table that was measured with others is measured again. diverged: a diverged run is
-    measured too, on the weights that it kept before; otherwise it is left out.
+    measured too, on the weights that it kept before; otherwise it is left out. wants(spec, settings): which of the
+    study's runs the probe is meant for; the others are passed over without a word.
     """
 
     probe: Callable[[RunFolder, Dataset, Mapping[str, Any]], pd.DataFrame]
     refuses: Callable[[RunSpec], str | None] = lambda spec: None
     keys: Sequence[str] = ()
     diverged: bool = False
+    wants: Callable[[RunSpec, Mapping[str, Any]], bool] = lambda spec, settings: True
 
 
 @dataclass(frozen=True)
