@@ -79,9 +79,7 @@ class Block(nn.Module):
 
     name: str = ""
 
-    def __init__(
-        self, branch: nn.Module, adapter: nn.Module, shortcut: nn.Module, activation: nn.Module
-    ) -> None:
+    def __init__(self, branch: nn.Module, adapter: nn.Module, shortcut: nn.Module, activation: nn.Module) -> None:
         super().__init__()
         self.branch = branch
         self.adapter = adapter
@@ -98,9 +96,7 @@ class Network(nn.Module):
     `final` is what the pre-activation order has after its last addition; the identity otherwise.
     """
 
-    def __init__(
-        self, stem: nn.Module, stages: Iterable[Iterable[Block]], final: nn.Module, head: nn.Module
-    ) -> None:
+    def __init__(self, stem: nn.Module, stages: Iterable[Iterable[Block]], final: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.stem = stem
         self.stages = nn.ModuleList(nn.ModuleList(blocks) for blocks in stages)
@@ -239,9 +235,7 @@ def network(
 def stem_layers(in_channels: int, conv: Conv, norm: str | None) -> OrderedDict[str, nn.Module]:
     """Return the named layers every stem starts with: convolution, normalisation, ReLU."""
     assert norm
-    return OrderedDict(
-        conv=convolution(in_channels, conv, norm), norm=NORMS[norm](conv.channels), relu=nn.ReLU()
-    )
+    return OrderedDict(conv=convolution(in_channels, conv, norm), norm=NORMS[norm](conv.channels), relu=nn.ReLU())
 
 
 def image_channels(family: str, input_shape: tuple[int, ...]) -> int:

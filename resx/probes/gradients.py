@@ -117,3 +117,21 @@ def calibrate(network: nn.Module, x: Tensor) -> None:
 
 def _layers(part: nn.Module) -> int:
     return sum(isinstance(module, nn.Conv2d) for module in part.modules())
+
+
+def half_distance(correlations: pd.DataFrame) -> float:
+    """Return the distance at which the correlation first falls below one half, interpolated in log distance.
+
+    correlations: rows (distance, correlation). The smallest distance where it is below from the start, the largest
+    where it never is.
+    """
+    table = correlations.sort_values("distance")
+    distance, value = table["distance"].to_numpy(), table["correlation"].to_numpy()
+    below = np.flatnonzero(~(value >= 0.5))
+    if not len(below):
+        return float(distance[-1])
+    if below[0] == 0:
+        return float(distance[0])
+    after = below[0]
+    share = (value[after - 1] - 0.5) / (value[after - 1] - value[after])
+    return float(distance[after - 1] * (distance[after] / distance[after - 1]) ** share)

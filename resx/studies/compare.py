@@ -7,7 +7,7 @@ paired effects. The unit is the seed: an effect is a mean of differences within 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,17 +150,24 @@ def _networks(runs: pd.DataFrame) -> pd.DataFrame:
         images = group["test_images"].iloc[0]
         row["test_binomial"] = stats.binomial_error(row["test_error"], int(images)) if len(done) else np.nan
         published = paper.CIFAR_TEST_ERROR.get((str(arm), int(group["depth"].iloc[0])))
-        comparable = (group["reference"] == "cifar10").all() and (group["width"] == 16).all()
+        comparable = (group["reference"] == "cifar10").all() and _is_papers_network(group)
         row["paper"] = published.value if published and comparable else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _is_papers_network(group: pd.DataFrame) -> bool:
+    """Return whether these are the CIFAR networks of Table 6: width 16, option A, original order, batch norm."""
+    own = (group["width"] == 16) & (group["order"] == "post") & (group["norm"] == "batch")
+    return bool((own & (group["adapter"].isna() | (group["adapter"] == "subsample+pad"))).all())
+
+
 def _effects(runs: pd.DataFrame, outcome: str) -> list[Estimate]:
     """Return depth effects per arm against the shallowest depth, and their differences from the plain arm's.
 
-    The last one is the interaction at the greatest depth. A seed that lacks one of its networks, or in which one
-    diverged, is left out of that effect, which its n shows. p is adjusted for the family by one joint sign-flip.
+    The last one is the interaction at the greatest depth. All effects are taken over the same seeds: those in which
+    no network of the family diverged or is missing; a network that has no number at all leaves the family, and its
+    effects have n = 0. p is adjusted for the family by one joint sign-flip.
     """
     table = runs.pivot_table(index="seed", columns=["arm", "depth"], values=outcome, aggfunc="first", dropna=False)
     arms = list(dict.fromkeys(runs["arm"]))
@@ -177,18 +184,16 @@ def _effects(runs: pd.DataFrame, outcome: str) -> list[Estimate]:
         for arm, effect in depth_effects.items():
             if plain is not None:
                 columns[f"(plain {depth}−{shallow})−({arm} {depth}−{shallow})"] = plain - effect
-    estimates = []
-    complete = pd.DataFrame(columns).dropna() if columns else pd.DataFrame()
-    values = stats.joint_sign_flip(complete.to_numpy()) if len(complete) > 1 else np.full(len(columns), np.nan)
-    for (name, differences), p in zip(columns.items(), values, strict=True):
-        known = differences.dropna()
-        if known.empty:
-            estimates.append(Estimate(name, np.nan, np.nan, np.nan, 0))
-            continue
-        estimate = stats.t_interval(known.to_numpy(), name=name)
-        judged = None if np.isnan(p) else float(p)
-        estimates.append(Estimate(name, estimate.mean, estimate.low, estimate.high, estimate.n, judged))
-    return estimates
+    differences = pd.DataFrame(columns)
+    family = differences.dropna(axis=1, how="all").dropna(axis=0)
+    p = stats.joint_sign_flip(family.to_numpy()) if len(family) > 1 else [None] * family.shape[1]
+    adjusted = dict(zip(family.columns, p, strict=True))
+    return [
+        replace(stats.t_interval(family[name].to_numpy(), name=name), p=adjusted[name])
+        if name in adjusted and len(family)
+        else Estimate(name, np.nan, np.nan, np.nan, 0)
+        for name in differences
+    ]
 
 
 def write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,10 +21,11 @@ def with_runs(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def phases(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each run's first and last measured step, with `phase`: initial or trained."""
+    """Return the rows of initialisation and, of runs that finished, of the last step, as `phase` initial or trained."""
     last = measured.groupby("run_id")["step"].transform("max")
     initial = measured[measured["step"] == 0].assign(phase="initial")
-    return pd.concat([initial, measured[(measured["step"] == last) & (last > 0)].assign(phase="trained")])
+    end = (measured["step"] == last) & (last > 0) & (measured["status"] == "finished")
+    return pd.concat([initial, measured[end].assign(phase="trained")], ignore_index=True)
 
 
 def estimates(columns: Mapping[str, pd.Series]) -> dict[str, Estimate]:
@@ -45,15 +47,14 @@ def estimates(columns: Mapping[str, pd.Series]) -> dict[str, Estimate]:
 
 
 def verdict(
-    hypothesis: str, criterion: str, found: Mapping[str, Estimate], names: Iterable[str], expected: int
+    hypothesis: str, criterion: str, found: Mapping[str, Estimate], names: Iterable[str], expected: Literal[-1, 0, 1]
 ) -> list[Verdict]:
     """Return the verdict on the first of the named effects, the others beside it; none where it was not measured."""
     first, *others = names
     if first not in found:
         return []
-    sign = (-1, 0, 1)[expected + 1]
     listed = [found[first], *(found[name] for name in others if name in found)]
-    return [Verdict(hypothesis, criterion, listed, stats.word(found[first], sign))]
+    return [Verdict(hypothesis, criterion, listed, stats.word(found[first], expected))]
 
 
 def table_of(found: Mapping[str, Estimate]) -> pd.DataFrame:

@@ -24,6 +24,8 @@ from resx.spec import RunSpec, SpecError
 from resx.store import read_run
 
 STATISTICS_BATCH = 250  # images at a time where statistics of the training images are taken
+FITTED_IMAGES = 2000  # that a linear map is fitted on; every position of a map counts, so they are plenty
+RIDGE = 1e-3  # of the mean square of the inputs
 
 Transform = Callable[[nn.Module, nn.Module, Batches], Mapping[str, Tensor]]
 TRANSFORMS: Registry[Transform] = Registry("transformation")
@@ -121,6 +123,63 @@ def _make_identity(block: nn.Module, mean: Tensor, variance: Tensor) -> None:
             part.running_var.copy_(variance)
             part.weight.copy_((variance + part.eps).sqrt())
             part.bias.copy_(mean)
+
+
+@TRANSFORMS.register("fitted")
+def fitted(parent: nn.Module, child: nn.Module, batches: Batches) -> Mapping[str, Tensor]:
+    """The child's own initial weights, each block's fixed shortcut set to the best linear map in the parent.
+
+    M minimises Σ|M x − y|² + λ‖M‖² over training images and positions: x is the input of the parent's block after
+    the child's adapter (so option A at a mismatch, for a plain parent too), y the block's sum before the activation,
+    and λ is a thousandth of the mean of x² times their number. M is written to the buffer `map` [C, C] of the child's
+    shortcut. Raises SpecError where a shortcut has no such buffer or the blocks of the two are not alike.
+    """
+    if not isinstance(parent, Network) or not isinstance(child, Network):
+        raise SpecError("fitted: needs networks of blocks")
+    reason = _not_fitted(parent, child)
+    if reason:
+        raise SpecError(f"fitted: {reason}")
+    inputs = (x for x, _ in batches.evaluation("train", FITTED_IMAGES, STATISTICS_BATCH))
+    state = dict(child.state_dict())
+    for block, (xx, yx) in zip(child.blocks, _block_products(parent, child, inputs), strict=True):
+        ridge = RIDGE * xx.diagonal().mean() * torch.eye(len(xx), dtype=xx.dtype)
+        best = torch.linalg.solve(xx + ridge, yx, left=False)
+        state[f"{block.name}.shortcut.map"] = best.to(state[f"{block.name}.shortcut.map"].dtype)
+    return state
+
+
+def _not_fitted(parent: Network, child: Network) -> str | None:
+    """Say why the child's shortcuts cannot be fitted to the parent's blocks, or return None."""
+    if any("map" not in dict(block.shortcut.named_buffers()) for block in child.blocks):
+        return "every shortcut of the new network needs a fixed map (a buffer `map`), such as shortcut fitted has"
+    if len(parent.blocks) != len(child.blocks):
+        return f"the networks have {len(parent.blocks)} and {len(child.blocks)} blocks; they must have the same depth"
+    return None
+
+
+@torch.no_grad()
+def _block_products(parent: Network, child: Network, inputs: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return Σ x xᵀ and Σ y xᵀ, float64 [C, C], of each block of the parent over inputs and positions.
+
+    x is what the child's shortcut would read, y the parent's sum before its activation.
+    """
+    child = copy.deepcopy(child).eval()
+    products: list[tuple[Tensor, Tensor]] = []
+    for batch in inputs:
+        h = parent.stem(batch)
+        for place, (block, twin) in enumerate(zip(parent.blocks, child.blocks, strict=True)):
+            y = block.shortcut(block.adapter(h), block.branch(h))
+            rows, sums = (t.movedim(1, -1).flatten(0, -2).double() for t in (twin.adapter(h), y))
+            if rows.shape != sums.shape:
+                raise SpecError(f"fitted: {twin.name} has {rows.shape[1]} channels, the parent's has {sums.shape[1]}")
+            new = rows.T @ rows, sums.T @ rows
+            if place < len(products):
+                new = products[place][0] + new[0], products[place][1] + new[1]
+                products[place] = new
+            else:
+                products.append(new)
+            h = block.activation(y)
+    return products
 
 
 def build_network(spec: RunSpec, dataset: Dataset, results: Path) -> nn.Module:

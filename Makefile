@@ -1,0 +1,32 @@
+# `make run` and `make test` do everything on a fresh machine with Python 3.11 or later; uv is used where it is there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test install clean
+
+run: install
+	$(BIN)/resx compare --preset digits
+	@echo "The figure is results/studies/compare-digits/degradation.png (.pdf, .svg)."
+
+test: install
+	$(BIN)/ruff format --check resx tests
+	$(BIN)/ruff check resx tests
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+		uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,tensorboard]'; \
+	else \
+		$(PYTHON) -m venv $(VENV) && \
+		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,tensorboard]'; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,70 @@
+"""The spectrum of the shortcut path: what reaches the last block from the first through shortcuts alone.
+
+Identity Mappings (He et al. 2016b, section 2) explains which shortcuts train by the product of what stands on them. The
+product is the derivative of the last block's output with respect to the first one's input with every branch held
+constant. In the original order it so contains the ReLU masks of the batch; gates and dropout are in it as they are.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from resx.model import Network
+
+FLOOR = 1e-6  # singular values below are not told apart: such a direction is lost
+
+
+def shortcut_jacobians(network: Network, x: Tensor) -> Tensor:
+    """Return the Jacobian of each input's shortcut path: float [B, C_last, C_first·positions].
+
+    Rows are the channels of the last block's output at its middle position; columns all of the first block's input. It
+    is taken by one vector-Jacobian product per channel, with the network in the mode that it has.
+    """
+    with torch.no_grad():
+        start = network.stem(x)
+    start.requires_grad_()
+    h = start
+    for block in network.blocks:
+        with torch.no_grad():
+            fx = block.branch(h)
+        h = block.activation(block.shortcut(block.adapter(h), fx))
+    maps = h.flatten(2) if h.dim() > 2 else h[:, :, None]
+    outputs = maps[:, :, maps.shape[2] // 2]
+    if not outputs.requires_grad:  # no shortcut reads x
+        return start.new_zeros(*outputs.shape, start[0].numel())
+    rows = [torch.autograd.grad(column.sum(), start, retain_graph=True)[0] for column in outputs.unbind(1)]
+    return torch.stack(rows, 1).flatten(2)
+
+
+def spectrum(network: Network, x: Tensor) -> pd.DataFrame:
+    """Measure the singular values of the shortcut path of each input of x [B, C, H, W].
+
+    Returns rows (image, rank, value): rank 1 is the largest; as many as the first block has channels, since the path
+    carries no more directions from a position than enter it.
+    """
+    channels = network.stem(x[:1]).shape[1]
+    values = torch.linalg.svdvals(shortcut_jacobians(network, x))[:, :channels].cpu()
+    rows = [(image, rank, float(value)) for image, row in enumerate(values) for rank, value in enumerate(row, 1)]
+    return pd.DataFrame(rows, columns=["image", "rank", "value"])
+
+
+def summary(measured: pd.DataFrame) -> pd.Series:
+    """Return of one network's rows (image, rank, value): gain, distance and directions.
+
+    gain: root mean square of the singular values, 1 for the identity: how much of a random signal arrives. distance:
+    root mean square of log10 of the singular values, floored at 1e-6, so 0 exactly for an isometry and 6 where nothing
+    arrives; it grows with loss, with growth, and with inequality of directions. directions: share of singular values
+    above a tenth of the largest.
+    """
+    values = measured["value"]
+    largest = measured.groupby("image")["value"].transform("max")
+    logs = torch.tensor(values.to_numpy()).clamp(min=FLOOR).log10()
+    return pd.Series(
+        {
+            "gain": float((values**2).mean() ** 0.5),
+            "distance": float(logs.square().mean().sqrt()),
+            "directions": float(((values > largest / 10) & (values > FLOOR)).mean()),
+        }
+    )

@@ -1,0 +1,112 @@
+"""Specifications: flat names, identity, presets, and every mistake at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from resx.spec import FIELDS, PRESETS, RunSpec, SpecError, build_spec, load_toml
+from resx.training.many import Machine, resolve
+
+
+def test_flat_names_reach_their_fields() -> None:
+    spec = build_spec({"depth": 56, "shortcut": "none", "lr": 0.5, "seed": 3, "subset": 100})
+    assert (spec.model.depth, spec.model.shortcut, spec.train.lr, spec.seed, spec.data.subset) == (56, "none", 0.5, 3, 100)
+    assert spec.flat().keys() == FIELDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("fields", "run_id"),
+    [
+        ({"preset": "digits"}, "residual-20-digits-s0-ee64942c"),
+        ({"preset": "digits", "depth": 56, "shortcut": "none", "seed": 1}, "plain-56-digits-s1-8c633764"),
+        ({"preset": "small", "depth": 20}, "residual-20-cifar10-s0-c64eab3c"),
+        ({"preset": "paper", "depth": 110, "adapter": "B"}, "residual-110-cifar10-s0-1b1c50e8"),
+    ],
+)
+def test_run_ids_stay_what_they_are(fields: dict[str, object], run_id: str) -> None:
+    """Recorded runs are found by these ids: a change here orphans every one of them."""
+    [spec] = resolve([fields], Machine())
+    assert spec.run_id == run_id
+
+
+def test_a_field_that_does_not_apply_changes_no_id() -> None:
+    machine = Machine()
+    [plain] = resolve([{"shortcut": "none"}], machine)
+    [with_adapter] = resolve([{"shortcut": "none", "adapter": "B"}], machine)
+    assert plain.run_id == with_adapter.run_id
+
+
+def test_defaults_of_a_part_are_filled_in() -> None:
+    machine = Machine()
+    [half, quarter] = resolve([{"shortcut": f"scaled{args}"} for args in ("", ":alpha=0.5", ":alpha=0.25")], machine)
+    assert half.model.shortcut == "scaled:alpha=0.5"
+    assert half.run_id != quarter.run_id
+
+
+def test_a_spec_survives_its_own_json() -> None:
+    [spec] = resolve([{"preset": "small", "adapter": "C"}], Machine())
+    assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        resolve([{"depth": 57, "shortcut": "identiy", "dataset": "digts", "lr": -1, "setps": 3}], Machine())
+    lines = "\n".join(caught.value.errors)
+    assert len(caught.value.errors) == 5
+    for said in ("6n+2", "did you mean 'identity'", "did you mean 'digits'", "lr: ", "did you mean 'steps'"):
+        assert said in lines
+
+
+@pytest.mark.parametrize("lr", [0, -0.1, float("nan"), float("inf"), "fast"])
+def test_a_rate_must_be_a_positive_number(lr: object) -> None:
+    with pytest.raises(SpecError, match="lr"):
+        build_spec({"lr": lr})
+
+
+def test_the_paper_warms_up_from_110_layers_on() -> None:
+    warm = [build_spec({"preset": "paper", "depth": depth}).train.warmup for depth in (56, 110)]
+    assert warm == [False, True]
+    assert not build_spec({"preset": "paper", "depth": 110, "warmup": False}).train.warmup
+
+
+def test_the_paper_preset_is_the_papers_recipe() -> None:
+    train = build_spec({"preset": "paper"}).train
+    assert [drop * train.steps for drop in train.drops] == [32_000, 48_000]
+    assert (train.batch_size, train.lr, train.momentum, train.weight_decay) == (128, 0.1, 0.9, 1e-4)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_name_known_fields_only(preset: str) -> None:
+    assert PRESETS[preset].keys() <= FIELDS.keys()
+    build_spec({"preset": preset})
+
+
+def test_a_grid_gives_every_combination(tmp_path: Path) -> None:
+    file = tmp_path / "e.toml"
+    file.write_text('[run]\npreset = "digits"\n[grid]\ndepth = [20, 56]\nseed = [0, 1, 2]\n[study]\ntitle = "t"\n')
+    experiment = load_toml(file)
+    combinations = experiment.combinations()
+    assert len(combinations) == 6
+    assert {(item["depth"], item["seed"]) for item in combinations} == {(d, s) for d in (20, 56) for s in range(3)}
+    assert all(item["preset"] == "digits" for item in combinations)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[run]\ndepht = 20\n", "did you mean 'depth'"),
+        ("[runs]\ndepth = 20\n", "did you mean 'run'"),
+        ("[grid]\ndepth = 20\n", "must be a list"),
+        ("[grid]\ndepth = []\n", "at least one"),
+        ("run = 3\n", "must be a table"),
+        ("[run\n", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_told_with_its_name(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(text)
+    with pytest.raises(SpecError, match=r"wrong\.toml") as caught:
+        load_toml(file)
+    assert said in str(caught.value)

@@ -1,0 +1,144 @@
+"""What training must be: the paper's recipe, paired twins, honest rows, a diverged run as an outcome."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from resx import data, model
+from resx.data.batches import Batches
+from resx.spec import TrainSpec
+from resx.store import load_runs, open_run, read_run
+from resx.training.loop import load_block, prepare, run_block
+from resx.training.many import Machine, resolve, train, train_all
+from resx.training.schedule import evaluation_steps, learning_rates, snapshot_steps
+
+SMALL = {
+    "dataset": "synthetic:classes=3,size=8,train=96,test=48",
+    "depth": 8,
+    "width": 4,
+    "steps": 20,
+    "batch_size": 16,
+    "eval_every": 7,
+    "eval_images": 40,
+}
+
+
+def trained(tmp_path: Path, **fields: Any) -> tuple[dict[str, Any], pd.DataFrame]:
+    result = train(machine=Machine(results=tmp_path), **{**SMALL, **fields})
+    return result, pd.read_csv(Path(result["folder"]) / "metrics.csv")
+
+
+def test_the_rate_drops_at_the_papers_iterations() -> None:
+    paper = TrainSpec(steps=64_000, lr=0.1)
+    rates = torch.cat([learning_rates(paper, first, 1) for first in (0, 31_999, 32_000, 47_999, 48_000)])
+    assert torch.allclose(rates, torch.tensor([0.1, 0.1, 0.01, 0.01, 0.001]))
+    assert torch.equal(learning_rates(paper, 0, 50_000)[31_990:32_010], learning_rates(paper, 31_990, 20))
+
+
+def test_what_is_kept_and_when() -> None:
+    train_spec = TrainSpec(steps=276, eval_every=23)
+    assert evaluation_steps(train_spec) == set(range(0, 277, 23))
+    assert snapshot_steps(train_spec) == {0, 4, 9, 17, 34, 69, 138, 276}
+
+
+def test_steps_are_sgd_with_momentum_and_decay_written_out(tmp_path: Path) -> None:
+    """Two steps of the engine against the update rule v ← μv + g + λw, w ← w − ηv, by hand."""
+    [spec] = resolve([{**SMALL, "steps": 2, "drops": [0.5], "augment": "crop-flip"}], Machine())
+    dataset = data.load(spec.data, None)
+    with open_run(tmp_path, spec) as folder:
+        trainee = prepare(folder, dataset, torch.device("cpu"), tmp_path, False)
+        load_block([trainee], 0, 2)
+        run_block([trainee], 2, lambda: False)
+    network = model.build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed)
+    batches = Batches(dataset, spec.data, spec.train.batch_size, spec.seed, "cpu")
+    tables = batches.tables(0, 2)
+    speeds = [torch.zeros_like(weight) for weight in network.parameters()]
+    for step, rate in enumerate((0.02, 0.002)):
+        inputs, labels = batches.assemble(tables, torch.tensor([step]))
+        gradients = torch.autograd.grad(F.cross_entropy(network(inputs), labels), list(network.parameters()))
+        with torch.no_grad():
+            for weight, speed, gradient in zip(network.parameters(), speeds, gradients, strict=True):
+                speed.mul_(0.9).add_(gradient + 1e-4 * weight)
+                weight.sub_(rate * speed)
+    for mine, by_hand in zip(trainee.network.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(mine, by_hand, rtol=1e-4, atol=1e-6)
+
+
+def test_twins_see_the_same_batches_and_start_from_the_same_weights(tmp_path: Path) -> None:
+    specs = resolve([{**SMALL, "shortcut": name, "augment": "crop-flip"} for name in ("none", "identity")], Machine())
+    seen, weights = [], []
+    for spec in specs:
+        dataset = data.load(spec.data, None)
+        with open_run(tmp_path, spec) as folder:
+            trainee = prepare(folder, dataset, torch.device("cpu"), tmp_path, False)
+        load_block([trainee], 0, 20)
+        assert trainee.tables is not None
+        seen.append(torch.stack([trainee.batches.assemble(trainee.tables, torch.tensor([k]))[0] for k in range(20)]))
+        weights.append(dict(trainee.network.named_parameters()))
+    assert torch.equal(seen[0], seen[1])
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_row_is_what_an_evaluation_by_hand_gives(tmp_path: Path) -> None:
+    result, rows = trained(tmp_path)
+    run = read_run(Path(result["folder"]))
+    dataset = data.load(run.spec.data, None)
+    network = model.build(run.spec.model, dataset.input_shape, dataset.n_outputs, 0)
+    network.load_state_dict(run.load_weights())
+    batches = Batches(dataset, run.spec.data, 16, 0, "cpu")
+    with torch.no_grad():
+        outputs = network.eval()(batches.normalise(dataset.test_x))
+    error = 100 * float((outputs.argmax(dim=1) != dataset.test_y).float().mean())
+    assert rows["step"].tolist() == [0, 7, 14, 20]
+    assert result["test_error"] == rows["test_error"].iloc[-1] == pytest.approx(error)
+    assert result["test_loss"] == pytest.approx(float(F.cross_entropy(outputs, dataset.test_y)), rel=1e-5)
+    logits, labels = run.load_predictions()
+    torch.testing.assert_close(torch.from_numpy(logits), outputs, rtol=1e-4, atol=1e-5)
+    assert torch.equal(torch.from_numpy(labels), dataset.test_y)
+
+
+def test_the_reported_number_is_the_last_iterates(tmp_path: Path) -> None:
+    result, rows = trained(tmp_path, lr=0.3, steps=40)
+    assert result["train_error"] == rows["train_error"].iloc[-1]
+
+
+def test_a_diverged_run_is_an_outcome(tmp_path: Path) -> None:
+    result, rows = trained(tmp_path, lr=1e4, norm="none", shortcut="none")
+    assert result["status"] == "diverged"
+    assert result["train_error"] is None
+    assert result["steps_done"] == rows["step"].iloc[-1] < 20
+    assert rows["train_error"].notna().any(), "the curve up to there is kept"
+    runs, _ = load_runs(tmp_path)
+    assert runs["status"].tolist() == ["diverged"]
+
+
+def test_the_warm_up_ends_when_the_running_error_falls(tmp_path: Path) -> None:
+    _, rows = trained(tmp_path, warmup=True, steps=80, eval_every=2, drops=[0.99])
+    rates = rows["lr"].tolist()[1:]
+    assert rates[0] == pytest.approx(0.002)
+    assert rates[-2] == pytest.approx(0.02)
+    assert rates == sorted(rates[:-1]) + rates[-1:], "it does not come back"
+
+
+def test_a_validation_split_is_measured_too(tmp_path: Path) -> None:
+    result, rows = trained(tmp_path, validation=30)
+    assert result["train_images"] == 66
+    assert rows["val_error"].notna().all()
+
+
+def test_a_restart_begins_with_the_parents_weights(tmp_path: Path) -> None:
+    machine = Machine(results=tmp_path)
+    [parent] = resolve([SMALL], machine)
+    [child] = resolve([{**SMALL, "init_from": {"run": parent.run_id, "transform": "same"}}], machine)
+    outcomes = train_all([child, parent], machine)
+    assert all(outcome.result for outcome in outcomes), [outcome.error for outcome in outcomes]
+    runs = {spec: read_run(tmp_path / "runs" / spec.run_id) for spec in (parent, child)}
+    end, start = runs[parent].load_weights(), runs[child].load_weights(0)
+    assert all(torch.equal(end[name], start[name]) for name in end)

@@ -1,0 +1,146 @@
+"""A run that was interrupted anywhere gives the same bytes as one that was not, and nothing recorded is lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resx.spec import RunSpec
+from resx.store import StoreError, open_run, read_run
+from resx.training import loop
+from resx.training.many import Machine, resolve, train, train_all
+
+SMALL = {
+    "dataset": "synthetic:classes=3,size=8,train=96,test=48",
+    "depth": 8,
+    "width": 4,
+    "steps": 120,
+    "batch_size": 16,
+    "eval_every": 7,
+    "eval_images": 40,
+    "augment": "crop-flip",
+}
+
+
+def small(**fields: Any) -> RunSpec:
+    [spec] = resolve([{**SMALL, **fields}], Machine())
+    return spec
+
+
+def run_path(results: Path, spec: RunSpec) -> Path:
+    return results / "runs" / spec.run_id
+
+
+def test_killed_ten_times_a_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    spec = small()
+    train_all([spec], Machine(results=tmp_path / "whole"))
+    script = Path(__file__).with_name("kill_and_resume.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "killed"), spec.model_dump_json(), "10"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    whole, killed = run_path(tmp_path / "whole", spec), run_path(tmp_path / "killed", spec)
+    assert (killed / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    assert len(read_run(killed).attempts()) > 1, "no attempt got as far as a checkpoint: nothing was resumed"
+    assert set(read_run(killed).snapshots()) == set(read_run(whole).snapshots())
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 33, 64, 119])
+def test_stopped_at_any_step_a_run_goes_on_the_same(tmp_path: Path, stop_at: int) -> None:
+    spec = small(active_blocks=2)  # with random numbers inside the network too
+    train_all([spec], Machine(results=tmp_path / "whole"))
+    seen = 0
+
+    def count_steps(*args: Any) -> None:
+        nonlocal seen
+        seen += 1
+
+    with open_run(tmp_path / "stopped", spec) as folder, pytest.raises(loop.Stopped):
+        original = loop.train_step
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "train_step", lambda *args: (original(*args), count_steps()))
+            train_here(folder, spec, tmp_path / "stopped", lambda: seen >= stop_at)
+    assert run_path(tmp_path / "stopped", spec).joinpath("result.json").exists() is False
+    train_all([spec], Machine(results=tmp_path / "stopped"))
+    whole, stopped = (run_path(tmp_path / name, spec) / "metrics.csv" for name in ("whole", "stopped"))
+    assert stopped.read_bytes() == whole.read_bytes()
+
+
+def train_here(folder: Any, spec: RunSpec, results: Path, should_stop: Any) -> None:
+    import torch
+
+    from resx import data
+
+    dataset = data.load(spec.data, None)
+    loop.train_networks([folder], dataset, device=torch.device("cpu"), results=results, should_stop=should_stop)
+
+
+def test_a_finished_run_is_returned_not_trained_again(tmp_path: Path) -> None:
+    spec = small(steps=3)
+    machine = Machine(results=tmp_path)
+    train_all([spec], machine)
+    path = run_path(tmp_path, spec)
+    before = {file: file.stat().st_mtime_ns for file in path.iterdir()}
+    train_all([spec], machine)
+    assert {file: file.stat().st_mtime_ns for file in path.iterdir()} == before
+
+
+def test_a_resume_on_another_torch_is_refused(tmp_path: Path) -> None:
+    spec = small(steps=3)
+    machine = Machine(results=tmp_path)
+    train_all([spec], machine)
+    path = run_path(tmp_path, spec)
+    (path / "result.json").unlink()
+    attempts = json.loads((path / "environment.json").read_text())
+    attempts[-1]["torch"] = "0.0"
+    (path / "environment.json").write_text(json.dumps(attempts))
+    [outcome] = train_all([spec], machine)
+    assert outcome.result is None
+    assert "--allow-change" in str(outcome.error)
+    [outcome] = train_all([spec], Machine(results=tmp_path, allow_change=True))
+    assert outcome.result is not None
+    assert len(read_run(path).attempts()) == 2, "the change is recorded"
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    spec, other = small(steps=3), small(steps=3, depth=14)
+    train_all([spec, other], Machine(results=tmp_path, jobs=1))
+    path = run_path(tmp_path, spec)
+    (path / "result.json").unlink()
+    (path / "checkpoint.pt").write_bytes((run_path(tmp_path, other) / "checkpoint.pt").read_bytes())
+    [outcome] = train_all([spec], Machine(results=tmp_path))
+    assert "belongs to" in str(outcome.error)
+
+
+def test_one_failing_run_leaves_the_others_alone(tmp_path: Path) -> None:
+    specs = [small(steps=3, seed=seed) for seed in range(3)]
+    broken = run_path(tmp_path, specs[1])
+    broken.mkdir(parents=True)
+    (broken / "spec.json").write_text("{}")
+    outcomes = train_all(specs, Machine(results=tmp_path, jobs=1))
+    assert [outcome.result is not None for outcome in outcomes] == [True, False, True]
+
+
+def test_processes_give_the_numbers_of_one_process(tmp_path: Path) -> None:
+    specs = [small(steps=9, seed=seed) for seed in range(2)]
+    for jobs in (1, 2):
+        train_all(specs, Machine(results=tmp_path / str(jobs), jobs=jobs))
+    for spec in specs:
+        one, two = (run_path(tmp_path / jobs, spec) / "metrics.csv" for jobs in ("1", "2"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_train_says_why_it_failed(tmp_path: Path) -> None:
+    spec = small(steps=3)
+    run_path(tmp_path, spec).mkdir(parents=True)
+    (run_path(tmp_path, spec) / "spec.json").write_text("not json")
+    with pytest.raises(StoreError, match=r"spec\.json"):
+        train(spec, machine=Machine(results=tmp_path))
