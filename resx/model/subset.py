@@ -1,8 +1,10 @@
 """Training with only short paths: at each step a random subset of the blocks is active (Veit et al. 2016, section 4.3).
 
 An inactive block passes on what reaches its addition beside the branch, `activation(adapter(x))`. Veit et al. take
-23 of 54 blocks at every step, so that no path is longer than 23, and test the full network; so does this. Unlike
-stochastic depth (Huang et al. 2016) the number of active blocks is exact, and nothing is rescaled in evaluation.
+23 of 54 blocks at every step, so that no path is longer than 23, and test the network with all its blocks. All blocks
+together put out more than the active ones did, and the running statistics of normalisations belong to those; so in
+evaluation a block's sum is its mean over subsets, as in stochastic depth (Huang et al. 2016, section 3), from which
+this differs in that the number of active blocks is exact.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from resx.spec import ModelSpec, SpecError
 class SubsetNetwork(Network):
     """The same network (modules, names and weights are shared), `active` blocks of which count in a training step.
 
-    In eval mode all blocks do. All branches are computed, so that a step has static shapes: no time is saved, and
+    In eval mode all blocks do, each sum being w·shortcut(a, F(x)) + (1−w)·a with a = adapter(x) and w = active / blocks,
+    which is its mean over subsets. In training all branches are computed, so that a step has static shapes: no time is saved, and
     the normalisations of inactive branches see their inputs too. Raises SpecError where there are not so many blocks,
     or no shortcuts that could pass x on.
     """
@@ -41,12 +44,13 @@ class SubsetNetwork(Network):
         return torch.zeros(len(self.blocks), dtype=torch.bool).index_fill_(0, chosen, True)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
+        weight = self.active / len(self.blocks)
         x = self.stem(x)
         for block, active in zip(self.blocks, self.noise, strict=True):
             beside = block.adapter(x)
-            x = block.activation(torch.where(active, block.shortcut(beside, block.branch(x)), beside))
+            whole = block.shortcut(beside, block.branch(x))
+            mixed = torch.where(active, whole, beside) if self.training else weight * whole + (1 - weight) * beside
+            x = block.activation(mixed)
         return self.head(self.final(x).mean((2, 3)))
 
 
