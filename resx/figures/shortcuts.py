@@ -1,0 +1,243 @@
+"""Shortcut functions side by side: how each trains compared with the identity, and what its spectrum foretold.
+
+He et al. 2016b, table 1, does this for ResNet-110 on CIFAR-10; its errors stand beside the functions that it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from resx import paper, stats
+from resx.figures import FIGURES, Frames, panels, style
+from resx.model import SHORTCUTS
+from resx.probes.spectrum import summary
+from resx.spec import SpecError, parse_part
+
+ORDERS = {"pre": "pre-activation order", "post": "original order"}
+KINDS = ("constant", "fixed", "learned", "gated", "noisy", "fitted", "other")
+KIND_NAMES = {"fixed": "fixed map", "noisy": "dropout", "fitted": "fitted map"}
+# this project's functions in the words of Identity Mappings' table 1
+TABLE_1 = {
+    "identity": "identity",
+    "none": "0 (plain)",
+    "scaled:alpha=0.5": "0.5, branch unscaled",
+    "convex:alpha=0.5": "0.5, branch 0.5",
+    "exclusive-gate:bias=0.0": "exclusive gating, bias 0 to -5",
+    "exclusive-gate:bias=-6.0": "exclusive gating, bias -6",
+    "shortcut-gate:bias=0.0": "shortcut-only gating, bias 0",
+    "shortcut-gate:bias=-6.0": "shortcut-only gating, bias -6",
+    "conv:init=he": "1x1 convolution",
+    "dropout:rate=0.5": "dropout 0.5",
+}
+
+
+def variants(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with `variant` (the shortcut, and the donor of a map that comes from a trained network), `kind`
+    and `log10_train_loss`; outcomes of runs that did not finish are nan.
+
+    Runs that start from another run which is not among these are named after its id.
+    """
+    shortcuts = runs.set_index("run_id")["shortcut"].to_dict()
+
+    def name(shortcut: str, start: Any) -> str:
+        donor = getattr(start, "run", None)
+        return shortcut if donor is None else f"{shortcut} to {panels.kind_name(shortcuts.get(donor, donor))}"
+
+    named = [name(*pair) for pair in zip(runs["shortcut"], runs["init_from"], strict=True)]
+    told = runs.assign(variant=named, kind=runs["shortcut"].map(kind_of))
+    told["log10_train_loss"] = stats.log10_loss(told["train_loss"])
+    outcomes = ["log10_train_loss", "train_loss", "test_loss", "train_error", "test_error"]
+    told[outcomes] = told[outcomes].where(told["status"] == "finished")
+    return told
+
+
+def kind_of(shortcut: str) -> str:
+    """Return the kind that a shortcut's factory states, `other` where it states none or is not loaded."""
+    name = parse_part(shortcut)[0]
+    return getattr(SHORTCUTS[name], "kind", "other") if name in SHORTCUTS else "other"
+
+
+def differences(runs: pd.DataFrame, outcome: str) -> pd.DataFrame:
+    """Return, from `variants` of one order, what each seed's network has more of than its identity twin.
+
+    A row per seed, a column per variant.
+    """
+    table = runs.pivot_table(index="seed", columns="variant", values=outcome, aggfunc="first", dropna=False)
+    if "identity" not in table:
+        raise SpecError("shortcuts: there is no run with the identity to compare with")
+    return table.sub(table["identity"], axis=0).drop(columns="identity")
+
+
+def spectra(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per run of `variants`: its columns, and gain, distance and directions of its shortcut path."""
+    told = measured.groupby("run_id")[["image", "value"]].apply(summary).reset_index()
+    return told.merge(runs, on="run_id")
+
+
+def published(variant: str) -> str:
+    """Return Identity Mappings' test error of a function, or an empty string where it has none."""
+    row = paper.IDENTITY_TABLE_1.get(TABLE_1.get(variant, ""))
+    if row is None:
+        return ""
+    return "> 20 %" if np.isnan(row.value) else f"{row.value:.2f} %"
+
+
+@FIGURES.register("shortcuts")
+def draw(frames: Frames) -> Figure:
+    """Final training loss of every shortcut function against the identity's, in both orders, with intervals.
+
+    frames: runs of the study. Dots are seeds, the bar is the mean's t interval; to the right, in the original order,
+    the test errors of Identity Mappings' table 1. Raises SpecError without a run with the identity.
+    """
+    runs = _classifications(frames["runs"])
+    orders = [order for order in ORDERS if order in set(runs["order"])]
+    found = {order: differences(runs[runs["order"] == order], "log10_train_loss") for order in orders}
+    kinds = dict(zip(runs["variant"], runs["kind"], strict=True))
+    rows = _sorted(found[orders[0]], kinds)
+    colour = style.colours(KINDS)
+    with style.context():
+        figure, grid = style.panels(1, len(orders), 0.165 * len(rows) + 0.1, titled=True)
+        left = 1.3  # names of functions need more room than an axis's numbers
+        box = figure.subplotpars
+        figure.set_size_inches(figure.get_figwidth() + left, figure.get_figheight())
+        wide = figure.get_figwidth()
+        figure.subplots_adjust(left=(box.left * (wide - left) + left) / wide, right=1 - (1 - box.right) * 0.6)
+        for axes, order in zip(grid[0], orders, strict=True):
+            axes.set_title(ORDERS[order])
+            _draw_forest(axes, found[order], rows, kinds, colour)
+            if order == "post":
+                _write_published(axes, rows)
+        grid[0, 0].set_yticks(range(len(rows)), rows)
+        for label, name in zip(grid[0, 0].get_yticklabels(), rows, strict=True):
+            label.set_color(colour[kinds[name]])
+        depth = ", ".join(str(value) for value in sorted(runs["depth"].unique()))
+        style.heading(
+            figure,
+            f"Other shortcut functions against the identity: {panels.data_label(runs)}, {depth} layers",
+            "Difference in log10 of the final training loss, paired by seed; right of the line trains worse. "
+            + panels.summary(runs).partition(".")[0]
+            + ".",
+        )
+        marks = [panels.handle("one seed", linestyle="", marker="o", markersize=3, alpha=0.6)]
+        marks.append(panels.handle("mean and 95 % interval", marker="|", linewidth=1.6))
+        if runs["status"].eq("diverged").any():
+            marks.append(panels.handle("diverged", linestyle="", marker="x", markersize=5))
+        style.key(figure, marks, _kind_key(kinds, colour))
+    return figure
+
+
+def _classifications(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the variants among runs that may hold another study's too: networks of blocks that tell classes apart."""
+    judged = runs["train_error"].notna() | (runs["status"] == "diverged")
+    return variants(runs[runs["order"].isin(list(ORDERS)) & judged])
+
+
+def _sorted(found: pd.DataFrame, kinds: dict[str, str]) -> list[str]:
+    """Return the names by mean difference, the best last (at the top), those without a number first."""
+    means = found.mean()
+    return list(means.sort_values(ascending=False, na_position="first").index)
+
+
+def _draw_forest(
+    axes: Axes, found: pd.DataFrame, rows: Sequence[str], kinds: dict[str, str], colour: dict[str, str]
+) -> None:
+    axes.axvline(0, color=style.INK, linewidth=0.8)
+    axes.grid(axis="x")
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    for place, name in enumerate(rows):
+        values = found[name] if name in found else pd.Series(dtype=float)
+        known = values.dropna()
+        look: dict[str, Any] = {"color": colour[kinds[name]]}
+        if len(known):
+            estimate = stats.t_interval(known.to_numpy())
+            if len(known) > 1:
+                axes.plot(known, [place] * len(known), "o", markersize=2.6, alpha=0.45, markeredgewidth=0, **look)
+                axes.plot([estimate.low, estimate.high], [place, place], linewidth=1.6, **look)
+            axes.plot(estimate.mean, place, "|", markersize=7, markeredgewidth=1.6, **look)
+        if len(known) < len(values):
+            axes.plot(0.98, place, "x", transform=axes.get_yaxis_transform(), markersize=4, **look)
+    low, high = _limits(found)
+    axes.set_xlim(low, high)
+    axes.set_xlabel("Δ log10 training loss")
+    axes.tick_params(axis="y", length=0)
+
+
+def _limits(found: pd.DataFrame) -> tuple[float, float]:
+    """Return limits that show every seed; long intervals of few seeds may leave the panel."""
+    values = found.to_numpy(float).ravel()
+    values = np.append(values[np.isfinite(values)], 0.0)
+    margin = 0.08 * (np.ptp(values) or 1.0)
+    return float(values.min() - margin), float(values.max() + margin)
+
+
+def _write_published(axes: Axes, rows: Sequence[str]) -> None:
+    place = axes.get_yaxis_transform()
+    axes.text(
+        1.02,
+        len(rows) - 0.3,
+        "2016b, table 1:\ntest error, 110\nlayers, CIFAR-10",
+        transform=place,
+        size=6,
+        color=style.QUIET,
+    )
+    for row, name in enumerate(rows):
+        axes.text(1.02, row, published(name), transform=place, size=7, va="center", color=style.INK)
+
+
+def _kind_key(kinds: dict[str, str], colour: dict[str, str]) -> list[Line2D]:
+    used = [kind for kind in KINDS if kind in set(kinds.values())]
+    return [
+        Line2D([], [], label=KIND_NAMES.get(kind, kind), color=colour[kind], linestyle="", marker="s", markersize=4)
+        for kind in used
+        if kind != "other"
+    ]
+
+
+@FIGURES.register("shortcut-spectrum")
+def draw_spectrum(frames: Frames) -> Figure:
+    """Final training loss against the distance of the shortcut path from an isometry at initialisation.
+
+    frames: runs and spectrum. One dot per function, the mean over seeds, in both orders. Raises SpecError without
+    measured spectra.
+    """
+    if "spectrum" not in frames:
+        raise SpecError("shortcut-spectrum: no spectrum is recorded; `resx probe shortcuts` measures them")
+    runs = _classifications(frames["runs"])
+    table = spectra(frames["spectrum"], runs)
+    orders = [order for order in ORDERS if order in set(table["order"])]
+    colour = style.colours(KINDS)
+    with style.context():
+        figure, grid = style.panels(1, len(orders), 3.0, titled=True)
+        for axes, order in zip(grid[0], orders, strict=True):
+            axes.set_title(ORDERS[order])
+            rows = table[table["order"] == order].groupby(["variant", "kind"], sort=False)
+            means = rows[["distance", "log10_train_loss"]].mean().reset_index().dropna()
+            axes.set_xlim(-0.3, 6.3)
+            for kind, points in means.groupby("kind"):
+                x, y = points["distance"], points["log10_train_loss"]
+                axes.plot(x, y, "o", markersize=4, color=colour[str(kind)])
+            _name_points(axes, means, colour)
+            axes.set_xlabel("distance from an isometry at initialisation")
+        grid[0, 0].set_ylabel("log10 of the final training loss")
+        style.heading(
+            figure,
+            f"Does the spectrum of the shortcuts foretell training? {panels.data_label(runs)}",
+            "Root mean square of log10 singular values of the product of all shortcuts, ReLU masks included: 0 for an "
+            "isometry, 6: nothing arrives.",
+        )
+        style.key(figure, _kind_key(dict(zip(table["variant"], table["kind"], strict=True)), colour))
+    return figure
+
+
+def _name_points(axes: Axes, means: pd.DataFrame, colour: dict[str, str]) -> None:
+    """Name the functions at the right edge, where they ended."""
+    columns = (means["log10_train_loss"], means["variant"], means["kind"])
+    labels = [(6.3, float(y), name, colour[kind]) for y, name, kind in zip(*columns, strict=True)]
+    style.end_labels(axes, labels, size=5.0)
