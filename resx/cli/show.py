@@ -66,21 +66,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def print_run(outcome: Outcome, results: Path) -> None:
-    """Print one run's result as a short table, or why there is none on stderr."""
-    if outcome.result is None:
-        print_failures([outcome])
-        return
-    result = outcome.result
+def print_run(spec: RunSpec, result: Mapping[str, Any], results: Path) -> None:
+    """Print one run's result as a short table."""
     rows = [
-        ("run", outcome.spec.run_id),
-        ("status", f"{result['status']} after {result['steps_done']} of {outcome.spec.train.steps} steps"),
+        ("run", spec.run_id),
+        ("status", f"{result['status']} after {result['steps_done']} of {spec.train.steps} steps"),
         ("data", result["data_label"]),
         ("training error (eval-mode)", f"{number(result['train_error'])} %"),
         ("test error", f"{number(result['test_error'])} %"),
         ("parameters", f"{result['parameters']:,}"),
         ("time", duration(result["seconds"])),
-        ("folder", str(results / "runs" / outcome.spec.run_id)),
+        ("folder", str(results / "runs" / spec.run_id)),
     ]
     table = Table(show_header=False, box=None)
     for row in rows:

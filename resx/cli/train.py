@@ -28,7 +28,7 @@ def train(
     [bold]resx train --depth 20 --shortcut scaled:alpha=0.5 --steps 500[/bold]
     """
     from resx.cli.progress import Display
-    from resx.cli.show import print_estimate, print_json, print_run
+    from resx.cli.show import print_estimate, print_failures, print_json, print_run
     from resx.training.many import resolve, train_all
 
     experiment = load_experiment(spec)
@@ -48,9 +48,10 @@ def train(
         return
     with Display(specs[0].train.steps, 1, quiet=quiet) as display:
         [outcome] = train_all(specs, machine, display.report)
+    print_failures([outcome])
     if json:
         print_json(outcome.summary(machine.results))
-    else:
-        print_run(outcome, machine.results)
+    elif outcome.result:
+        print_run(outcome.spec, outcome.result, machine.results)
     if outcome.result is None:
         raise typer.Exit(1)
