@@ -136,8 +136,8 @@ def sampled_norm(passed: Trace, length: int, samples: int, stream: torch.Generat
 def paths(network: Network, x: Tensor, y: Tensor, task: str, samples: int, seed: int = 0) -> pd.DataFrame:
     """Measure how much of the loss gradient at the stem's output comes through paths of each length.
 
-    x: [B, C, H, W], float64 for an exact sum. Returns rows (length, share, norm, total, sampled, binomial, residue):
-    share ⟨g_k, Σg⟩ / ‖Σg‖², signed, sums to 1; norm ‖g_k‖; total ‖Σg‖; sampled: the estimate of Veit et al., mean
+    x: [B, C, H, W], float64 for an exact sum. Returns rows (length, share, gradient, whole, sampled, binomial, residue):
+    share ⟨g_k, Σg⟩ / ‖Σg‖², signed, sums to 1; gradient ‖g_k‖; whole ‖Σg‖; sampled: the estimate of Veit et al., mean
     norm of a path of this length times the number of such paths, as a share of its sum over lengths; binomial: the
     share of all paths that have this length; residue: ‖Σg − autograd's gradient‖ / ‖autograd's gradient‖. Raises
     SpecError for a shortcut that is not linear in x alone.
@@ -153,8 +153,8 @@ def paths(network: Network, x: Tensor, y: Tensor, task: str, samples: int, seed:
         {
             "length": np.arange(n + 1),
             "share": (gradients @ whole / whole.square().sum()).cpu().numpy(),
-            "norm": gradients.norm(dim=1).cpu().numpy(),
-            "total": float(whole.norm()),
+            "gradient": gradients.norm(dim=1).cpu().numpy(),
+            "whole": float(whole.norm()),
             "sampled": estimate / estimate.sum(),
             "binomial": counts / counts.sum(),
             "residue": float((whole - passed.before.flatten()).norm() / passed.before.norm()),
@@ -193,5 +193,5 @@ def summarise(table: pd.DataFrame) -> Lengths:
         low=low,
         high=high,
         paths=100 * float(table["binomial"].to_numpy()[: high + 1].sum()),
-        cancellation=float(table["norm"].sum() / table["total"].iloc[0]),
+        cancellation=float(table["gradient"].sum() / table["whole"].iloc[0]),
     )

@@ -77,7 +77,7 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
     depths = sorted(rows["depth"].unique())
     shallow, deep = int(depths[0]), int(depths[-1])
     kind = "residual" if (rows["kind"] == "residual").any() else str(rows["kind"].iloc[0])
-    relative = rows.set_index(["kind", "phase", "depth", "seed"]).eval("half / n")
+    relative = (rows["half"] / rows["n"]).set_axis(pd.MultiIndex.from_frame(rows[["kind", "phase", "depth", "seed"]]))
 
     def outcome(phase: str, depth: int) -> pd.Series:
         there = (kind, phase, depth) in relative.index
@@ -126,19 +126,19 @@ def lengths(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _answer(table: pd.DataFrame, verdicts: list[Verdict]) -> str:
     lines = [
-        f"{row.kind}-{row.depth}, {row.phase}: half of the gradient comes through paths of at most {row.half:.1f} of "
-        f"{row.n:.0f} blocks (middle of all paths: {row.n / 2:g}); the sampled estimate has its middle at {row.middle:.1f} "
-        f"and 95 % of its weight at {row.low:.1f} to {row.high:.1f}, lengths that {row.paths:.2g} % of all paths do not "
-        f"exceed; Σ‖g_k‖ is {row.cancellation:.1f} times ‖Σg‖."
-        for row in table.itertuples()
+        f"{row['kind']}-{row['depth']}, {row['phase']}: half of the gradient comes through paths of at most "
+        f"{row['half']:.1f} of {row['n']:.0f} blocks (middle of all paths: {row['n'] / 2:g}); the sampled estimate has "
+        f"its middle at {row['middle']:.1f} and 95 % of its weight at {row['low']:.1f} to {row['high']:.1f}, lengths "
+        f"that {row['paths']:.2g} % of all paths do not exceed; Σ‖g_k‖ is {row['cancellation']:.1f} times ‖Σg‖."
+        for row in table.to_dict("records")
     ]
     words = "; ".join(f"{item.hypothesis}: {item.word}" for item in verdicts)
     low, high = paper.VEIT_EFFECTIVE_LENGTHS
     return (
-        f"{' '.join(lines)} In words: {words}. Veit et al. 2016 report {low} to {high} of {paper.VEIT_MODULES.value:.0f} blocks, "
-        f"{paper.VEIT_EFFECTIVE_SHARE.value} % of all paths, for a trained ResNet-110 on CIFAR-10. "
-        "This tells through how many blocks the gradient comes. The paths share their weights and their activation pattern, so "
-        "it does not by itself make the network an ensemble of independent shallow ones."
+        f"{' '.join(lines)} In words: {words}. Veit et al. 2016 report {low} to {high} of "
+        f"{paper.VEIT_MODULES.value:.0f} blocks, {paper.VEIT_EFFECTIVE_SHARE.value} % of all paths, for a trained "
+        "ResNet-110 on CIFAR-10. This tells through how many blocks the gradient comes. The paths share their weights "
+        "and their activation pattern, so it does not by itself make the network an ensemble of independent shallow ones."
     )
 
 

@@ -145,8 +145,8 @@ def _answer(shown: pd.DataFrame, verdicts: list[Any]) -> str:
     words = "; ".join(f"{item.hypothesis[0].lower()}{item.hypothesis[1:]}: {item.word}" for item in verdicts)
     return (
         f"{'. '.join(lines)}. In words: {words}. At initialisation batch normalisation makes all "
-        "responses 1, in plain and residual networks alike; this says nothing about the functions. A small response after "
-        "training shows that blocks change their input little. It does not show that this is why they train well."
+        "responses 1, in plain and residual networks alike; this says nothing about the functions. A small response "
+        "after training shows that blocks change their input little. It does not show that this is why they train well."
     )
 
 

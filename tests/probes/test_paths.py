@@ -66,7 +66,7 @@ def test_the_table_holds_shares_that_sum_to_one_and_veits_estimate_is_exact_at_b
     # one path each of length 0 and n: there the estimate is proportional to the exact norm
     ends = table.iloc[[0, n]]
     assert ends["sampled"].iloc[1] / ends["sampled"].iloc[0] == pytest.approx(
-        ends["norm"].iloc[1] / ends["norm"].iloc[0]
+        ends["gradient"].iloc[1] / ends["gradient"].iloc[0]
     )
 
 
