@@ -67,14 +67,19 @@ def mapped(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 class Outward(nn.Linear):
-    """A branch's last layer, without bias: weights start from N(0, 1 / fan in), as no ReLU follows.
+    """A branch's last layer, without bias: weights start from N(0, 1 / (fan in · layers)).
 
-    With He's variance every layer would double the signal's power, which nothing here normalises.
+    The L branches of a network then add about as much power as its input has (Zhang et al. 2019, section 3); with
+    He's variance every layer would triple it, which nothing here normalises.
     """
+
+    def __init__(self, hidden: int, size: int, layers: int) -> None:
+        super().__init__(hidden, size, bias=False)
+        self.layers = layers
 
     def initialise(self, generator_for: Callable[[str], torch.Generator]) -> None:
         draw = torch.randn(self.weight.shape, generator=generator_for("weight"))
-        self.weight.copy_(draw * self.in_features**-0.5)
+        self.weight.copy_(draw * (self.in_features * self.layers) ** -0.5)
 
 
 def check(spec: ModelSpec) -> list[str]:
@@ -100,16 +105,16 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.M
         raise SpecError(
             f"width: {hidden} ReLUs can hold any linear map of {n_outputs} dimensions; use fewer than {2 * n_outputs}"
         )
-    return Chain(nn.Identity(), [_block(spec.shortcut, n_outputs, hidden) for _ in range(spec.depth)], nn.Identity())
+    return Chain(nn.Identity(), [_block(spec, n_outputs, hidden) for _ in range(spec.depth)], nn.Identity())
 
 
-def _block(shortcut: str, size: int, hidden: int) -> Block:
+def _block(spec: ModelSpec, size: int, hidden: int) -> Block:
     layers = OrderedDict(
         linear1=nn.Linear(size, hidden, bias=False),
         relu1=nn.ReLU(),
-        linear2=Outward(hidden, size, bias=False),
+        linear2=Outward(hidden, size, spec.depth),
     )
-    return Block(nn.Sequential(layers), nn.Identity(), SHORTCUTS.create(shortcut, size), nn.Identity())
+    return Block(nn.Sequential(layers), nn.Identity(), SHORTCUTS.create(spec.shortcut, size), nn.Identity())
 
 
 FAMILIES.register("mapping")(Family(check, complete, build))

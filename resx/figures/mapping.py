@@ -1,0 +1,159 @@
+"""A shortcut that knows the map: final losses by what it knows, by its angle from the truth, and the learned map's way.
+
+He et al. 2016b, section 3, ask which shortcut functions work; here the wanted map is known. One row of panels per
+number of layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from resx.figures import FIGURES, Frames, style
+from resx.spec import SpecError, parse_part
+from resx.stats import log10_loss
+
+ARMS = ("plain", "identity", "learned", "R")  # in the order of the key
+COLOURS = dict(zip(ARMS, ("#000000", "#0072B2", "#009E73", "#D55E00"), strict=True))
+MARKERS = dict(zip(ARMS, ("x", "o", "s", "D"), strict=True))
+
+
+def labelled(frames: Frames) -> pd.DataFrame:
+    """Return the runs on a teacher with columns map, layers, arm, away (degrees, of the whole network) and score.
+
+    arm: plain, identity, R (away 0), turned (R, turned by `away`) or learned. score: log10 of the final training loss
+    over the variance of the targets; nan for a run that diverged. Raises SpecError where no run is on a teacher.
+    """
+    runs = frames["runs"]
+    runs = runs[runs["dataset"].str.startswith("teacher:") & (runs["family"] == "mapping")].copy()
+    if runs.empty:
+        raise SpecError("no recorded run is on a teacher; `resx probe mapping` makes some")
+    parts = [parse_part(text)[1] for text in runs["dataset"]]
+    runs["map"] = [part["map"] for part in parts]
+    runs["layers"] = [int(part["layers"]) for part in parts]
+    shortcuts = [parse_part(text) for text in runs["shortcut"]]
+    turns = [float(arguments.get("away", 0)) for _, arguments in shortcuts]
+    runs["away"] = (turns * runs["layers"]).round(6)
+    runs["arm"] = [_arm(name, arguments, own) for (name, arguments), own in zip(shortcuts, runs["map"], strict=True)]
+    variance = frames["mapping"].groupby("run_id")["variance"].first()
+    known = runs["run_id"].map(variance).groupby(runs["dataset"]).transform("first")  # the same for all on one teacher
+    loss = runs["train_loss"].where(runs["status"] == "finished")
+    runs["score"] = log10_loss(loss) - np.log10(known)
+    return runs
+
+
+def _arm(name: str, arguments: dict[str, str], own: str) -> str:
+    if name == "known":
+        if arguments["map"] != own:
+            return "other"
+        return "turned" if float(arguments["away"]) else "R"
+    return {"none": "plain", "identity": "identity", "linear": "learned"}.get(name, "other")
+
+
+@FIGURES.register("mapping")
+def draw(frames: Frames) -> Figure:
+    """Shortcuts that know the map R of a teacher, are wrong by an angle, or learn it (`resx probe mapping`).
+
+    frames: runs and mapping. A dot is a seed, a line or a larger mark the mean.
+    """
+    runs = labelled(frames)
+    depths = sorted(runs["layers"].unique())
+    with style.context():
+        height = 2.05 * len(depths) + 1.75
+        figure = Figure(figsize=(style.WIDTH + 1.6, height))
+        grid = figure.subplots(
+            len(depths),
+            3,
+            squeeze=False,
+            gridspec_kw={
+                "left": 0.075,
+                "right": 0.87,
+                "top": 1 - 0.95 / height,
+                "bottom": 0.82 / height,
+                "wspace": 0.3,
+                "hspace": 0.62,
+                "width_ratios": [1.35, 1, 1],
+            },
+        )
+        maps = list(dict.fromkeys(runs["map"]))
+        colour = style.colours(maps)
+        for row, layers in zip(grid, depths, strict=True):
+            part = runs[runs["layers"] == layers]
+            words = "1 layer" if layers == 1 else f"{layers} layers"
+            _draw_arms(row[0], part, maps)
+            row[0].set_title(f"{words}: what the shortcut knows")
+            _draw_angles(row[1], part, colour)
+            row[1].set_title("wrong by an angle")
+            _draw_learned(row[2], part, frames["mapping"], colour)
+            row[2].set_title("learned map: distance from R" + ("" if layers == 1 else "ᴸ"))
+        style.heading(
+            figure,
+            "Does it help a shortcut to know the map?",
+            f"Teacher of layers R x + ε g(x). Left and middle: log10 of the final training loss over the targets' "
+            f"variance, lower is better. {_seeds(runs)}",
+        )
+        handles = [
+            Line2D(
+                [], [], label={"R": "the true R"}.get(arm, arm), linestyle="", marker=MARKERS[arm], color=COLOURS[arm]
+            )
+            for arm in ARMS
+        ]
+        style.key(figure, handles)
+    return figure
+
+
+def _seeds(runs: pd.DataFrame) -> str:
+    count = runs["seed"].nunique()
+    lost = int((runs["status"] != "finished").sum())
+    text = "One seed." if count == 1 else f"{count} seeds and their mean."
+    return text + (f" {lost} runs diverged." if lost else "")
+
+
+def _draw_arms(axes: Axes, runs: pd.DataFrame, maps: list[str]) -> None:
+    for position, name in enumerate(maps):
+        for offset, arm in zip((-0.24, -0.08, 0.08, 0.24), ARMS, strict=True):
+            wanted = "identity" if arm == "R" and name == "identity" else arm  # the same network
+            scores = runs.loc[(runs["map"] == name) & (runs["arm"] == wanted), "score"].dropna()
+            look: dict[str, Any] = {"color": COLOURS[arm], "linestyle": "", "marker": MARKERS[arm]}
+            if len(scores) > 1:
+                axes.plot([position + offset] * len(scores), scores, **look, markersize=2.2, alpha=0.35)
+            if len(scores):
+                axes.plot(position + offset, scores.mean(), **look, markersize=4.4)
+    axes.set_xticks(range(len(maps)), maps, rotation=25, ha="right", rotation_mode="anchor")
+    axes.set_xlim(-0.5, len(maps) - 0.5)
+    axes.set_ylabel("log10 relative loss")
+
+
+def _draw_angles(axes: Axes, runs: pd.DataFrame, colour: dict[str, str]) -> None:
+    labels = []
+    for name, group in runs.groupby("map", sort=False):
+        true = "identity" if name == "identity" else "R"
+        means = group[group["arm"].isin([true, "turned"])].groupby("away")["score"].mean().dropna()
+        if means.empty:
+            continue
+        axes.plot(means.index, means, marker="o", markersize=2.8, linewidth=1.3, color=colour[str(name)])
+        labels.append((means.index[-1], means.iloc[-1], str(name), colour[str(name)]))
+    ticks = sorted(runs["away"].unique())
+    axes.set_xticks(ticks, [f"{tick:g}°" for tick in ticks])
+    axes.set_xlabel("angle between shortcut and R")
+    style.end_labels(axes, labels, size=6)
+
+
+def _draw_learned(axes: Axes, runs: pd.DataFrame, measured: pd.DataFrame, colour: dict[str, str]) -> None:
+    labels = []
+    for name, group in runs[runs["arm"] == "learned"].groupby("map", sort=False):
+        rows = measured[measured["run_id"].isin(group["run_id"])]
+        means = rows.groupby("step")["composed"].mean()
+        if means.empty:
+            continue
+        axes.plot(means.index, means, marker="o", markersize=2.2, linewidth=1.3, color=colour[str(name)])
+        labels.append((means.index[-1], means.iloc[-1], f"{name}  {means.iloc[-1]:.2f}", colour[str(name)]))
+    axes.set_xscale("symlog", linthresh=5, linscale=0.5)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("iterations (log)")
+    style.end_labels(axes, labels, size=6.5)

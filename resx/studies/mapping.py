@@ -1,0 +1,328 @@
+"""Does it help a shortcut to know the map? A teacher whose true map R is known.
+
+Question: could a function other than the identity be the shortcut, if something is known of the input in relation to
+the output, and could that be learned? (He et al. 2016, section 3.1; 2016b, section 3.)
+
+Method: the task is regression on a teacher of L layers h(x) = R x + ε·g(x), R one of identity, negation, a scaling, a
+permutation, a rotation, a projection of low rank, and g a fixed nonlinear map, even, so that it holds no part of R.
+Students have L layers S x + F(x) with nothing after the addition, and S is nothing (plain), the identity, R itself, R
+turned by an angle, or a learned linear map that starts at the identity. The branch has fewer than 2d ReLUs and no
+biases, or it could hold (R − S) x exactly and only speed would differ. All students of a seed share the
+branches' initial weights and the batches, and are compared at equal steps.
+
+What can be known: from outside only Rᴸ shows, since a change of basis between two layers alters nothing else. A
+student with identity shortcuts can therefore hold the teacher exactly where Rᴸ is the identity, even if R is
+not (negation at an even L); an angle is that of the whole network, each of the L shortcuts being turned by its L-th
+part (eight turns of 45° would be none); and of learned maps only the product is compared, with Rᴸ.
+
+Primary outcome: log10 of the final training loss (over the variance of the targets, in tables). Effects are
+differences within a seed, with 95 % intervals over seeds, judged as one family by a joint sign-flip over seeds.
+
+Criteria, written down before the runs:
+
+1. Knowing R helps exactly when R is not the identity: identity − R is above 0 for every map with Rᴸ ≠ I (supported:
+   all of the family; refuted: one of them is significantly below 0), and within ±margin (90 % interval) where Rᴸ = I
+   but R is not. For R = I the two students are the same network.
+
+2. The benefit falls with the angle: the slope of log10 loss over the angle (0° and the angles of `away`, per 90°, least
+   squares within a seed) is above 0 for every map.
+
+3. A learned map finds R: for every R that is not the identity, the product of the learned maps ends nearer to Rᴸ than
+   `near` (relative Frobenius distance). How fast: the first kept snapshot at which the distance has halved.
+
+Limits: a plain student of many layers starts from branches scaled for the others (their sum, not their product, is
+of the input's size), so it is shown and not judged.
+
+Settings (--set): maps, layers, away (lists with spaces between; away in degrees of the whole network), eps, d, start (of the learned map: 1 identity, 0
+zero), margin, near. The student's own: --width (ReLUs of a branch), --steps, --lr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from resx import stats
+from resx.data import Dataset
+from resx.data.maps import linear_map, parse_map
+from resx.figures.mapping import labelled
+from resx.model import build
+from resx.probes.mapping import mapping
+from resx.spec import RunSpec, SpecError, parse_part
+from resx.stats import Estimate
+from resx.store import RunFolder
+from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
+
+RECIPE: dict[str, Any] = {
+    "family": "mapping",
+    "width": 16,
+    "norm": None,
+    "order": None,
+    "steps": 300,
+    "batch_size": 64,
+    "lr": 0.05,
+    "warmup": False,
+    "eval_every": 150,
+    "eval_images": 500,
+    "subset": None,
+    "image_size": None,
+    "augment": None,
+    "normalize": None,
+}
+INPUTS = 512  # on which a branch's share is measured
+SAME = 1e-9  # relative distance below which Rᴸ is the identity
+
+
+def plan(order: Order) -> list[RunSpec]:
+    """Return the runs: every teacher with every student."""
+    settings = order.settings
+    fields = []
+    for layers in _numbers(settings, "layers", int):
+        for name in str(settings["maps"]).split():
+            parse_map(name)
+            teacher = f"teacher:map={name},eps={settings['eps']},d={settings['d']},layers={layers}"
+            turns = [away / layers for away in _numbers(settings, "away", float)]
+            known = [f"known:map={name},away={turn}" for turn in turns if turn]
+            exact = [] if name == "identity" else [f"known:map={name}"]  # the identity is known by the identity
+            for shortcut in ("none", "identity", *exact, *known, f"linear:start={settings['start']}"):
+                own = {"dataset": teacher, "depth": layers, "shortcut": shortcut}
+                fields += [{**RECIPE, **order.base, **own, "seed": seed} for seed in order.seeds]
+    return order.resolve(fields)
+
+
+def _numbers(settings: Mapping[str, Any], key: str, kind: type) -> list[Any]:
+    try:
+        return [kind(item) for item in str(settings[key]).split()]
+    except ValueError as error:
+        raise SpecError(f"setting '{key}': write numbers with spaces between, not '{settings[key]}'") from error
+
+
+def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a row per kept snapshot: step, the columns of `resx.probes.mapping`, and the targets' variance."""
+    spec = run.spec
+    matrix = linear_map(parse_part(spec.data.dataset)[1]["map"], dataset.n_outputs)
+    network = build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed).eval()
+    variance = float(dataset.train_y.double().var(unbiased=False))
+    rows = []
+    for step in run.snapshots():
+        network.load_state_dict(run.load_weights(step))
+        row = mapping(network, dataset.test_x[:INPUTS], matrix)
+        rows.append(row.assign(step=step, variance=variance))
+    return pd.concat(rows, ignore_index=True)
+
+
+def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
+    """Judge the three criteria of this module's docstring on the frames runs and mapping."""
+    runs = labelled(frames)
+    measured = frames["mapping"].merge(runs[["run_id", "map", "layers", "arm", "seed"]], on="run_id")
+    size = int(settings["d"])
+    scores = runs.pivot_table(
+        index="seed", columns=["map", "layers", "arm", "away"], values="score", aggfunc="first", dropna=False
+    )
+    teachers = list(runs[["map", "layers"]].drop_duplicates().itertuples(index=False, name=None))
+    gains: dict[str, pd.Series] = {}
+    same: dict[str, pd.Series] = {}
+    slopes: dict[str, pd.Series] = {}
+    for name, layers in teachers:
+        label = f"{name}, L={layers}"
+        identity = _column(scores, name, layers, "identity", 0.0)
+        true = identity if name == "identity" else _column(scores, name, layers, "R", 0.0)
+        if name != "identity":
+            (same if _is_invisible(name, layers, size) else gains)[label] = identity - true
+        angles = [0.0, *sorted(runs.loc[runs["arm"] == "turned", "away"].unique())]
+        columns = [true, *(_column(scores, name, layers, "turned", angle) for angle in angles[1:])]
+        slopes[label] = _slopes(np.array(angles), np.column_stack(columns))
+    learned = _learned(measured)
+    finds = {
+        f"{name}, L={layers}": float(settings["near"]) - group.set_index("seed")["end"]
+        for (name, layers), group in learned.groupby(["map", "layers"], sort=False)
+        if name != "identity"
+    }
+    margin = float(settings["margin"])
+    verdicts = [
+        _verdict(
+            "Knowing R helps where R is not the identity (and neither is Rᴸ)",
+            "identity − R (log10 loss) above 0 for every such map",
+            gains,
+        ),
+        _equal(
+            "Knowing R does not help where Rᴸ is the identity",
+            f"identity − R (log10 loss) within ±{margin:g} (90 % interval) where R ≠ I but Rᴸ = I",
+            same,
+            margin,
+        ),
+        _verdict(
+            "The benefit of a shortcut falls with its angle from R",
+            "slope of log10 loss over the angle, per 90°, above 0 for every map",
+            slopes,
+        ),
+        _verdict(
+            "A learned map finds R",
+            f"{settings['near']:g} − final distance of the product of learned maps from Rᴸ above 0 for every R ≠ I",
+            finds,
+        ),
+    ]
+    verdicts = [verdict for verdict in verdicts if verdict.estimates]
+    tables = {"loss": _loss_table(runs), "residual": _residual_table(measured), "learned": _learned_table(learned)}
+    return Findings(tables, verdicts, _answer(verdicts, learned, runs))
+
+
+def _column(scores: pd.DataFrame, *key: Any) -> pd.Series:
+    return scores[key] if key in scores.columns else pd.Series(np.nan, index=scores.index)
+
+
+def _is_invisible(name: str, layers: int, size: int) -> bool:
+    """Return whether Rᴸ is the identity, so that identity shortcuts can hold the teacher as well as R itself."""
+    power = np.linalg.matrix_power(linear_map(name, size).numpy(), layers)
+    return bool(np.linalg.norm(power - np.eye(size)) < SAME * size)
+
+
+def _slopes(angles: np.ndarray, scores: np.ndarray) -> pd.Series:
+    """Return the least-squares slope per 90° of each row of scores [seeds, angles]."""
+    centred = (angles - angles.mean()) / 90
+    if not centred.any():
+        return pd.Series(dtype=float)
+    return pd.Series(scores @ centred / (centred @ centred))
+
+
+def _verdict(hypothesis: str, criterion: str, effects: Mapping[str, pd.Series]) -> Verdict:
+    """Judge effects that are all expected above 0: supported if each is, refuted if one is significantly not."""
+    estimates = estimate_family(effects)
+    words = [stats.word(estimate, 1) for estimate in estimates]
+    return Verdict(hypothesis, criterion, estimates, overall(words))
+
+
+def estimate_family(effects: Mapping[str, pd.Series]) -> list[Estimate]:
+    """Return an estimate per effect (a value per seed), p adjusted for the family; seeds that lack one are left out."""
+    table = pd.DataFrame({name: values.to_numpy() for name, values in effects.items() if len(values)})
+    whole = table.dropna().to_numpy()
+    p = stats.joint_sign_flip(whole) if len(whole) > 1 else np.full(table.shape[1], np.nan)
+    estimates = []
+    for name, adjusted in zip(table, p, strict=True):
+        known = table[name].dropna().to_numpy()
+        if not len(known):
+            estimates.append(Estimate(str(name), np.nan, np.nan, np.nan, 0))
+            continue
+        found = stats.t_interval(known)
+        judged = None if np.isnan(adjusted) else float(adjusted)
+        estimates.append(Estimate(str(name), found.mean, found.low, found.high, found.n, judged))
+    return estimates
+
+
+def overall(words: list[stats.Word]) -> stats.Word:
+    """Return the word for a hypothesis about all of several effects from the words of each."""
+    if "refuted" in words:
+        return "refuted"
+    return words[0] if words and len(set(words)) == 1 else "inconclusive"
+
+
+def _equal(hypothesis: str, criterion: str, effects: Mapping[str, pd.Series], margin: float) -> Verdict:
+    words: list[stats.Word] = []
+    estimates = estimate_family(effects)
+    for estimate, values in zip(estimates, effects.values(), strict=True):
+        known = values.dropna()
+        narrow = stats.t_interval(known, confidence=0.9) if len(known) else estimate
+        equivalent = narrow.low > -margin and narrow.high < margin
+        words.append(stats.word(estimate, 0, equivalent=equivalent))
+    return Verdict(hypothesis, criterion, estimates, overall(words))
+
+
+def _learned(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per run with a learned map, all distances relative.
+
+    start, end: of the product from Rᴸ. each_end: of each map from R. odd_end: of the product of the layers' odd
+    parts from Rᴸ. halved: the first kept step at which `start` is halved.
+    """
+    rows = []
+    own = measured[measured["arm"] == "learned"]
+    for (name, layers, seed), group in own.groupby(["map", "layers", "seed"], sort=False):
+        ordered = group.sort_values("step")
+        start, end = ordered["composed"].iloc[0], ordered["composed"].iloc[-1]
+        halved = ordered.loc[ordered["composed"] <= start / 2, "step"] if start > SAME else pd.Series(dtype=float)
+        rows.append(
+            {
+                "map": name,
+                "layers": layers,
+                "seed": seed,
+                "start": start,
+                "end": end,
+                "each_end": ordered["distance"].iloc[-1],
+                "odd_end": ordered["odd"].iloc[-1],
+                "halved": halved.iloc[0] if len(halved) else np.nan,
+            }
+        )
+    return pd.DataFrame(rows, columns=["map", "layers", "seed", "start", "end", "each_end", "odd_end", "halved"])
+
+
+def _arm_names(runs: pd.DataFrame) -> pd.Series:
+    return runs["arm"].where(runs["arm"] != "turned", "R+" + runs["away"].map("{:g}°".format))
+
+
+def _loss_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return mean log10 relative losses, a row per teacher, a column per student; and how many runs diverged."""
+    named = runs.assign(arm=_arm_names(runs))
+    table = named.pivot_table(index=["layers", "map"], columns="arm", values="score", sort=False, dropna=False)
+    table["diverged"] = (runs["status"] == "diverged").groupby([runs["layers"], runs["map"]]).sum()
+    return table.reset_index()
+
+
+def _residual_table(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the branch's mean share of a block's output after training, a row per teacher, a column per student."""
+    last = measured[measured["step"] == measured.groupby("run_id")["step"].transform("max")]
+    last = last[last["arm"] != "turned"]
+    return last.pivot_table(index=["layers", "map"], columns="arm", values="residual", sort=False).reset_index()
+
+
+def _learned_table(learned: pd.DataFrame) -> pd.DataFrame:
+    """Return, per teacher, means over seeds of `_learned`, and how many seeds never halved the distance."""
+    grouped = learned.groupby(["layers", "map"], sort=False)
+    table = grouped[["start", "end", "each_end", "odd_end", "halved"]].mean()
+    table["never_halved"] = grouped["halved"].apply(lambda steps: int(steps.isna().sum()))
+    return table.reset_index().rename(columns={"halved": "halved_at_step"})
+
+
+def _answer(verdicts: list[Verdict], learned: pd.DataFrame, runs: pd.DataFrame) -> str:
+    seeds = runs["seed"].nunique()
+    sentences = []
+    for verdict in verdicts:
+        means = [estimate.mean for estimate in verdict.estimates]
+        above = sum(mean > 0 for mean in means)
+        low, high = np.nanmin(means), np.nanmax(means)
+        found = f"{above} of {len(means)} means above 0, from {low:+.2f} to {high:+.2f}"
+        sentences.append(f"{verdict.hypothesis}: {verdict.word} ({found}).")
+    far = learned[learned["map"] != "identity"].groupby(["map", "layers"], sort=False)["end"].mean()
+    if len(far):
+        ordered = far.sort_values()
+        best, worst = (f"{key[0]}, L={key[1]}" for key in (ordered.index[0], ordered.index[-1]))
+        sentences.append(
+            f"Learned maps end nearest for {best} (relative distance {far.min():.2f}) and farthest for {worst} "
+            f"({far.max():.2f}); the table also says how near the whole layers come, branches included (odd part)."
+        )
+    sentences.append(
+        f"Seeds: {seeds}. This is a teacher whose layers share one linear map and whose nonlinear part is small; it "
+        "does not say that a trained network's layers have such a map, nor which one."
+    )
+    return " ".join(sentences)
+
+
+STUDY = Study(
+    plan=plan,
+    judge=judge,
+    figures=["mapping"],
+    measures={"mapping": Measure(measure)},
+    defaults={
+        "title": "A shortcut that knows the map",
+        "primary": "log10_train_loss",
+        "maps": "identity negation scaling-0.8 permutation rotation-30 lowrank-8",
+        "layers": "1 8",
+        "away": "15 45 90",
+        "eps": 0.1,
+        "d": 16,
+        "start": 1.0,
+        "margin": 0.1,
+        "near": 0.2,
+    },
+)
