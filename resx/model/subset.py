@@ -21,10 +21,10 @@ from resx.spec import ModelSpec, SpecError
 class SubsetNetwork(Network):
     """The same network (modules, names and weights are shared), `active` blocks of which count in a training step.
 
-    In eval mode all blocks do, each sum being w·shortcut(a, F(x)) + (1−w)·a with a = adapter(x) and w = active / blocks,
-    which is its mean over subsets. In training all branches are computed, so that a step has static shapes: no time is saved, and
-    the normalisations of inactive branches see their inputs too. Raises SpecError where there are not so many blocks,
-    or no shortcuts that could pass x on.
+    In eval mode all blocks do, each sum being w·shortcut(a, F(x)) + (1−w)·a with a = adapter(x) and w = active /
+    blocks, which is its mean over subsets. In training all branches are computed, so that a step has static shapes: no
+    time is saved, and the normalisations of inactive branches see their inputs too. Raises SpecError where there are
+    not so many blocks, or no shortcuts that could pass x on.
     """
 
     noise: Tensor  # bool [blocks]: which are active

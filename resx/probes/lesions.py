@@ -80,27 +80,27 @@ def plans(
 ) -> Iterator[tuple[dict[str, object], dict[str, nn.Module]]]:
     """Yield (what is done, replacements) of every lesion; the random ones are the same in all networks of a depth."""
     whole, moving = network.blocks, movable(network)
-    yield {"kind": "none", "blocks": ""}, {}
+    yield {"lesion": "none", "blocks": ""}, {}
     for block in removable(network):
-        yield {"kind": "remove", "blocks": block.name, "count": 1}, {block.name: removed(block)}
+        yield {"lesion": "remove", "blocks": block.name, "count": 1}, {block.name: removed(block)}
     for count in counts:
         for draw in range(draws):
             if count <= len(moving):
                 chosen = torch.randperm(len(moving), generator=generator(0, "lesions", "random", count, draw))[:count]
                 lesion = {moving[k].name: removed(moving[k]) for k in sorted(chosen.tolist())}
-                yield {"kind": "random", "blocks": "+".join(lesion), "count": count, "draw": draw}, dict(lesion)
+                yield {"lesion": "random", "blocks": "+".join(lesion), "count": count, "draw": draw}, dict(lesion)
             order = swaps(moving, count, generator(0, "lesions", "permute", count, draw))
             places = [block.name for block in whole]
             now = [places.index(order[name].name if name in order else name) for name in places]
             tau = float(kendalltau(range(len(now)), now).statistic)
             moved = {name: block for name, block in order.items() if block.name != name}
-            told = {"kind": "permute", "blocks": "+".join(moved), "count": count, "draw": draw, "tau": tau}
+            told = {"lesion": "permute", "blocks": "+".join(moved), "count": count, "draw": draw, "tau": tau}
             yield told, dict(moved)
     every = list(combinations(moving, 2))
     chosen = torch.randperm(len(every), generator=generator(0, "lesions", "pairs"))[:pairs]
     for k in sorted(chosen.tolist()):
         lesion = {block.name: removed(block) for block in every[k]}
-        yield {"kind": "pair", "blocks": "+".join(lesion), "count": 2, "draw": k}, dict(lesion)
+        yield {"lesion": "pair", "blocks": "+".join(lesion), "count": 2, "draw": k}, dict(lesion)
 
 
 def lesions(
@@ -118,7 +118,7 @@ def lesions(
     Lesions: none; each block removed that can be; for each of `counts`, `draws` random sets of so many blocks
     removed, and as many orders after so many exchanges of blocks within stages; `pairs` pairs of blocks removed.
     Random ones take only blocks that keep shapes, which are the same ones in plain and residual networks. Returns rows
-    (kind, blocks, count, draw, tau, statistics, loss, error); tau is Kendall's rank correlation of the order with the
+    (lesion, blocks, count, draw, tau, statistics, loss, error); tau is Kendall's rank correlation of the order with the
     original one. statistics: `running`, those of training, or `re-estimated` on the given inputs [B, C, H, W] after
     the lesion. The network is left as it was.
     """
@@ -130,7 +130,7 @@ def lesions(
                 with context:
                     found = evaluate(network, evaluation, task)
                 rows.append({**told, "statistics": kind, "loss": found.loss, "error": found.error})
-    columns = ["kind", "blocks", "count", "draw", "tau", "statistics", "loss", "error"]
+    columns = ["lesion", "blocks", "count", "draw", "tau", "statistics", "loss", "error"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
@@ -142,9 +142,9 @@ def interactions(measured: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for statistics, group in measured.groupby("statistics", sort=False):
-        whole = group.loc[group["kind"] == "none", "loss"].iloc[0]
-        single = group[group["kind"] == "remove"].set_index("blocks")["loss"] - whole
-        for _, pair in group[group["kind"] == "pair"].iterrows():
+        whole = group.loc[group["lesion"] == "none", "loss"].iloc[0]
+        single = group[group["lesion"] == "remove"].set_index("blocks")["loss"] - whole
+        for _, pair in group[group["lesion"] == "pair"].iterrows():
             first, second = pair["blocks"].split("+")
             added = single[first] + single[second]
             rows.append((statistics, pair["blocks"], added, pair["loss"] - whole))
@@ -167,10 +167,10 @@ def short_paths(
 ) -> pd.DataFrame:
     """Measure a network that was trained with random subsets of `active` blocks, in eval mode, on batches (x, y).
 
-    Returns rows (blocks, statistics, draw, loss, error). `all`: with all its blocks, as Veit et al. test it; `weighted`:
-    the same with each block's sum replaced by its mean over subsets (resx.model.subset); `subset`: with random subsets
-    as in training, `draws` of them. statistics as in `lesions`: those of training belong to subsets, so `all` needs
-    re-estimated ones.
+    Returns rows (blocks, statistics, draw, loss, error). `all`: with all its blocks, as Veit et al. test it;
+    `weighted`: the same with each block's sum replaced by its mean over subsets (resx.model.subset); `subset`: with
+    random subsets as in training, `draws` of them. statistics as in `lesions`: those of training belong to subsets, so
+    `all` needs re-estimated ones.
     """
     weighted = SubsetNetwork(network, active).eval()
     cases: list[tuple[str, int, Network, dict[str, nn.Module]]] = [

@@ -1,0 +1,106 @@
+"""Lesions: test error without some blocks or with blocks exchanged (Veit et al. 2016, Figs. 3 and 5), and the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resx.figures import FIGURES, Frames, panels, style
+
+TITLES = {"remove": "one block removed", "random": "random blocks removed", "permute": "blocks exchanged"}
+XLABELS = {"remove": "block, first to last (0–1)", "random": "blocks removed", "permute": "exchanges within stages"}
+ROWS = {"running": "statistics of training", "re-estimated": "re-estimated statistics"}
+
+
+@FIGURES.register("lesions")
+def draw(frames: Frames) -> Figure:
+    """Test error after lesions: a column per kind of lesion, a row per kind of statistics; one colour per network.
+
+    frames: runs and lesions; ensembles and short_paths where they were measured: their errors are marked at the right.
+    Faint: single seeds; full: their mean; dotted: the networks as they were trained.
+    """
+    runs = frames["runs"].assign(network=_names(frames["runs"]))
+    rows = frames["lesions"].merge(runs[["run_id", "network", "seed"]], on="run_id")
+    order = runs[runs["run_id"].isin(rows["run_id"])].sort_values(["shortcut", "depth"])
+    order = pd.concat([order[order["shortcut"] == "none"], order[order["shortcut"] != "none"]])
+    colour = style.colours(list(dict.fromkeys(order["network"])))
+    with style.context():
+        figure, grid = style.panels(len(ROWS), len(TITLES), 1.6)
+        for axes_row, (statistics, words) in zip(grid, ROWS.items(), strict=True):
+            axes_row[0].set_ylabel(f"test error (%),\n{words}")
+            chosen = rows[rows["statistics"] == statistics]
+            for axes, lesion in zip(axes_row, TITLES, strict=True):
+                _draw_lesion(axes, chosen, lesion, colour)
+        for axes, lesion in zip(grid[0], TITLES, strict=True):
+            axes.set_title(TITLES[lesion])
+        for axes, lesion in zip(grid[-1], TITLES, strict=True):
+            axes.set_xlabel(XLABELS[lesion])
+        seeds = rows["seed"].nunique()
+        style.heading(
+            figure,
+            f"Lesions: {panels.data_label(order)}",
+            f"{'Mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}. "
+            f"A removed block is replaced by its shortcut, in a plain network by x.{_controls(frames, runs)}",
+        )
+        style.key(
+            figure,
+            [
+                panels.handle("mean", linewidth=1.8),
+                panels.handle("single seeds", linewidth=0.6, alpha=0.6),
+                panels.handle("intact network", linewidth=0.8, linestyle=(0, (1, 1.5))),
+            ],
+        )
+    return figure
+
+
+def _names(runs: pd.DataFrame) -> pd.Series:
+    return runs["shortcut"].map(panels.kind_name) + "-" + runs["depth"].astype(str)
+
+
+def _draw_lesion(axes: Axes, rows: pd.DataFrame, lesion: str, colour: Mapping[str, str]) -> None:
+    axes.set_ylim(0, 100)
+    labels = []
+    for network, group in rows.groupby("network", sort=False):
+        look = colour[str(network)]
+        group = group.assign(x=_positions(group, lesion))
+        table = group[group["lesion"] == lesion].pivot_table(index="x", columns="run_id", values="error")
+        if table.empty:
+            continue
+        intact = group.loc[group["lesion"] == "none", "error"].mean()
+        axes.axhline(intact, color=look, linewidth=0.8, linestyle=(0, (1, 1.5)))
+        mean = style.seed_lines(axes, table, [], look)
+        axes.plot(mean.index, mean, "o", color=look, markersize=2.2 if lesion == "remove" else 3.5)
+        labels.append((float(mean.index[-1]), float(mean.iloc[-1]), str(network), look))
+    if lesion == "remove":
+        axes.set_xlim(-0.02, 1.02)
+        labels = [(1.02, y, text, look) for _, y, text, look in labels]
+    elif labels:
+        counts = sorted(rows.loc[rows["lesion"] == lesion, "count"].dropna().unique())
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(counts, [f"{count:g}" for count in counts])
+        axes.minorticks_off()
+    style.end_labels(axes, labels)
+
+
+def _positions(rows: pd.DataFrame, lesion: str) -> pd.Series:
+    """Return where a row stands: the relative place of the removed block, or the number of blocks."""
+    if lesion != "remove":
+        return rows["count"]
+    names = sorted(rows.loc[rows["lesion"] == "remove", "blocks"].unique(), key=_place)
+    return rows["blocks"].map({name: place / max(len(names) - 1, 1) for place, name in enumerate(names)})
+
+
+def _place(name: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in name.split(".")[1:])
+
+
+def _controls(frames: Frames, runs: pd.DataFrame) -> str:
+    """Return the controls' mean test errors in words, to stand in the subtitle."""
+    if "ensembles" not in frames:
+        return ""
+    chosen = frames["ensembles"][frames["ensembles"]["run_id"].isin(runs["run_id"])]
+    means = chosen.groupby("ensemble", sort=False)["error"].mean()
+    return " Ensembles: " + ", ".join(f"{name} layers {panels.percent(value)}" for name, value in means.items()) + "."
