@@ -40,8 +40,7 @@ def draw(frames: Frames) -> Figure:
             figure,
             f"The gradient by path length: {panels.data_label(runs[runs['run_id'].isin(rows['run_id'])])}",
             f"{'Mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}. "
-            "half: smallest length from which the cumulative share stays above one half. "
-            "Σ‖g‖/‖Σg‖: cancellation between lengths.",
+            "half: the length from which the cumulative share stays above 1/2. Σ‖g‖/‖Σg‖: cancellation.",
         )
         marks = [
             panels.handle("share of the gradient, exact", linewidth=1.8),

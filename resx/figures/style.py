@@ -170,29 +170,32 @@ def mark_drops(axes: Axes, steps: Sequence[float]) -> None:
         axes.text(step, 1.015, "rate ÷10", transform=across, color=QUIET, size=6, ha="center")
 
 
-def panels(rows: int, columns: int, height: float, *, titled: bool = False) -> tuple[Figure, Any]:
+def panels(
+    rows: int, columns: int, height: float, *, titled: bool = False, free: bool = False, labels: float = _LABELS
+) -> tuple[Figure, Any]:
     """Return a figure and its axes [rows, columns] with room for a heading, end labels and a key.
 
     height: of a panel in inches. Panels of a row share the y axis, those of a column the x axis. titled: all
-    panels show the same quantity, each with its own title and x axis, and share the y axis.
+    panels show the same quantity, each with its own title and x axis, and share the y axis. free: each panel has
+    a title and both axes of its own. labels: inches to the right of a panel, by default room for end labels.
     """
-    between = _BELOW if titled else _BETWEEN
-    width = max(WIDTH, _LEFT + columns * (2.1 + _LABELS))
+    between = _BELOW if titled or free else _BETWEEN
+    width = max(WIDTH, _LEFT + columns * ((1.5 if free else 2.1) + labels))
     total = _ABOVE + rows * height + (rows - 1) * between + _BELOW
-    panel = (width - _LEFT) / columns - _LABELS
+    panel = (width - _LEFT) / columns - labels
     figure = Figure(figsize=(width, total))
     axes = figure.subplots(
         rows,
         columns,
-        sharex=False if titled else "col",
-        sharey=titled or "row",
+        sharex=False if titled or free else "col",
+        sharey=False if free else titled or "row",
         squeeze=False,
         gridspec_kw={
             "left": _LEFT / width,
-            "right": 1 - _LABELS / width,
+            "right": 1 - labels / width,
             "bottom": _BELOW / total,
             "top": 1 - _ABOVE / total,
-            "wspace": _LABELS / panel,
+            "wspace": labels / panel,
             "hspace": between / height,
         },
     )

@@ -102,17 +102,21 @@ def _input_gradients(network: Network, x: Tensor, outputs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def calibrate(network: nn.Module, x: Tensor) -> None:
-    """Give every normalisation the statistics of x as its running ones, and put the network in eval mode."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
+    """Give every normalisation the statistics of x as its running ones, and put the network in eval mode.
+
+    On x its output is then that of training mode.
+    """
+    norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    momenta = [norm.momentum for norm in norms.values()]
+    for norm in norms.values():
         norm.momentum = 1.0  # the statistics of this batch alone
-    network.train()
-    network(x)
-    network.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
+    with capture(network.train(), norms) as outputs:
+        network(x)
+    for (name, norm), momentum in zip(norms.items(), momenta, strict=True):
+        assert norm.running_var is not None
+        norm.running_var *= 1 - norm.num_features / outputs[name].numel()  # BN keeps the unbiased one, uses the other
         norm.momentum = momentum
+    network.eval()
 
 
 def _layers(part: nn.Module) -> int:

@@ -136,7 +136,8 @@ def sampled_norm(passed: Trace, length: int, samples: int, stream: torch.Generat
 def paths(network: Network, x: Tensor, y: Tensor, task: str, samples: int, seed: int = 0) -> pd.DataFrame:
     """Measure how much of the loss gradient at the stem's output comes through paths of each length.
 
-    x: [B, C, H, W], float64 for an exact sum. Returns rows (length, share, gradient, whole, sampled, binomial, residue):
+    x: [B, C, H, W], float64 for an exact sum. Returns rows
+    (length, share, gradient, whole, sampled, binomial, residue):
     share ⟨g_k, Σg⟩ / ‖Σg‖², signed, sums to 1; gradient ‖g_k‖; whole ‖Σg‖; sampled: the estimate of Veit et al., mean
     norm of a path of this length times the number of such paths, as a share of its sum over lengths; binomial: the
     share of all paths that have this length; residue: ‖Σg − autograd's gradient‖ / ‖autograd's gradient‖. Raises

@@ -110,9 +110,28 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
         ),
     ]
     measured = ["n", "half", "middle", "low", "high", "paths", "cancellation"]
-    table = rows.groupby(["kind", "depth", "phase"], sort=False)[measured].mean().reset_index()
-    table.insert(3, "seeds", rows.groupby(["kind", "depth", "phase"], sort=False).size().to_numpy())
-    return Findings({"paths": table, "effects": table_of(found)}, verdicts, _answer(table, verdicts))
+    means = rows.groupby(["kind", "depth", "phase"], sort=False)[measured].mean()
+    means.insert(0, "seeds", rows.groupby(["kind", "depth", "phase"], sort=False).size())
+    means = means.reset_index()
+    return Findings({"paths": _table(means), "effects": table_of(found)}, verdicts, _answer(means, verdicts))
+
+
+def _table(means: pd.DataFrame) -> pd.DataFrame:
+    """Return the means over seeds under names that a reader can do without this file."""
+    return pd.DataFrame(
+        {
+            "network": means["kind"] + "-" + means["depth"].astype(str),
+            "phase": means["phase"],
+            "seeds": means["seeds"],
+            "n/2": means["n"] / 2,
+            "half": means["half"],
+            "sampled": means["middle"],
+            "95 % from": means["low"],
+            "to": means["high"],
+            "% of paths": means["paths"].round(1),
+            "cancels": means["cancellation"].round(2),
+        }
+    )
 
 
 def lengths(rows: pd.DataFrame) -> pd.DataFrame:
@@ -138,7 +157,7 @@ def _answer(table: pd.DataFrame, verdicts: list[Verdict]) -> str:
         f"{' '.join(lines)} In words: {words}. Veit et al. 2016 report {low} to {high} of "
         f"{paper.VEIT_MODULES.value:.0f} blocks, {paper.VEIT_EFFECTIVE_SHARE.value} % of all paths, for a trained "
         "ResNet-110 on CIFAR-10. This tells through how many blocks the gradient comes. The paths share their weights "
-        "and their activation pattern, so it does not by itself make the network an ensemble of independent shallow ones."
+        "and their activation pattern, so it does not by itself make the network an ensemble of shallow ones."
     )
 
 

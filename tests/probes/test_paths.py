@@ -6,42 +6,26 @@ import pytest
 import torch
 from torch import nn
 
-from resx import model
 from resx.model import SHORTCUTS
 from resx.probes import paths as probe
-from resx.spec import ModelSpec, SpecError
-
-
-def network_of(**fields):
-    fields = {"depth": 14, "width": 4, **fields}
-    network = model.build(ModelSpec.model_validate(fields), (1, 8, 8), 10, 0).double().train()
-    stream = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # gains and biases off their initial 1 and 0
-        for parameter in network.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=stream))
-    return network
-
-
-def batch():
-    stream = torch.Generator().manual_seed(2)
-    return torch.randn(6, 1, 8, 8, generator=stream, dtype=torch.float64), torch.arange(6)
+from resx.spec import SpecError
 
 
 @pytest.mark.parametrize("shortcut", ["identity", "scaled:alpha=0.5"])
 @pytest.mark.parametrize("adapter", ["A", "B", "C"])
 @pytest.mark.parametrize("norm", ["batch", "none"])
 @pytest.mark.parametrize("order", ["post", "pre"])
-def test_all_lengths_add_up_to_autograds_gradient(order, norm, adapter, shortcut):
+def test_all_lengths_add_up_to_autograds_gradient(order, norm, adapter, shortcut, network_of, batch):
     network = network_of(order=order, norm=norm, adapter=adapter, shortcut=shortcut)
-    passed = probe.trace(network, *batch(), "classification")
+    passed = probe.trace(network, *batch, "classification")
     gradients = probe.path_gradients(passed)
     assert len(gradients) == len(network.blocks) + 1
     torch.testing.assert_close(sum(gradients), passed.before, rtol=1e-10, atol=1e-13)
 
 
-def test_the_gradient_of_a_length_is_the_sum_over_its_paths_followed_one_by_one():
+def test_the_gradient_of_a_length_is_the_sum_over_its_paths_followed_one_by_one(network_of, batch):
     network = network_of(order="post")
-    passed = probe.trace(network, *batch(), "classification")
+    passed = probe.trace(network, *batch, "classification")
     gradients, n = probe.path_gradients(passed), len(passed.passages)
     for length in (0, 1, n - 1, n):
         total = torch.zeros_like(passed.before)
@@ -56,9 +40,9 @@ def test_the_gradient_of_a_length_is_the_sum_over_its_paths_followed_one_by_one(
         torch.testing.assert_close(gradients[length], total, rtol=1e-9, atol=1e-13)
 
 
-def test_the_table_holds_shares_that_sum_to_one_and_veits_estimate_is_exact_at_both_ends():
+def test_the_table_holds_shares_that_sum_to_one_and_veits_estimate_is_exact_at_both_ends(network_of, batch):
     network = network_of()
-    table = probe.paths(network, *batch(), "classification", samples=2)
+    table = probe.paths(network, *batch, "classification", samples=2)
     n = len(network.blocks)
     assert table["share"].sum() == pytest.approx(1, abs=1e-9)
     assert table["sampled"].sum() == pytest.approx(1)
@@ -70,8 +54,8 @@ def test_the_table_holds_shares_that_sum_to_one_and_veits_estimate_is_exact_at_b
     )
 
 
-def test_half_is_where_the_cumulative_share_stays_above_one_half():
-    table = probe.paths(network_of(), *batch(), "classification", samples=1)
+def test_half_is_where_the_cumulative_share_stays_above_one_half(network_of, batch):
+    table = probe.paths(network_of(), *batch, "classification", samples=1)
     table["share"] = [0.6, -0.3, 0.5, 0.1, 0.1, 0.0, 0.0]  # above a half at 0, below at 1, for good at 2
     assert probe.summarise(table).half == 2
     table["share"] = [0.6, 0.4, 0.0, 0.0, 0.0, 0.0, 0.0]
@@ -90,9 +74,9 @@ class Gate(nn.Module):
         return gate * x + (1 - gate) * fx
 
 
-def test_plain_networks_and_gates_are_refused():
+def test_plain_networks_and_gates_are_refused(network_of, batch):
     assert "plain" in probe.unfit(SHORTCUTS.create("none", 4), 4)
     assert "not linear" in probe.unfit(Gate(4), 4)
     assert probe.unfit(SHORTCUTS.create("scaled:alpha=0.3", 4), 4) is None
     with pytest.raises(SpecError, match="one path only"):
-        probe.trace(network_of(shortcut="none"), *batch(), "classification")
+        probe.trace(network_of(shortcut="none"), *batch, "classification")

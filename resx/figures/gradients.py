@@ -1,0 +1,119 @@
+"""Gradient norms through depth and training, and gradient correlations (Yang et al. 2019; Balduzzi et al. 2017)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resx import paper
+from resx.figures import FIGURES, Frames, panels, style
+
+ROWS = ("gradient norm", "growth per layer (%)", "gradient correlation")
+
+
+@FIGURES.register("gradients")
+def draw(frames: Frames) -> Figure:
+    """Norm of the loss gradient by layer, its growth per layer in training, its correlation by distance of inputs.
+
+    frames: runs, gradients and shattering. A column per kind of network and normalisation, a colour per depth; dotted
+    at initialisation, full after training.
+    """
+    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(panels.kind_name))
+    told = runs[["run_id", "kind", "depth", "norm", "seed", "status"]]
+    norms = frames["gradients"].merge(told, on="run_id")
+    norms = norms[norms["quantity"] == "activation"]
+    alike = frames["shattering"].merge(told, on="run_id")
+    arms = list(
+        norms[["norm", "kind"]].drop_duplicates().sort_values(["norm", "kind"]).itertuples(index=False, name=None)
+    )
+    colour = style.colours(sorted(norms["depth"].unique()))
+    with style.context():
+        figure, grid = style.panels(len(ROWS), len(arms), 1.5, free=True, labels=0.32)
+        for row, name in zip(grid, ROWS, strict=True):
+            row[0].set_ylabel(name)
+            for axes in row[1:]:
+                axes.sharey(row[0])
+                axes.tick_params(labelleft=False)
+        for column, (norm, kind) in zip(grid.T, arms, strict=True):
+            column[0].set_title(f"{kind}, {'batch norm' if norm == 'batch' else f'norm: {norm}'}")
+            chosen = [rows[(rows["norm"] == norm) & (rows["kind"] == kind)] for rows in (norms, alike)]
+            for depth, shade in colour.items():
+                _draw_norms(column[0], chosen[0][chosen[0]["depth"] == depth], shade)
+                _draw_growth(column[1], chosen[0][chosen[0]["depth"] == depth], shade)
+                _draw_correlation(column[2], chosen[1][chosen[1]["depth"] == depth], shade)
+            _label(column, kind, norm)
+        seeds = norms["seed"].nunique()
+        diverged = int((runs.loc[runs["run_id"].isin(norms["run_id"]), "status"] == "diverged").sum())
+        style.heading(
+            figure,
+            f"Gradients: {panels.data_label(runs[runs['run_id'].isin(norms['run_id'])])}",
+            f"{f'Mean of {seeds} seeds' if seeds > 1 else 'One seed'}; norms and distances on a log scale."
+            + (f" {diverged} diverged runs: at initialisation only." if diverged else ""),
+        )
+        depths = [panels.handle(f"{depth} layers", linewidth=1.8) for depth in colour]
+        for handle, shade in zip(depths, colour.values(), strict=True):
+            handle.set_color(shade)
+        published = paper.PLAIN_GRADIENT_FACTOR
+        source = f"{published.source}: {100 * (published.value - 1):+.0f} % at initialisation, wide plain networks"
+        marks = [
+            panels.handle("at initialisation", linewidth=1.1, linestyle=":"),
+            panels.handle("after training", linewidth=1.6),
+            panels.handle(source, linestyle="", marker="D", markersize=4, markerfacecolor="white"),
+        ]
+        style.key(figure, depths, marks)
+    return figure
+
+
+def _ends(rows: pd.DataFrame) -> list[tuple[pd.DataFrame, dict[str, Any]]]:
+    """Return the rows of initialisation and, of runs that finished, of the last step, each with its look."""
+    last = rows.groupby("run_id")["step"].transform("max")
+    trained = (rows["step"] == last) & (last > 0) & (rows["status"] == "finished")
+    return [
+        (rows[rows["step"] == 0], {"linestyle": ":", "linewidth": 1.1}),
+        (rows[trained], {"linestyle": "-", "linewidth": 1.6}),
+    ]
+
+
+def _draw_norms(axes: Axes, rows: pd.DataFrame, shade: str) -> None:
+    axes.set_yscale("log")
+    for part, look in _ends(rows):
+        means = np.exp(np.log(part.set_index("layer")["value"]).groupby("layer").mean())
+        axes.plot(means.index, means, color=shade, **look)
+
+
+def _draw_growth(axes: Axes, rows: pd.DataFrame, shade: str) -> None:
+    """Draw the slope of the log norm against the layer, in percent per layer towards the input, at each kept step."""
+    axes.axhline(0, color=style.QUIET, linewidth=0.6)
+    finished = rows[(rows["status"] == "finished") | (rows["step"] == 0)]
+    values = [
+        (run, step, 100 * (np.exp(-np.polyfit(group["layer"], np.log(group["value"]), 1)[0]) - 1))
+        for (run, step), group in finished.groupby(["run_id", "step"])
+        if np.isfinite(np.log(group["value"].to_numpy())).all()
+    ]
+    table = pd.DataFrame(values, columns=["run_id", "step", "growth"])
+    for _, run in table.groupby("run_id") if table["run_id"].nunique() > 1 else []:
+        axes.plot(run["step"], run["growth"], color=shade, linewidth=0.6, alpha=0.4)
+    means = table.groupby("step")["growth"].mean()
+    axes.plot(means.index, means, color=shade, linewidth=1.6, marker="o", markersize=2.5)
+
+
+def _draw_correlation(axes: Axes, rows: pd.DataFrame, shade: str) -> None:
+    axes.set_xscale("log")
+    axes.axhline(0, color=style.QUIET, linewidth=0.6)
+    for part, look in _ends(rows):
+        means = part.groupby("distance")["correlation"].mean()
+        axes.plot(means.index, means, color=shade, **look)
+
+
+def _label(column: Any, kind: str, norm: str) -> None:
+    for axes, name in zip(column, ("layer", "iterations", "distance of inputs"), strict=True):
+        axes.set_xlabel(name)
+    column[1].set_xscale("symlog", linthresh=1)
+    column[1].set_xlim(left=-0.2)
+    if kind == "plain" and norm == "batch":
+        value = 100 * (paper.PLAIN_GRADIENT_FACTOR.value - 1)
+        column[1].plot(0, value, "D", color=style.QUIET, markersize=4, markerfacecolor="white", zorder=5, clip_on=False)

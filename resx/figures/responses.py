@@ -1,0 +1,81 @@
+"""Responses of layers, as in He et al. 2016, Fig. 7, and what residual blocks add to their input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resx.figures import FIGURES, Frames, panels, style
+
+LOOKS: dict[str, Any] = {"plain": style.DASHED, "residual": "-"}
+
+
+@FIGURES.register("responses")
+def draw(frames: Frames) -> Figure:
+    """Standard deviation of layer responses in layer order and sorted; ‖F(x)‖/‖x‖ and cosine by block.
+
+    frames: runs and responses. One colour per depth, means over seeds. Above: after training, plain dashed, residual
+    full (at initialisation all are 1 with batch normalisation, the thin line). Below: residual, initialisation dotted.
+    """
+    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(panels.kind_name))
+    rows = frames["responses"].merge(runs[["run_id", "kind", "depth", "seed"]], on="run_id")
+    rows = rows.assign(last=rows.groupby("run_id")["step"].transform("max"))
+    colour = style.colours(sorted(rows["depth"].unique()))
+    titles = ("response by layer", "response, sorted", "what a block adds: ‖F(x)‖ / ‖x‖", "cosine of F(x) and x")
+    with style.context():
+        figure, grid = style.panels(2, 2, 1.75, free=True, labels=0.5)
+        for axes, title in zip(grid.flat, titles, strict=True):
+            axes.set_title(title)
+            axes.margins(x=0.02)
+        for axes in grid[0]:
+            axes.axhline(1, color=style.QUIET, linewidth=0.6)
+        for (kind, depth), group in rows[rows["quantity"] == "std"].groupby(["kind", "depth"]):
+            trained = group[(group["step"] == group["last"]) & (group["last"] > 0)]
+            means = trained.groupby("layer")["value"].mean()
+            descending = _sorted(trained)
+            look: dict[str, Any] = {"color": colour[depth], "linestyle": LOOKS.get(str(kind), ":"), "linewidth": 1.2}
+            grid[0, 0].plot(means.index, means, **look)
+            grid[0, 1].plot(range(1, len(descending) + 1), descending, **look)
+        for axes, quantity in zip(grid[1], ("ratio", "cosine"), strict=True):
+            _draw_blocks(axes, rows[rows["quantity"] == quantity], colour)
+        for axes, name in zip(grid.flat, ("layer", "layers, strongest first", "block", "block"), strict=True):
+            axes.set_xlabel(name)
+            axes.set_ylim(bottom=None if name == "block" and axes is grid[1, 1] else 0)
+        seeds = rows["seed"].nunique()
+        style.heading(
+            figure,
+            f"Responses of layers: {panels.data_label(runs[runs['run_id'].isin(rows['run_id'])])}",
+            f"{f'Mean of {seeds} seeds' if seeds > 1 else 'One seed'}. "
+            "Response: standard deviation after normalisation, before ReLU or addition.",
+        )
+        kinds = [
+            panels.handle(f"{kind}, after training", linewidth=1.2, linestyle=LOOKS.get(kind, ":"))
+            for kind in sorted(rows["kind"].unique())
+        ]
+        kinds.append(panels.handle("residual, at initialisation", linewidth=1.0, linestyle=":"))
+        style.key(figure, _depths(colour), kinds)
+    return figure
+
+
+def _depths(colour: dict[Any, str]) -> list[Any]:
+    handles = [panels.handle(f"{depth} layers", linewidth=1.8) for depth in colour]
+    for handle, one in zip(handles, colour.values(), strict=True):
+        handle.set_color(one)
+    return handles
+
+
+def _sorted(rows: pd.DataFrame) -> Any:
+    """Sort each run's responses, then take the mean over runs at each rank."""
+    ranks = rows.sort_values("value", ascending=False).groupby("run_id").cumcount()
+    return rows.loc[ranks.index].groupby(ranks)["value"].mean().to_numpy()
+
+
+def _draw_blocks(axes: Axes, rows: pd.DataFrame, colour: dict[Any, str]) -> None:
+    for depth, group in rows.groupby("depth"):
+        for step, linestyle, width in ((0, ":", 1.0), ("last", "-", 1.5)):
+            part = group[group["step"] == (group["last"] if step == "last" else 0)]
+            means = part.groupby("layer")["value"].mean()
+            axes.plot(means.index, means, color=colour[depth], linestyle=linestyle, linewidth=width)
