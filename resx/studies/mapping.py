@@ -33,13 +33,14 @@ Criteria, written down before the runs:
 Limits: a plain student of many layers starts from branches scaled for the others (their sum, not their product, is
 of the input's size), so it is shown and not judged.
 
-Settings (--set): maps, layers, away (lists with spaces between; away in degrees of the whole network), eps, d, start (of the learned map: 1 identity, 0
-zero), margin, near. The student's own: --width (ReLUs of a branch), --steps, --lr.
+Settings (--set): maps, layers, away (lists with spaces between; away in degrees of the whole network), eps, d,
+start (of the learned map: 1 identity, 0 zero), margin, near. The student's own: --width (ReLUs of a branch),
+--steps, --lr.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,8 @@ from resx.figures.mapping import labelled
 from resx.model import build
 from resx.probes.mapping import mapping
 from resx.spec import RunSpec, SpecError, parse_part
-from resx.stats import Estimate
 from resx.store import RunFolder
+from resx.studies.effects import estimates
 from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
 
 RECIPE: dict[str, Any] = {
@@ -132,9 +133,9 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
         true = identity if name == "identity" else _column(scores, name, layers, "R", 0.0)
         if name != "identity":
             (same if _is_invisible(name, layers, size) else gains)[label] = identity - true
-        angles = [0.0, *sorted(runs.loc[runs["arm"] == "turned", "away"].unique())]
-        columns = [true, *(_column(scores, name, layers, "turned", angle) for angle in angles[1:])]
-        slopes[label] = _slopes(np.array(angles), np.column_stack(columns))
+        angles = sorted(runs.loc[runs["arm"] == "turned", "away"].unique())
+        turned = {angle: _column(scores, name, layers, "turned", angle) for angle in angles}
+        slopes[label] = _slopes(pd.DataFrame({0.0: true, **turned}))
     learned = _learned(measured)
     finds = {
         f"{name}, L={layers}": float(settings["near"]) - group.set_index("seed")["end"]
@@ -180,39 +181,22 @@ def _is_invisible(name: str, layers: int, size: int) -> bool:
     return bool(np.linalg.norm(power - np.eye(size)) < SAME * size)
 
 
-def _slopes(angles: np.ndarray, scores: np.ndarray) -> pd.Series:
-    """Return the least-squares slope per 90° of each row of scores [seeds, angles]."""
+def _slopes(scores: pd.DataFrame) -> pd.Series:
+    """Return the least-squares slope per 90° of each row of scores, a row per seed and a column per angle (degrees)."""
+    angles = scores.columns.to_numpy(dtype=float)
     centred = (angles - angles.mean()) / 90
     if not centred.any():
         return pd.Series(dtype=float)
-    return pd.Series(scores @ centred / (centred @ centred))
+    return pd.Series(scores.to_numpy() @ centred / (centred @ centred), index=scores.index)
 
 
 def _verdict(hypothesis: str, criterion: str, effects: Mapping[str, pd.Series]) -> Verdict:
     """Judge effects that are all expected above 0: supported if each is, refuted if one is significantly not."""
-    estimates = estimate_family(effects)
-    words = [stats.word(estimate, 1) for estimate in estimates]
-    return Verdict(hypothesis, criterion, estimates, overall(words))
+    found = list(estimates(effects).values())
+    return Verdict(hypothesis, criterion, found, overall([stats.word(estimate, 1) for estimate in found]))
 
 
-def estimate_family(effects: Mapping[str, pd.Series]) -> list[Estimate]:
-    """Return an estimate per effect (a value per seed), p adjusted for the family; seeds that lack one are left out."""
-    table = pd.DataFrame({name: values.to_numpy() for name, values in effects.items() if len(values)})
-    whole = table.dropna().to_numpy()
-    p = stats.joint_sign_flip(whole) if len(whole) > 1 else np.full(table.shape[1], np.nan)
-    estimates = []
-    for name, adjusted in zip(table, p, strict=True):
-        known = table[name].dropna().to_numpy()
-        if not len(known):
-            estimates.append(Estimate(str(name), np.nan, np.nan, np.nan, 0))
-            continue
-        found = stats.t_interval(known)
-        judged = None if np.isnan(adjusted) else float(adjusted)
-        estimates.append(Estimate(str(name), found.mean, found.low, found.high, found.n, judged))
-    return estimates
-
-
-def overall(words: list[stats.Word]) -> stats.Word:
+def overall(words: Sequence[stats.Word]) -> stats.Word:
     """Return the word for a hypothesis about all of several effects from the words of each."""
     if "refuted" in words:
         return "refuted"
@@ -220,14 +204,12 @@ def overall(words: list[stats.Word]) -> stats.Word:
 
 
 def _equal(hypothesis: str, criterion: str, effects: Mapping[str, pd.Series], margin: float) -> Verdict:
-    words: list[stats.Word] = []
-    estimates = estimate_family(effects)
-    for estimate, values in zip(estimates, effects.values(), strict=True):
-        known = values.dropna()
-        narrow = stats.t_interval(known, confidence=0.9) if len(known) else estimate
-        equivalent = narrow.low > -margin and narrow.high < margin
-        words.append(stats.word(estimate, 0, equivalent=equivalent))
-    return Verdict(hypothesis, criterion, estimates, overall(words))
+    found = estimates(effects)
+    words = []
+    for name, estimate in found.items():
+        narrow = stats.t_interval(effects[name].dropna().to_numpy(), confidence=0.9)
+        words.append(stats.word(estimate, 0, equivalent=narrow.low > -margin and narrow.high < margin))
+    return Verdict(hypothesis, criterion, list(found.values()), overall(words))
 
 
 def _learned(measured: pd.DataFrame) -> pd.DataFrame:
