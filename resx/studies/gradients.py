@@ -5,7 +5,7 @@ batch normalisation its plain networks had gradients with healthy norms. Yang et
 explode at initialisation, by about ×1.21 a layer. Balduzzi et al. 2017 blame something else: in deep plain networks
 the gradients of nearby inputs are unrelated ('shattered'), and with shortcuts they much less so.
 
-Method. Plain and residual networks, with batch normalisation and without any, at two depths, on the same `images`
+Method. Plain and residual networks, with batch normalisation and without any, at two depths, on the same `inputs`
 training images with batch statistics. At initialisation and at every kept step of training: the norm of the loss
 gradient with respect to the stem's and each block's output, and the growth per layer on the way back to the input,
 from a log-linear fit of the norm against the layer; the norms of the weights' gradients and the relative size of a
@@ -26,7 +26,7 @@ vanishing is supported where the growth is below 0 % (smaller towards the input)
 (exploding), judged at initialisation and as the mean over the kept steps of training. Shattering is supported where
 the interaction is below 0 (depth shortens the half-distance more in plain networks), refuted above.
 
-Settings. images: training images. lines: of them, how many lines start from.
+Settings. inputs: training images. lines: of them, how many lines start from.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def plan(order: Order) -> list[RunSpec]:
 
 def measure_gradients(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
     """Apply the probe to every kept step; adds `step`. The rate is that of the step that follows, without warm-up."""
-    x, y = sample(run, dataset, settings["images"])
+    x, y = sample(run, dataset, settings["inputs"])
     frames = []
     for step in run.snapshots():
         lr = float(learning_rates(run.spec.train, min(step, run.spec.train.steps - 1), 1))
@@ -70,7 +70,7 @@ def measure_gradients(run: RunFolder, dataset: Dataset, settings: Mapping[str, A
 
 def measure_shattering(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
     """Apply the probe to the first and the last kept step; adds `step`. float64, for the smallest distances."""
-    x, _ = sample(run, dataset, settings["images"], torch.float64)
+    x, _ = sample(run, dataset, settings["inputs"], torch.float64)
     frames = []
     for step in first_and_last(run):
         network = network_at(run, dataset, step, len(x), torch.float64)
@@ -83,7 +83,7 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
     runs = frames["runs"]
     grown = growths(with_runs(frames["gradients"], runs))
     halves = half_distances(with_runs(frames["shattering"], runs))
-    depths = sorted(runs["depth"].unique())
+    depths = sorted(grown["depth"].unique())
     shallow, deep = int(depths[0]), int(depths[-1])
     columns: dict[str, pd.Series] = {}
     for (kind, norm), group in grown[grown["depth"] == deep].groupby(["kind", "norm"], sort=False):
@@ -125,7 +125,7 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
             [interaction_name(shallow, deep, phase), difference_name(deep, phase)],
             -1,
         )
-    tables = {"growth": growth_table(grown, runs), "shattering": shattering_table(halves), "effects": table_of(found)}
+    tables = {"growth": growth_table(grown), "shattering": shattering_table(halves), "effects": table_of(found)}
     return Findings(tables, verdicts, _answer(verdicts, found, plain))
 
 
@@ -178,7 +178,7 @@ def half_distances(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=[*kept, "half"])
 
 
-def growth_table(grown: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def growth_table(grown: pd.DataFrame) -> pd.DataFrame:
     """Return a row per network: growth per layer (%) with its interval, initial and in training; diverged runs."""
     rows = []
     for (kind, depth, norm), group in grown.groupby(["kind", "depth", "norm"], sort=False):
@@ -230,8 +230,8 @@ STUDY = Study(
     judge=judge,
     figures=("gradients",),
     measures={
-        "gradients": Measure(measure_gradients, without_blocks, keys=("images",), diverged=True),
-        "shattering": Measure(measure_shattering, without_blocks, keys=("images", "lines"), diverged=True),
+        "gradients": Measure(measure_gradients, without_blocks, keys=("inputs",), diverged=True),
+        "shattering": Measure(measure_shattering, without_blocks, keys=("inputs", "lines"), diverged=True),
     },
-    defaults={"images": 64, "lines": 32},
+    defaults={"inputs": 64, "lines": 32},
 )

@@ -5,7 +5,7 @@ of the others. Veit et al. argue that it therefore behaves like an ensemble of m
 since almost all of the gradient comes through short paths (5 to 17 of 54 blocks). Their estimate multiplies the
 mean gradient norm of one path by the number of paths, as if gradients of different paths never cancelled.
 
-Method. At initialisation and after training, with the activation pattern of a forward pass over `images` training
+Method. At initialisation and after training, with the activation pattern of a forward pass over `inputs` training
 images fixed (batch statistics, float64), one gradient per path length is carried back through the blocks, to the
 stem's output. Their sum is the whole gradient, up to rounding (`residue`). Per length k: the share ⟨g_k, Σg⟩/‖Σg‖²,
 signed, summing to 1; the norm ‖g_k‖; beside them the estimate of Veit et al. from `samples` paths of each length,
@@ -23,7 +23,7 @@ paths carry the gradient: supported where half/n − 1/2 is below 0, refuted abo
 little: supported where half/n falls from the shallow to the deep network, refuted where it rises. Both say where
 the gradient comes from, not that the network is an ensemble; for that, see lesions.
 
-Settings. images: training images. samples: paths drawn per length for the estimate of Veit et al.
+Settings. inputs: training images. samples: paths drawn per length for the estimate of Veit et al.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def refuses(spec: RunSpec) -> str | None:
 
 def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
     """Apply the probe to the first and the last weights; adds `step`."""
-    x, y = sample(run, dataset, settings["images"], torch.float64)
+    x, y = sample(run, dataset, settings["inputs"], torch.float64)
     frames = []
     for step in first_and_last(run):
         network = network_at(run, dataset, step, len(x), torch.float64)
@@ -165,6 +165,6 @@ STUDY = Study(
     plan=plan,
     judge=judge,
     figures=("paths",),
-    measures={"paths": Measure(measure, refuses, keys=("images", "samples"))},
-    defaults={"images": 64, "samples": 16},
+    measures={"paths": Measure(measure, refuses, keys=("inputs", "samples"))},
+    defaults={"inputs": 64, "samples": 16},
 )

@@ -5,7 +5,7 @@ responses of a ResNet's layers are smaller than those of a plain network and get
 the outputs of the 3×3 layers after batch normalisation, before the ReLU or the addition. If the smallness is there
 at initialisation, it is not learned.
 
-Method. The weights at initialisation and after training, batch statistics on the same `images` training images. Per
+Method. The weights at initialisation and after training, batch statistics on the same `inputs` training images. Per
 layer the standard deviation of the response over images, channels and positions; per residual block the size of
 what it adds, ‖F(x)‖ / ‖x‖, and the cosine between F(x) and x. After batch normalisation with gain 1 and bias 0
 every response has a standard deviation of exactly 1, in both kinds of network: at initialisation Fig. 7 is flat by
@@ -19,7 +19,7 @@ less; ‖F(x)‖ / ‖x‖ falls in training (log10, trained minus initial, belo
 deeper networks at initialisation already (De & Smith 2020: batch normalisation downscales branches by about
 √depth).
 
-Settings. images: how many training images are looked at.
+Settings. inputs: how many training images are looked at.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def plan(order: Order) -> list[RunSpec]:
 
 def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
     """Apply the probe to a run's first and last weights; adds `step`."""
-    x, _ = sample(run, dataset, settings["images"])
+    x, _ = sample(run, dataset, settings["inputs"])
     frames = [responses(network_at(run, dataset, step, len(x)), x).assign(step=step) for step in first_and_last(run)]
     return pd.concat(frames, ignore_index=True)
 
@@ -154,6 +154,6 @@ STUDY = Study(
     plan=plan,
     judge=judge,
     figures=("responses",),
-    measures={"responses": Measure(measure, without_blocks, keys=("images",))},
-    defaults={"images": 64},
+    measures={"responses": Measure(measure, without_blocks, keys=("inputs",))},
+    defaults={"inputs": 64},
 )
