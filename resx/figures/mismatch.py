@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -41,10 +42,10 @@ OTHER_FIELDS = ("order", "norm", "dataset", "label", "subset", "image_size", "st
 
 
 def arms(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs with `design`, `group` and `arm` (its name), and outcomes that are nan where a run diverged.
+    """Return the runs with `design`, `group` and `arm` (a name of its own), outcomes nan where a run diverged.
 
     Alternating widths are a design of their own, together with constant ones of another width; everything else is
-    standard. Raises SpecError where runs differ in the recipe.
+    standard. Sorted by group and name. Raises SpecError where runs differ in the recipe.
     """
     mixed = [field for field in OTHER_FIELDS if runs[field].astype("string").nunique() > 1]
     if mixed:
@@ -59,8 +60,13 @@ def arms(runs: pd.DataFrame) -> pd.DataFrame:
         arm=[CONSTANT if same else arm for same, (_, arm) in zip(matched, told, strict=True)],
         log10_train_loss=stats.log10_loss(runs["train_loss"]),
     )
+    twice = named.duplicated(["design", "arm", "depth", "seed"])
+    if twice.any():
+        raise SpecError(f"two runs are the {named['arm'][twice].iloc[0]} of one seed; choose one kind with --where")
     unfinished = named["status"] != "finished"
-    return named.assign(**{outcome: named[outcome].mask(unfinished) for outcome in OUTCOMES})
+    rank = named["group"].map([REFERENCE, *GROUPS].index)
+    named = named.assign(rank=rank, **{outcome: named[outcome].mask(unfinished) for outcome in OUTCOMES})
+    return named.sort_values(["rank", "arm", "depth", "seed"], ignore_index=True).drop(columns="rank")
 
 
 def _told(shortcut: str, adapter: str | None) -> tuple[str, str]:
@@ -74,7 +80,9 @@ def _told(shortcut: str, adapter: str | None) -> tuple[str, str]:
     words += ["everywhere"] if parts.where != base.where else []
     if not words:
         return REFERENCE, str(base)
-    return (changed[0] if len(words) == 1 and changed else "several"), " + ".join(words)
+    if len(words) == 1 and changed:
+        return changed[0], f"{changed[0]}: {words[0]}"  # a name such as zero is that of several parts
+    return "several", " + ".join(words)
 
 
 def differences(named: pd.DataFrame, outcome: str, against: str = REFERENCE) -> pd.DataFrame:
@@ -97,14 +105,14 @@ def differences(named: pd.DataFrame, outcome: str, against: str = REFERENCE) -> 
 def draw(frames: Frames) -> Figure:
     """Ways of making shapes match (question 3): paired differences from zero-pad, chop and subsample, with intervals.
 
-    frames: runs. A row is a way, grouped by the part it changes; dots are seeds, means over depths; the line is the
-    95 % interval of their mean. At the right edge: parameters beyond the reference's. Raises SpecError where the
-    reference is missing.
+    frames: runs. A row is a way, grouped by the part it changes, the best first; dots are seeds, means over depths; the
+    line is the 95 % interval of their mean. At the right edge: parameters beyond the reference's. Raises SpecError where
+    the reference is missing.
     """
     named = arms(frames["runs"])
     designs = [design for design in DESIGNS if design in set(named["design"])]
     lists = {design: rows_of(named[named["design"] == design]) for design in designs}
-    heights = [ROW * (len(rows) + 1) for rows in lists.values()]
+    heights = [ROW * (len(rows) + 0.2) for rows in lists.values()]
     total = TOP + sum(heights) + BETWEEN * (len(designs) - 1) + BOTTOM
     shown = ("log10_train_loss", "test_error")
     colours = style.colours(list(GROUPS))
@@ -129,15 +137,13 @@ def draw(frames: Frames) -> Figure:
         depths = "/".join(map(str, sorted(named["depth"].unique())))
         seeds = named["seed"].nunique()
         what = f"{seeds} seeds" if seeds > 1 else "one seed"
-        title = "Shapes that do not match: each way against subsample + pad + chop"
-        if designs == [ALTERNATING]:
-            title += ", alternating widths"
         diverged = int((named["status"] == "diverged").sum())
         spoilt = f" {diverged} runs diverged and have no point." if diverged else ""
+        design = "" if len(designs) > 1 else f"{DESIGNS[designs[0]]}. "
         style.heading(
             figure,
-            title,
-            f"{panels.data_label(named)}; {depths} layers, {what}. Left of 0: better than the reference.{spoilt}",
+            f"Shapes that do not match: each way against {AdapterSpec()}",
+            f"{design}{panels.data_label(named)}, {depths} layers, {what}. Left of 0: better.{spoilt}",
         )
         handles = [panels.handle("one seed", linestyle="", marker="o", markersize=3.2, markerfacecolor="white")]
         if seeds > 1:
@@ -147,12 +153,14 @@ def draw(frames: Frames) -> Figure:
 
 
 def rows_of(named: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return (group, arm) of every arm but the reference, and (group, '') above each group, in the order of GROUPS."""
+    """Return (group, arm) of every arm but the reference, and (group, '') above each group, the best first."""
     if REFERENCE not in set(named["group"]):
         raise SpecError(f"no recorded run has the adapter {AdapterSpec()} that the others are compared with")
+    means = differences(named, "log10_train_loss").mean()
     rows = []
     for group in GROUPS:
         members = list(dict.fromkeys(named.loc[named["group"] == group, "arm"]))
+        members.sort(key=lambda arm: np.inf if np.isnan(means[arm]) else means[arm])
         rows += [(group, ""), *((group, arm) for arm in members)] if members else []
     return rows
 
@@ -168,7 +176,9 @@ def _draw_rows(
     for y, (group, arm) in enumerate(rows):
         if named:
             where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center", "size": 7}
-            axes.text(-0.03, y, arm or GROUPS[group], weight="normal" if arm else "bold", **where)
+            axes.text(
+                -0.03, y, arm.removeprefix(f"{group}: ") or GROUPS[group], weight="normal" if arm else "bold", **where
+            )
         if not arm:
             continue
         known = values[arm].dropna()
@@ -189,7 +199,7 @@ def _draw_parameters(axes: Axes, rows: Sequence[tuple[str, str]], runs: pd.DataF
     look: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "size": 6.5, "color": style.QUIET}
     look |= {"va": "center", "ha": "right"}
     edge = 1 + 0.72 * axes.figure.dpi / axes.get_window_extent().width  # inches beyond the panel
-    axes.text(edge, -0.9, "parameters", **look)
+    axes.text(edge, -0.9, "more parameters", **look)
     for y, (_, arm) in enumerate(rows):
         if arm:
             extra = int(deepest[arm] - deepest[reference])

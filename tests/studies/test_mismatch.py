@@ -63,10 +63,11 @@ EFFECTS = {
     "average+pad+chop": 0.0,
     "subsample+copy+chop": 0.4,
     "subsample+zero+chop": 0.8,
+    "zero+pad+chop": 0.7,
     "subsample+pad+fold-sum": 0.0,
     "subsample+project:norm=true+chop": -0.5,
 }
-GAINS = {"subsample+zero+chop": 0.0, "subsample+copy+chop": 2.0}
+GAINS = {"subsample+zero+chop": 0.0, "zero+pad+chop": 0.0, "subsample+copy+chop": 2.0}
 
 
 def words(findings: Any) -> dict[str, str]:
@@ -139,8 +140,14 @@ def test_differences_are_paired_within_a_seed_and_averaged_over_depths() -> None
     named = arms(pd.concat([shallow, deep.assign(depth=56, run_id=deep["run_id"] + "d")], ignore_index=True))
     table = differences(named, "log10_train_loss")
     assert REFERENCE not in table
-    assert table["copy"].to_numpy() == pytest.approx([0.8] * 6, abs=0.05)
+    assert table["grow: copy"].to_numpy() == pytest.approx([0.8] * 6, abs=0.05)
     assert table["constant width"].to_numpy() == pytest.approx([-0.6] * 6, abs=0.05)
+
+
+def test_parts_of_one_name_are_told_apart() -> None:
+    table = differences(arms(made(EFFECTS)), "log10_train_loss").mean()
+    assert table["grow: zero"] == pytest.approx(0.8, abs=0.05)
+    assert table["spatial: zero"] == pytest.approx(0.7, abs=0.05)
 
 
 def test_a_known_answer() -> None:
@@ -157,11 +164,11 @@ def test_a_known_answer() -> None:
     matters = [verdict.word for verdict in findings.verdicts if verdict.hypothesis.startswith("The way")]
     assert matters == ["refuted", "supported", "refuted"]
     table = findings.tables["differences"].set_index("network")
-    assert table.loc["copy", "within ±1"] == "equivalent"
+    assert table.loc["grow: copy", "within ±1"] == "equivalent"
     assert table.loc["plain", "within ±1"] == "not shown"
     networks = findings.tables["networks"].set_index("network")
-    assert networks.loc["zero", "gain"] == 0
-    assert networks.loc["copy", "gain"] == pytest.approx(2)
+    assert networks.loc["grow: zero", "gain"] == networks.loc["spatial: zero", "gain"] == 0
+    assert networks.loc["grow: copy", "gain"] == pytest.approx(2)
     assert "Modifying the input works: subsample+pad+chop trains better than no shortcuts: supported" in findings.answer
 
 
@@ -186,12 +193,12 @@ def test_a_diverged_run_is_seen_and_in_no_mean() -> None:
     findings = mismatch.judge({"runs": runs}, SETTINGS)
     networks = findings.tables["networks"].set_index("network")
     table = findings.tables["differences"].set_index("network")
-    assert networks.loc["copy", "diverged"] == 1
-    assert networks.loc["copy", "test error (%)"] < 4
-    assert table.loc["copy", "seeds"] == 5
-    assert np.isnan(table.loc["copy", "p"])
-    assert table.loc["zero", "p"] == pytest.approx(2 / 2**6)
-    assert "1 runs did not finish or diverged (copy)" in findings.answer
+    assert networks.loc["grow: copy", "diverged"] == 1
+    assert networks.loc["grow: copy", "test error (%)"] < 4
+    assert table.loc["grow: copy", "seeds"] == 5
+    assert np.isnan(table.loc["grow: copy", "p"])
+    assert table.loc["grow: zero", "p"] == pytest.approx(2 / 2**6)
+    assert "1 runs did not finish or diverged (grow: copy)" in findings.answer
     draw({"runs": runs})
 
 
