@@ -23,6 +23,7 @@ from resx.spec import SpecError, parse_part
 ORDERS = {"pre": "pre-activation order", "post": "original order"}
 KINDS = ("constant", "fixed", "learned", "gated", "noisy", "fitted", "other")
 KIND_NAMES = {"fixed": "fixed map", "noisy": "dropout", "fitted": "fitted map"}
+NAMES, ERRORS = 1.65, 0.85  # inches left and right of the panels, for the functions' names and the published errors
 # this project's functions in the words of Identity Mappings' table 1
 TABLE_1 = {
     "identity": "identity",
@@ -104,11 +105,11 @@ def draw(frames: Frames) -> Figure:
     colour = style.colours(KINDS)
     with style.context():
         figure, grid = style.panels(1, len(orders), 0.165 * len(rows) + 0.1, titled=True)
-        left = 1.3  # names of functions need more room than an axis's numbers
-        box = figure.subplotpars
-        figure.set_size_inches(figure.get_figwidth() + left, figure.get_figheight())
         wide = figure.get_figwidth()
-        figure.subplots_adjust(left=(box.left * (wide - left) + left) / wide, right=1 - (1 - box.right) * 0.6)
+        cells = grid[0, 0].get_subplotspec().get_gridspec()
+        cells.update(left=NAMES / wide, right=1 - ERRORS / wide, wspace=0.08)
+        for axes in grid.flat:
+            axes.set_position(axes.get_subplotspec().get_position(figure))
         for axes, order in zip(grid[0], orders, strict=True):
             axes.set_title(ORDERS[order])
             _draw_forest(axes, found[order], rows, kinds, colour)
@@ -121,7 +122,7 @@ def draw(frames: Frames) -> Figure:
         style.heading(
             figure,
             f"Other shortcut functions against the identity: {panels.data_label(runs)}, {depth} layers",
-            "Difference in log10 of the final training loss, paired by seed; right of the line trains worse. "
+            "Difference in log10 of the final training loss, paired by seed: right of 0 trains worse. "
             + panels.summary(runs).partition(".")[0]
             + ".",
         )
@@ -149,7 +150,8 @@ def _draw_forest(
     axes: Axes, found: pd.DataFrame, rows: Sequence[str], kinds: dict[str, str], colour: dict[str, str]
 ) -> None:
     axes.axvline(0, color=style.INK, linewidth=0.8)
-    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x")
     axes.set_ylim(-0.7, len(rows) - 0.3)
     for place, name in enumerate(rows):
         values = found[name] if name in found else pd.Series(dtype=float)
@@ -158,7 +160,7 @@ def _draw_forest(
         if len(known):
             estimate = stats.t_interval(known.to_numpy())
             if len(known) > 1:
-                axes.plot(known, [place] * len(known), "o", markersize=2.6, alpha=0.45, markeredgewidth=0, **look)
+                axes.plot(known, [place - 0.27] * len(known), "o", markersize=2.4, alpha=0.6, markeredgewidth=0, **look)
                 axes.plot([estimate.low, estimate.high], [place, place], linewidth=1.6, **look)
             axes.plot(estimate.mean, place, "|", markersize=7, markeredgewidth=1.6, **look)
         if len(known) < len(values):
@@ -182,7 +184,7 @@ def _write_published(axes: Axes, rows: Sequence[str]) -> None:
     axes.text(
         1.02,
         len(rows) - 0.3,
-        "2016b, table 1:\ntest error, 110\nlayers, CIFAR-10",
+        f"2016b, table 1:\n110 layers, CIFAR-10\n(identity {published('identity')})",
         transform=place,
         size=6,
         color=style.QUIET,
@@ -215,6 +217,7 @@ def draw_spectrum(frames: Frames) -> Figure:
     colour = style.colours(KINDS)
     with style.context():
         figure, grid = style.panels(1, len(orders), 3.0, titled=True)
+        named = {}
         for axes, order in zip(grid[0], orders, strict=True):
             axes.set_title(ORDERS[order])
             rows = table[table["order"] == order].groupby(["variant", "kind"], sort=False)
@@ -223,14 +226,15 @@ def draw_spectrum(frames: Frames) -> Figure:
             for kind, points in means.groupby("kind"):
                 x, y = points["distance"], points["log10_train_loss"]
                 axes.plot(x, y, "o", markersize=4, color=colour[str(kind)])
-            _name_points(axes, means, colour)
+            named[order] = means
             axes.set_xlabel("distance from an isometry at initialisation")
+        for axes, means in zip(grid[0], named.values(), strict=True):  # the panels' common limits are known now
+            _name_points(axes, means, colour)
         grid[0, 0].set_ylabel("log10 of the final training loss")
         style.heading(
             figure,
             f"Does the spectrum of the shortcuts foretell training? {panels.data_label(runs)}",
-            "Root mean square of log10 singular values of the product of all shortcuts, ReLU masks included: 0 for an "
-            "isometry, 6: nothing arrives.",
+            "Distance: root mean square of the log10 singular values of all shortcuts' product; 0 isometry, 6 nothing.",
         )
         style.key(figure, _kind_key(dict(zip(table["variant"], table["kind"], strict=True)), colour))
     return figure

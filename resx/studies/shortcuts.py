@@ -14,8 +14,8 @@ rotation loses about half of it for that reason alone. The pre-activation order 
 is what table 1 used.
 
 Primary outcome. log10 of the final training loss (eval mode, all training images), since most errors sit at 0 % on
-small data; errors stand beside it. Differences from the identity are paired by seed. `same test error` is equivalence
-(TOST) within `margin` percentage points.
+small data; errors stand beside it. Differences from the identity are paired by seed. `same` is equivalence of test
+errors (TOST) within `margin` percentage points.
 
 Criteria, fixed beforehand. The family that is judged are the planned contrasts below, all by one joint sign-flip over
 seeds, at 5 %, from 6 seeds on; the hypothesis is judged in the pre-activation order, the original one stands beside it.
@@ -68,6 +68,8 @@ IMAGES = 8  # whose shortcut paths are measured
 AT_IDENTITY = ("learned-scalar:start=1.0", "learned-channels:start=1.0", "conv:init=identity")
 ELSEWHERE = ("learned-scalar:start=0.0", "learned-channels:start=0.0", "conv:init=he")
 CUT = ("negation", "orthogonal")
+KNOWN = "A map fitted to a trained residual network beats the identity"
+LEARNED = "A learned shortcut that starts at the identity beats it"
 EXPLAINS = 0.5  # a rank correlation from which on a predictor is said to explain the ranking
 
 
@@ -150,15 +152,17 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
     orders = [order for order in ORDERS if order in set(runs["order"])]
     found = {order: differences(runs[runs["order"] == order], primary) for order in orders}
     each = {order: _one_by_one(table) for order, table in found.items()}
-    rankings = {
-        f"ranking, {ORDERS[order]}": _ranking(runs[runs["order"] == order], each[order], order, settings)
+    rankings = {order: _ranking(runs[runs["order"] == order], each[order]) for order in orders}
+    costs = {
+        order: _costs(runs[runs["order"] == order], list(rankings[order]["shortcut"]), settings["margin"])
         for order in orders
     }
     foretold = _correlations(spectra(frames["spectrum"], runs), primary) if "spectrum" in frames else {}
     planned = {**_contrasts(found, runs), **{f"{name} − {EXPLAINS}": rho - EXPLAINS for name, rho in foretold.items()}}
     judged = estimates(planned)
     verdicts = _verdicts(judged)
-    tables = dict(rankings)
+    tables = {f"ranking-{order}": table for order, table in rankings.items()}
+    tables |= {f"errors-{order}": table for order, table in costs.items()}
     if foretold:
         rows = [
             stats.t_interval(rho.dropna().to_numpy(), name=name) for name, rho in foretold.items() if rho.notna().any()
@@ -184,35 +188,48 @@ def _one_by_one(table: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
-def _ranking(runs: pd.DataFrame, each: Mapping[str, Estimate], order: str, settings: Mapping[str, Any]) -> pd.DataFrame:
+def _ranking(runs: pd.DataFrame, each: Mapping[str, Estimate]) -> pd.DataFrame:
     """Return a row per function, the best first and those without a number last."""
-    primary, reference = settings["primary"], runs[runs["variant"] == "identity"]
-    errors = differences(runs, "test_error")
-    cost = runs.set_index("run_id")["multiply_adds"].to_dict()
     rows = []
     for variant, group in runs.groupby("variant", sort=False):
         estimate = each.get(str(variant))
-        own = float(group["multiply_adds"].iloc[0])
-        donor = getattr(group["init_from"].iloc[0], "run", None)
-        row: dict[str, Any] = {
-            "shortcut": variant,
-            primary: group[primary].mean(),
-            "Δ": estimate.mean if estimate else (0.0 if variant == "identity" else np.nan),
-            "95 %": estimate.interval if estimate else "–",
-            "p": estimate.p if estimate and estimate.p is not None else np.nan,
-            "train %": group["train_error"].mean(),
-            "test %": group["test_error"].mean(),
-            "same test error": _same(group, reference, errors.get(str(variant)), settings["margin"]),
-            "seeds": len(group),
-            "diverged": int((group["status"] == "diverged").sum()),
-            "compute": (own + cost.get(donor, 0.0)) / float(reference["multiply_adds"].iloc[0]),
-        }
-        if order == "post":
-            row["table 1"] = published(str(variant)) or "–"
-        rows.append(row)
+        mean = estimate.mean if estimate else (0.0 if variant == "identity" else np.nan)
+        rows.append(
+            {
+                "shortcut": variant,
+                "Δ": round(mean, 4) + 0.0,  # no −0
+                "95 % interval": estimate.interval if estimate else "–",
+                "p": estimate.p if estimate and estimate.p is not None else np.nan,
+                "seeds": len(group),
+                "diverged": int((group["status"] == "diverged").sum()),
+            }
+        )
     table = pd.DataFrame(rows).sort_values("Δ", na_position="last", kind="stable").reset_index(drop=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
-    return table.dropna(axis="columns", how="all")
+    return table if table["diverged"].any() else table.drop(columns="diverged")
+
+
+def _costs(runs: pd.DataFrame, names: Sequence[str], margin: float) -> pd.DataFrame:
+    """Return what stands beside the outcome, a row per function: errors, published error, compute."""
+    reference = runs[runs["variant"] == "identity"]
+    errors = differences(runs, "test_error")
+    cost = runs.set_index("run_id")["multiply_adds"].to_dict()
+    rows = []
+    for variant in names:
+        group = runs[runs["variant"] == variant]
+        donor = getattr(group["init_from"].iloc[0], "run", None)
+        own = float(group["multiply_adds"].iloc[0])
+        row: dict[str, Any] = {
+            "shortcut": variant,
+            "train %": group["train_error"].mean(),
+            "test %": group["test_error"].mean(),
+            "same": _same(group, reference, errors.get(variant), margin),
+            "compute": (own + cost.get(donor, 0.0)) / float(reference["multiply_adds"].iloc[0]),
+        }
+        if runs["order"].iloc[0] == "post":
+            row["table 1"] = published(variant) or "–"
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _same(group: pd.DataFrame, reference: pd.DataFrame, differing: pd.Series | None, margin: float) -> str:
@@ -273,11 +290,11 @@ def _verdicts(judged: Mapping[str, Estimate]) -> list[Verdict]:
     cases: list[tuple[str, list[str], Literal[-1, 1]]] = [
         ("Fixed maps other than the identity train worse", both("fixed maps − identity"), 1),
         (
-            "A map fitted to a trained residual network beats the identity",
+            KNOWN,
             [*both("fitted to residual − identity"), *both("fitted to plain − identity")],
             -1,
         ),
-        ("A learned shortcut that starts at the identity beats it", both("learned from identity − identity"), -1),
+        (LEARNED, both("learned from identity − identity"), -1),
         ("Where a learned shortcut starts matters", both("learned from elsewhere − from identity"), 1),
         (
             "In the original order the ReLU throws a negated or rotated shortcut away",
@@ -311,7 +328,8 @@ def _answer(
         f"Networks of {runs['depth'].iloc[0]} layers on {runs['data_label'].iloc[0]}, {_count(seeds, 'seed')}, "
         f"judged by the {OUTCOMES[primary]}."
     ]
-    for ranking, (order, found) in zip(rankings.values(), each.items(), strict=True):
+    for order, ranking in rankings.items():
+        found = each[order]
         place = int(ranking.loc[ranking["shortcut"] == "identity", "rank"].iloc[0])
         below = [str(text) for text in ranking.loc[ranking["rank"] < place, "shortcut"]]
         surely = [one for one in found.values() if one.p is not None and one.p <= 0.05]
@@ -323,7 +341,7 @@ def _answer(
             + f"After the adjustment for the whole family {', '.join(better) or 'none'} trained better and "
             f"{worse} of {len(found)} trained worse."
         )
-        diverged = [str(text) for text in ranking.loc[ranking["diverged"] > 0, "shortcut"]]
+        diverged = [str(text) for text in ranking.loc[ranking.get("diverged", 0 * ranking["rank"]) > 0, "shortcut"]]
         if diverged:
             said.append(f"Diverged in some seed: {', '.join(diverged)}.")
         if order == "post":
@@ -339,7 +357,7 @@ def _answer(
 
 
 def _against_table_1(ranking: pd.DataFrame) -> str:
-    rows = ranking[(ranking["table 1"] != "–") & (ranking["shortcut"] != "identity")]
+    rows = ranking[ranking["shortcut"].map(lambda name: bool(published(name)) and name != "identity")]
     if rows.empty:
         return ""
     agree = rows["Δ"].isna() | (rows["Δ"] > 0)

@@ -1,24 +1,63 @@
-"""Every registered shortcut: shape, gradients, defining formula."""
+"""Every registered shortcut: shape, parameters, gradients, defining formula."""
 
 import pytest
 import torch
+from torch import nn
 
 from resx.model import SHORTCUTS
 from resx.model.init import initialise
+from resx.model.shortcuts import uniform_from_keys
+from resx.spec import SpecError
+
+C = 6
 
 
-@pytest.mark.parametrize("name", list(SHORTCUTS))
-def test_shape_and_gradient(name: str) -> None:
-    module = SHORTCUTS.create(name, 6)
-    initialise(module, 0)
-    x, fx = (torch.randn(2, 6, 4, 4, requires_grad=True) for _ in range(2))
+def texts() -> list[str]:
+    """Every shortcut with its default arguments and with each of its examples."""
+    found = dict.fromkeys(SHORTCUTS)
+    for name in SHORTCUTS:
+        found |= {f"{name}:{example}": None for example in getattr(SHORTCUTS[name], "examples", ())}
+    return list(found)
+
+
+def made(text: str, channels: int = C, seed: int = 0) -> nn.Module:
+    module = SHORTCUTS.create(text, channels)
+    initialise(module, seed, "stages.0.0.shortcut.")
+    return module
+
+
+def inputs(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    stream = torch.Generator().manual_seed(3)
+    x, fx = (torch.randn(2, C, *shape, generator=stream, dtype=torch.float64) for _ in range(2))
+    return x, fx
+
+
+@pytest.mark.parametrize("text", texts())
+def test_gradients_reach_x_the_branch_and_every_parameter(text: str) -> None:
+    module = made(text)
+    with torch.no_grad():
+        for parameter in module.parameters():  # a gain of 0 lets nothing through until its first step
+            parameter.add_(0.1)
+    x, fx = (torch.randn(2, C, 4, 4, requires_grad=True) for _ in range(2))
     out = module(x, fx)
     assert out.shape == fx.shape
     (out * torch.randn_like(out)).sum().backward()
-    assert fx.grad is not None
-    assert fx.grad.abs().sum() > 0
-    reads_x = getattr(SHORTCUTS[name], "reads_x", True)
+    reads_x = getattr(SHORTCUTS[text.partition(":")[0]], "reads_x", True)
+    assert fx.grad is not None and fx.grad.abs().sum() > 0
     assert (x.grad is not None and bool(x.grad.abs().sum() > 0)) == reads_x
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("text", texts())
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4)])
+def test_any_number_of_positions(text: str, shape: tuple[int, ...]) -> None:
+    x, fx = inputs(*shape)
+    module = made(text).double()
+    assert module(x, fx).shape == fx.shape
+    if shape:
+        module.eval()  # what stands at one position depends on nothing at the others
+        at_first = module(x[..., :1], fx[..., :1])
+        torch.testing.assert_close(module(x, fx)[..., :1], at_first, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", list(SHORTCUTS))
@@ -27,10 +66,137 @@ def test_documented_with_a_formula_on_one_line(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "alpha"), [("none", 0), ("identity", 1), ("scaled", 0.5), ("scaled:alpha=-2", -2)]
+    ("text", "count"),
+    [
+        *((name, 0) for name in ("none", "identity", "scaled", "convex", "negation", "permutation", "orthogonal")),
+        *((name, 0) for name in ("gaussian", "lowrank", "fitted", "dropout")),
+        ("learned-scalar", 1),
+        ("learned-channels", C),
+        ("rezero", 1),
+        ("conv:init=identity", C * C),
+        ("conv:init=he", C * C),
+        ("exclusive-gate", C * C + C),
+        ("shortcut-gate", C * C + C),
+    ],
 )
-def test_constant_shortcuts(text: str, alpha: float) -> None:
-    x, fx = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    module = SHORTCUTS.create(text, 3)
-    torch.testing.assert_close(module(x, fx), alpha * x + fx)
-    assert not list(module.parameters())
+def test_number_of_parameters(text: str, count: int) -> None:
+    assert sum(parameter.numel() for parameter in made(text).parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "of_x", "of_branch"),
+    [
+        ("none", 0, 1),
+        ("identity", 1, 1),
+        ("scaled", 0.5, 1),
+        ("scaled:alpha=-2", -2, 1),
+        ("convex:alpha=0.25", 0.25, 0.75),
+        ("negation", -1, 1),
+        ("fitted", 1, 1),
+        ("learned-scalar:start=0", 0, 1),
+        ("learned-scalar:start=1", 1, 1),
+        ("learned-channels:start=0", 0, 1),
+        ("learned-channels:start=1", 1, 1),
+        ("rezero", 1, 0),
+        ("conv:init=identity", 1, 1),
+        ("dropout:rate=0", 1, 1),
+    ],
+)
+def test_at_step_0_it_is_a_sum(text: str, of_x: float, of_branch: float) -> None:
+    x, fx = inputs(4, 4)
+    torch.testing.assert_close(made(text).double()(x, fx), of_x * x + of_branch * fx, rtol=1e-12, atol=1e-12)
+
+
+def matrix(text: str, channels: int = 16, seed: int = 0) -> torch.Tensor:
+    """The matrix of a linear shortcut, float64 [C, C]."""
+    module = made(text, channels, seed).double()
+    basis = torch.eye(channels, dtype=torch.float64)
+    return module(basis, torch.zeros_like(basis)).T.detach()
+
+
+def test_a_permutation_is_invertible_and_moves_channels_only() -> None:
+    permutation = matrix("permutation")
+    assert (permutation.sum(0) == 1).all() and (permutation.sum(1) == 1).all()
+    assert set(permutation.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(permutation, torch.eye(16, dtype=torch.float64))
+
+
+def test_an_orthogonal_map_keeps_lengths() -> None:
+    q = matrix("orthogonal")
+    torch.testing.assert_close(q.T @ q, torch.eye(16, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_a_gaussian_map_has_the_norm_of_the_identity() -> None:
+    assert matrix("gaussian").square().sum() == pytest.approx(16, rel=1e-6)
+
+
+@pytest.mark.parametrize(("fraction", "rank"), [(0.5, 8), (0.25, 4), (1.0, 16), (0.01, 1)])
+def test_a_low_rank_map_is_a_projection(fraction: float, rank: int) -> None:
+    p = matrix(f"lowrank:fraction={fraction}")
+    torch.testing.assert_close(p @ p, p, atol=1e-6, rtol=0)
+    torch.testing.assert_close(p, p.T)
+    assert p.trace() == pytest.approx(rank, rel=1e-5)
+
+
+@pytest.mark.parametrize("text", ["permutation", "orthogonal", "gaussian", "lowrank", "conv:init=he"])
+def test_random_maps_belong_to_a_seed_and_a_block(text: str) -> None:
+    assert torch.equal(matrix(text), matrix(text))
+    assert not torch.equal(matrix(text, seed=0), matrix(text, seed=1))
+    other = SHORTCUTS.create(text, 16)
+    initialise(other, 0, "stages.0.1.shortcut.")
+    state = made(text, 16).state_dict()
+    assert all(not torch.equal(state[name], tensor) for name, tensor in other.state_dict().items())
+
+
+def test_gates() -> None:
+    x, fx = inputs(4, 4)
+    for name, of_branch in (("exclusive-gate", lambda g: g), ("shortcut-gate", torch.ones_like)):
+        module = made(f"{name}:bias=-1.5").double()
+        weight, bias = module.gate.linear.weight, module.gate.linear.bias
+        assert (bias == -1.5).all()
+        g = torch.sigmoid(torch.einsum("oc,bchw->bohw", weight, x) + bias[:, None, None])
+        torch.testing.assert_close(module(x, fx), (1 - g) * x + of_branch(g) * fx, rtol=1e-12, atol=1e-12)
+
+
+def test_closed_gates_are_the_identity() -> None:
+    x, fx = inputs(4, 4)
+    torch.testing.assert_close(made("exclusive-gate:bias=-60").double()(x, fx), x, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(made("shortcut-gate:bias=-60").double()(x, fx), x + fx, rtol=1e-9, atol=1e-9)
+
+
+def test_dropout_drops_its_rate_in_training_and_nothing_in_evaluation() -> None:
+    module = made("dropout:rate=0.25")
+    x, fx = torch.ones(64, C, 8, 8), torch.zeros(64, C, 8, 8)
+    module.noise = module.draw(torch.Generator().manual_seed(0), 64)
+    out = module(x, fx)
+    kept = torch.tensor([0.0, 1 / 0.75])
+    assert torch.equal(out.unique(), kept)
+    assert (out == 0).float().mean() == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / out.numel()) ** 0.5)
+    assert torch.equal(out, module(x, fx))
+    assert torch.equal(module.eval()(x, fx), x)
+    assert not module.state_dict()
+
+
+def test_hashed_numbers_are_uniform_and_independent() -> None:
+    keys = torch.randint(2**62, (400,), generator=torch.Generator().manual_seed(1))
+    numbers = uniform_from_keys(keys, 500)
+    assert numbers.min() >= 0 and numbers.max() < 1
+    counts = torch.histc(numbers, 20, 0, 1)
+    assert ((counts - 10_000).abs() < 5 * 10_000**0.5).all()
+    for other in (numbers.roll(1, 0), numbers.roll(1, 1)):  # from one image to the next, and from one element to it
+        assert abs(torch.corrcoef(torch.stack([numbers.flatten(), other.flatten()]))[0, 1]) < 5 / 200_000**0.5
+    assert numbers.unique().numel() > 190_000
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("dropout:rate=1", "rate must be at least 0 and below 1"),
+        ("lowrank:fraction=0", "fraction must be above 0"),
+        ("conv:init=zeros", "init must be identity or he"),
+        ("exclusive-gate:bias=nan", "bias must be a float"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(text: str, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        SHORTCUTS.create(text, C)
