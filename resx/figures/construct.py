@@ -4,56 +4,71 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resx.figures import FIGURES, Frames, panels, style
+from resx.figures import FIGURES, Frames, as_text, panels, style
 from resx.spec import SpecError
 
 SHALLOW, CONSTRUCTED, DEEP = "shallow", "constructed", "deep"
-PANELS = {"train_error": "training error (%)", "train_loss": "training loss", "test_error": "test error (%)"}
+QUANTITIES = {"error": "error (%)", "loss": "loss"}
+SPLITS = {"train": "training images", "test": "test images"}
+HIGHEST_LOSS = 10.0  # in eval mode the loss of the first iterations has no bound; the axis ends here
 
 
 @FIGURES.register("construct")
 def draw(frames: Frames) -> Figure:
     """Training error, training loss and test error of the three arms against iterations, the restart marked.
 
-    frames: runs and curves. Faint: single seeds; full: their mean. Raises SpecError where no network was constructed.
+    frames: runs and curves. Faint: single seeds; full: their mean. Raises SpecError where no network was
+    constructed, and where the second halves do not share a rate.
     """
     runs = frames["runs"]
     arm = arms(runs)
     if not (arm == CONSTRUCTED).any():
         raise SpecError("no constructed network is among these runs; `resx probe construct` makes some")
+    rates = sorted(runs.loc[arm.notna(), "lr"].unique())
+    if len(rates) > 1:
+        listed = ", ".join(map(as_text, rates))
+        raise SpecError(
+            f"second halves started from different rates ({listed}); choose one, such as --where lr={rates[0]}"
+        )
     lines = _joined(runs, frames["curves"], arm)
     depth = {
         name: int(runs.loc[arm == name, "depth"].iloc[0])
         for name in (SHALLOW, CONSTRUCTED, DEEP)
         if (arm == name).any()
     }
-    words = {name: f"plain-{value}" for name, value in depth.items()}
-    words[CONSTRUCTED] = f"constructed {words[CONSTRUCTED]}"
+    words = {name: f"plain-{value}" for name, value in depth.items()} | {CONSTRUCTED: "constructed"}
     colour = dict(zip((SHALLOW, DEEP, CONSTRUCTED), style.OKABE_ITO, strict=False))
     half = int(runs.loc[arm == CONSTRUCTED, "steps"].iloc[0])
     with style.context():
-        figure, grid = style.panels(1, len(PANELS), 2.0)
-        for axes, (column, label) in zip(grid[0], PANELS.items(), strict=True):
-            axes.set_title(label)
-            axes.set_xlim(0, 2 * half)
-            if column.endswith("loss"):
-                axes.set_yscale("log")
-            else:
-                axes.set_ylim(0, 100)
-            _draw(axes, lines, column, words, colour)
-            axes.axvline(half, color=style.QUIET, linewidth=0.6, alpha=0.6)
+        figure, grid = style.panels(len(QUANTITIES), len(SPLITS), 1.5)
+        grid[0, 0].set_ylim(0, 100)
+        grid[1, 0].set_yscale("log")
+        losses = lines.filter(like="loss").drop(columns="running_loss").to_numpy()
+        grid[1, 0].set_ylim(0.7 * np.nanmin(losses), HIGHEST_LOSS)
+        for axes_row, (quantity, label) in zip(grid, QUANTITIES.items(), strict=True):
+            axes_row[0].set_ylabel(label)
+            for axes, split in zip(axes_row, SPLITS, strict=True):
+                axes.set_xlim(0, 2 * half)
+                _draw(axes, lines, f"{split}_{quantity}", words, colour)
+                axes.axvline(half, color=style.QUIET, linewidth=0.6, alpha=0.6)
+        for axes, split in zip(grid[0], SPLITS, strict=True):
+            axes.set_title(SPLITS[split])
+        for axes in grid[-1]:
             style.count_iterations(axes)
+        figure.align_ylabels(grid[:, 0])
         chosen = runs[arm.notna()]
         seeds = chosen["seed"].nunique()
         style.heading(
             figure,
             f"A deep plain network built from a shallow one: {panels.data_label(chosen)}",
             f"{'Mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}. Every arm is two runs of {half} "
-            "iterations; the line marks the restart, at which identities are inserted into the constructed network.",
+            "iterations; at the line the rate restarts, and "
+            f"identities are inserted into the constructed network, then of {depth[CONSTRUCTED]} layers.",
         )
         marks = [panels.handle("mean", linewidth=1.8), panels.handle("single seeds", linewidth=0.6, alpha=0.6)]
         style.key(figure, marks)
@@ -106,10 +121,9 @@ def _draw(axes: Axes, lines: pd.DataFrame, column: str, words: dict[str, str], c
             rows = rows[rows["step"] >= middle]
         if rows.empty:
             continue
-        rows = rows.assign(step=rows["step"])
         table = rows.groupby(["step", "run_id"])[column].last().unstack("run_id")
         mean = style.seed_lines(axes, table, [], colour[name])
         end = float(mean.iloc[-1])
         shown = f"{end:.2g}" if column.endswith("loss") else panels.percent(end)
         labels.append((float(mean.index[-1]), end, f"{words[name]}  {shown}", colour[name]))
-    style.end_labels(axes, labels, size=6.5)
+    style.end_labels(axes, labels)

@@ -1,0 +1,77 @@
+"""The loss around trained weights: a plane as contours, and lines (Li et al. 2018, Figs. 1 and 5)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resx.figures import FIGURES, Frames, panels, style
+
+STATISTICS = {"batch": "statistics of the images", "running": "statistics of training"}
+HIGHEST = 1e3  # losses above are drawn as this: with statistics of training there is no bound
+LEVELS = 13
+
+
+@FIGURES.register("landscape")
+def draw(frames: Frames) -> Figure:
+    """A column per network; rows: the plane around it (statistics of the images), and the lines in both ways.
+
+    frames: runs and landscape. The plane is that of the lowest seed, colours are log10 of the loss, the same scale in all
+    panels; of lines every seed and direction is drawn faintly, and their median (of the logarithm) in full.
+    """
+    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(panels.kind_name))
+    rows = frames["landscape"].merge(runs[["run_id", "kind", "depth", "seed"]], on="run_id")
+    rows["loss"] = np.log10(rows["loss"].clip(1e-8, HIGHEST).fillna(HIGHEST))
+    networks = sorted(rows.groupby(["kind", "depth"]), key=lambda item: (item[0][0] != "plain", item[0]))
+    seed = rows["seed"].min()
+    planes = rows[(rows["shape"] == "plane") & (rows["statistics"] == "batch") & (rows["seed"] == seed)]
+    levels = np.linspace(planes["loss"].min(), planes["loss"].max() + 1e-6, LEVELS)
+    look = dict(zip(STATISTICS, style.OKABE_ITO, strict=False))
+    with style.context():
+        figure, grid = style.panels(2, len(networks), 2.0)
+        for column, ((kind, depth), group) in zip(grid.T, networks, strict=True):
+            column[0].set_title(f"{kind}-{depth}")
+            _draw_plane(column[0], planes[planes["run_id"].isin(group["run_id"])], levels)
+            _draw_lines(column[1], group[group["shape"] == "line"], look)
+            column[1].set_xlabel("distance along a direction (filter norms)")
+        grid[0, 0].set_ylabel("distance along another")
+        grid[1, 0].set_ylabel("log10 of the loss")
+        figure.align_ylabels(grid[:, 0])
+        measured = runs[runs["run_id"].isin(rows["run_id"])]
+        count = measured["seed"].nunique()
+        style.heading(
+            figure,
+            f"The training loss around trained weights: {panels.data_label(measured)}",
+            f"Filter-normalised random directions. Contours: log10 of the loss, seed {seed}, statistics of the images. "
+            f"Lines: {count} seed{'s' if count > 1 else ''}.",
+        )
+        marks = [panels.handle(words, linewidth=1.8) for words in STATISTICS.values()]
+        for mark, statistics in zip(marks, STATISTICS, strict=True):
+            mark.set_color(look[statistics])
+        style.key(figure, marks, [panels.handle("one seed and direction", linewidth=0.6, alpha=0.6)])
+    return figure
+
+
+def _draw_plane(axes: Axes, rows: pd.DataFrame, levels: np.ndarray) -> None:
+    axes.grid(False)
+    if rows.empty:
+        return
+    table = rows.pivot(index="b", columns="a", values="loss")
+    axes.contourf(table.columns, table.index, table, levels=levels, cmap="cividis")
+    lines = axes.contour(table.columns, table.index, table, levels=levels, colors="white", linewidths=0.5)
+    axes.clabel(lines, lines.levels[::2], fmt="%.1f", fontsize=5.5)
+    axes.plot(0, 0, "+", color="white", markersize=6)
+
+
+def _draw_lines(axes: Axes, rows: pd.DataFrame, look: dict[str, str]) -> None:
+    labels = []
+    for statistics, group in rows.groupby("statistics"):
+        table = group.groupby(["a", "run_id", "direction"])["loss"].first().unstack(["run_id", "direction"])
+        for name in table:
+            axes.plot(table.index, table[name], color=look[str(statistics)], linewidth=0.6, alpha=0.4)
+        median = table.median(axis=1)
+        axes.plot(median.index, median, color=look[str(statistics)], linewidth=1.8)
+        labels.append((float(median.index[-1]), float(median.iloc[-1]), str(statistics), look[str(statistics)]))
+    style.end_labels(axes, labels)
