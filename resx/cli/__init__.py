@@ -94,7 +94,9 @@ def _handle(error: Exception) -> int:
                 128 + (error.signal or 2),
             )
         if isinstance(error, torch.OutOfMemoryError):
-            return _fail(["out of memory on the device: use a smaller --batch-size or --device cpu"], 1)
+            return _fail(
+                ["out of memory on the device: use a smaller --batch-size, or --checkpoint-activations in training"], 1
+            )
     raise error
 
 

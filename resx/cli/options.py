@@ -63,10 +63,20 @@ FIELD_OPTIONS: dict[str, Any] = {
 }
 MACHINE_OPTIONS: dict[str, Any] = {
     "device": _option(str, MACHINE, "cpu, cuda or cuda:N; by default cuda where there is one."),
-    "jobs": _option(int, MACHINE, "Runs at a time on a CPU, one thread each; by default one per core."),
+    "jobs": _option(
+        int,
+        MACHINE,
+        "Runs at a time: on a CPU one thread each, by default one per core; on a GPU side by side, by default 10.",
+    ),
     "results": _option(Path, MACHINE, "Folder of everything recorded; by default RESX_RESULTS or results/."),
     "data_dir": _option(Path, MACHINE, "Where the data set lies, or is downloaded to."),
     "plugin": _option(Path, MACHINE, "A Python file of yours that registers a shortcut or an adapter."),
+    "checkpoint_activations": _option(
+        bool,
+        MACHINE,
+        "Compute activations again instead of keeping them: less memory, the same numbers, slower.",
+        "--checkpoint-activations",
+    ),
     "allow_change": _option(bool, MACHINE, "Go on with a run on another device or torch; recorded.", "--allow-change"),
 }
 Results = Annotated[

@@ -13,7 +13,7 @@ import torch
 from resx import data, model
 from resx.spec import RunSpec
 from resx.store import open_run
-from resx.training.loop import load_block, prepare, run_block
+from resx.training.loop import drive, load_block, prepare
 from resx.training.many import Machine, finished_result
 from resx.training.schedule import SNAPSHOTS, evaluation_steps
 
@@ -57,22 +57,27 @@ def estimate_cost(specs: Sequence[RunSpec], machine: Machine) -> Cost:
         step = low_time + share * (high_time - low_time)
         evaluated = 2 * len(evaluation_steps(spec.train)) * (spec.train.eval_images or 10_000)
         seconds += step * (spec.train.steps + evaluated / spec.train.batch_size / 3)
-    return Cost(len(specs), len(todo), seconds / min(machine.jobs, len(todo)), sum(sizes))
+    # networks that share a GPU share its time; how much a cohort gains is not promised
+    at_a_time = 1 if machine.device.startswith("cuda") else min(machine.jobs, len(todo))
+    return Cost(len(specs), len(todo), seconds / at_a_time, sum(sizes))
 
 
 def _step_seconds(spec: RunSpec, machine: Machine) -> float:
     dataset = data.load(spec.data, machine.data_dir)
     parentless = spec.model_copy(update={"init_from": None})  # a parent may not be trained yet, and costs no time
-    threads = torch.get_num_threads()
+    device, threads = torch.device(machine.device), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder, open_run(Path(folder), parentless) as run:
-            trainee = prepare(run, dataset, torch.device(machine.device), Path(folder), False)
-            load_block([trainee], 0, TIMED_STEPS + 1)
-            run_block([trainee], 1, lambda: False)
+            trainee = prepare(run, dataset, device, Path(folder), checkpointed=machine.checkpoint_activations)
+            load_block([trainee], 0, TIMED_STEPS)
+            drive_steps = drive([trainee])
+            drive_steps(1, lambda: False)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             started = time.perf_counter()
-            run_block([trainee], TIMED_STEPS, lambda: False)
-            if machine.device.startswith("cuda"):
+            drive_steps(TIMED_STEPS, lambda: False)
+            if device.type == "cuda":
                 torch.cuda.synchronize()
             return (time.perf_counter() - started) / TIMED_STEPS
     finally:

@@ -34,7 +34,8 @@ def loss_of(outputs: Tensor, labels: Tensor, task: str, reduction: str = "mean")
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Return the context in which forward passes run: bfloat16 where the spec says so, else no change."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    # without the cache of cast weights, which would outlive the capture of a CUDA graph
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
 
 def evaluate(

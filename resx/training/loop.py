@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from resx.data.batches import Batches, Tables
 from resx.seeding import generator
 from resx.spec import RunSpec
 from resx.store import OUTCOMES, RunFolder, StoreError, describe_environment
+from resx.training.drive import Run, driver
 from resx.training.evaluate import EVAL_BATCH, autocast, evaluate, loss_of
 from resx.training.initial import build_network
+from resx.training.memory import checkpoint_activations
 from resx.training.schedule import (
     WARMUP_FACTOR,
     WARMUP_UNTIL,
@@ -33,6 +36,8 @@ from resx.training.schedule import (
 )
 
 BLOCK = 32  # steps between two looks at the losses
+CUDA_BLOCK = 250  # a replayed step takes well under a millisecond
+CUDA_EVAL_VALUES = 6_000_000  # input values at a time; with more of them, fewer kernels have to be launched
 RUNNING_ERROR_WEIGHT = 0.05  # of one batch in the running error that ends the warm-up
 CHECKPOINT_SHARE = 0.05  # of the time that may go into writing checkpoints
 
@@ -57,7 +62,7 @@ class Stopped(Exception):
         self.run_id, self.step, self.signal = run_id, step, signal
 
 
-@dataclass
+@dataclass(eq=False)
 class Trainee:
     """One network in training, with everything that a step reads or writes in place on the device."""
 
@@ -71,7 +76,7 @@ class Trainee:
     running_error: Tensor  # fraction, exponentially averaged
     tables: Tables | None = None
     rates: Tensor | None = None  # [n_steps]
-    noise: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # (buffer, its values [n_steps, …])
+    noise: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # (buffer, its values [n_steps, …])
     losses: Tensor | None = None  # [n_steps]
     errors: Tensor | None = None  # [n_steps], fraction wrong
     step: int = 0
@@ -83,6 +88,21 @@ class Trainee:
     def spec(self) -> RunSpec:
         return self.folder.spec
 
+    @property
+    def state(self) -> list[Tensor]:
+        """Every tensor that a step changes in place."""
+        parameters = list(self.network.parameters())
+        momentum = [self.optimizer.state[parameter]["momentum_buffer"] for parameter in parameters]
+        assert self.losses is not None and self.errors is not None
+        flags = [self.rate, self.warming, self.running_error, self.losses, self.errors]
+        return [*parameters, *self.network.buffers(), *momentum, *flags]
+
+    @property
+    def block(self) -> int:
+        """How many steps are loaded at a time; noise can be as large as all activations."""
+        quiet = self.rate.device.type == "cuda" and not model.stochastic_modules(self.network)
+        return CUDA_BLOCK if quiet else BLOCK
+
 
 def train_networks(
     folders: Sequence[RunFolder],
@@ -91,16 +111,18 @@ def train_networks(
     device: torch.device,
     results: Path,
     allow_change: bool = False,
+    checkpointed: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train the networks of some runs side by side, from their checkpoints where they have any, until all are done.
 
-    They share the data set and the number of steps between evaluations. Raises Stopped (after a checkpoint) when
+    They share the data set, the number of steps and that between evaluations; one that is behind the others catches up
+    first. checkpointed: activations are computed again instead of kept. Raises Stopped (after a checkpoint) when
     `should_stop` says so, StoreError where something recorded cannot be read, written or continued.
     """
     _set_precision(folders[0].spec.train.precision)
-    trainees = [prepare(folder, dataset, device, results, allow_change) for folder in folders]
+    trainees = [prepare(folder, dataset, device, results, allow_change, checkpointed) for folder in folders]
     clock = _Clock(trainees, device)
     for trainee in trainees:
         if trainee.step == 0 and not trainee.rows:
@@ -109,12 +131,19 @@ def train_networks(
     train = folders[0].spec.train
     marks = sorted(evaluation_steps(train) | snapshot_steps(train))
     active = [trainee for trainee in trainees if not _is_done(trainee)]
+    driven: list[Trainee] = []
+    run: Run
     while active:
-        start = active[0].step
-        end = min(start + BLOCK, min(mark for mark in marks if mark > start))
-        load_block(active, start, end - start)
-        stopped = run_block(active, end - start, should_stop)
-        for trainee in active:
+        start = min(trainee.step for trainee in active)
+        group = [trainee for trainee in active if trainee.step == start]
+        ahead = [trainee.step for trainee in active if trainee.step > start]
+        block = min(trainee.block for trainee in group)
+        end = min(start + block, *ahead, *(mark for mark in marks if mark > start))
+        load_block(group, start, end - start)
+        if group != driven:
+            run, driven = drive(group), group
+        stopped = run(end - start, should_stop)
+        for trainee in group:
             _read_block(trainee, stopped)
             if trainee.step in snapshot_steps(train) and not trainee.diverged:
                 trainee.folder.save_snapshot(trainee.step, trainee.network.state_dict())
@@ -132,11 +161,20 @@ def train_networks(
         _finish(trainee)
 
 
-def prepare(folder: RunFolder, dataset: Dataset, device: torch.device, results: Path, allow_change: bool) -> Trainee:
+def prepare(
+    folder: RunFolder,
+    dataset: Dataset,
+    device: torch.device,
+    results: Path,
+    allow_change: bool = False,
+    checkpointed: bool = False,
+) -> Trainee:
     """Build a network, put it on the device, and bring it to where its checkpoint stands."""
     spec = folder.spec
     network = build_network(spec, dataset, results).to(device)
     network.train()
+    if checkpointed:
+        checkpoint_activations(network)
     rate = torch.tensor(spec.train.lr, device=device)
     optimizer = torch.optim.SGD(
         network.parameters(),
@@ -207,33 +245,44 @@ def _restore(trainee: Trainee, state: dict[str, Any]) -> None:
 
 
 def load_block(trainees: Iterable[Trainee], first_step: int, n_steps: int) -> None:
-    """Draw what the next n_steps steps need (batches, rates, noise) and put it on the device."""
+    """Draw what the next n_steps steps need (batches, rates, noise) and put it on the device.
+
+    At most `trainee.block` steps. The tensors stay where they are, since a CUDA graph reads them there.
+    """
     for trainee in trainees:
-        spec, device = trainee.spec, trainee.rate.device
-        trainee.tables = trainee.batches.tables(first_step, n_steps)
-        trainee.rates = learning_rates(spec.train, first_step, n_steps).to(device)
-        trainee.losses = torch.zeros(n_steps, device=device)
-        trainee.errors = torch.zeros(n_steps, device=device)
-        trainee.noise = []
+        spec, device, rows = trainee.spec, trainee.rate.device, trainee.block
+        drawn = trainee.batches.tables(first_step, n_steps)
+        tables: dict[str, Any] = {
+            name: values if values is None else _load(getattr(trainee.tables, name, None), values, rows)
+            for name, values in vars(drawn).items()
+        }
+        trainee.tables = Tables(**tables)
+        trainee.rates = _load(trainee.rates, learning_rates(spec.train, first_step, n_steps).to(device), rows)
+        trainee.losses = _load(trainee.losses, torch.zeros(n_steps, device=device), rows)
+        trainee.errors = _load(trainee.errors, torch.zeros(n_steps, device=device), rows)
         for name, module in model.stochastic_modules(trainee.network):
             steps = range(first_step, first_step + n_steps)
             streams = (generator(spec.seed, "noise", name, step) for step in steps)
             values = torch.stack([module.draw(stream, spec.train.batch_size) for stream in streams]).to(device)
             if module.noise.shape != values.shape[1:]:  # only a draw knows its shape
                 module.noise = torch.empty_like(values[0])
-            trainee.noise.append((module.noise, values))
+            _, loaded = trainee.noise.get(name, (None, None))
+            trainee.noise[name] = (module.noise, _load(loaded, values, rows))
 
 
-def run_block(trainees: Sequence[Trainee], n_steps: int, should_stop: Callable[[], bool]) -> int:
-    """Run the loaded steps, all networks one step after the other; return how many steps were run."""
-    device = trainees[0].rate.device
-    positions = torch.arange(n_steps, device=device)
-    for k in range(n_steps):
-        if k and device.type == "cpu" and should_stop():  # a step on a CPU can take seconds
-            return k
-        for trainee in trainees:
-            train_step(trainee, positions[k : k + 1])
-    return n_steps
+def _load(held: Tensor | None, values: Tensor, rows: int) -> Tensor:
+    """Put values [n, …] into the first rows of what is held, which is made at the first call."""
+    if held is None:
+        held = values.new_zeros(rows, *values.shape[1:])
+    held[: len(values)].copy_(values)
+    return held
+
+
+def drive(trainees: Sequence[Trainee]) -> Run:
+    """Return what runs the loaded steps of all these networks; a block must have been loaded."""
+    steps = [partial(train_step, trainee) for trainee in trainees]
+    state = [tensor for trainee in trainees for tensor in trainee.state]
+    return driver(steps, state, trainees[0].rate.device)
 
 
 def train_step(trainee: Trainee, k: Tensor) -> None:
@@ -241,7 +290,7 @@ def train_step(trainee: Trainee, k: Tensor) -> None:
     assert trainee.tables and trainee.rates is not None
     assert trainee.losses is not None and trainee.errors is not None
     inputs, labels = trainee.batches.assemble(trainee.tables, k)
-    for buffer, values in trainee.noise:
+    for buffer, values in trainee.noise.values():
         buffer.copy_(values.index_select(0, k)[0])
     base = trainee.rates.index_select(0, k)[0]
     trainee.rate.copy_(torch.where(trainee.warming, base * WARMUP_FACTOR, base))
@@ -304,7 +353,7 @@ def _evaluation_row(trainee: Trainee, split: str) -> dict[str, float]:
     last = trainee.step == train.steps
     numbers = evaluate(
         trainee.network,
-        trainee.batches.evaluation(split, None if last else train.eval_images, EVAL_BATCH),
+        trainee.batches.evaluation(split, None if last else train.eval_images, _evaluation_batch(trainee)),
         trainee.dataset.task,
         train.precision,
         keep_outputs=last and split == "test",
@@ -313,6 +362,12 @@ def _evaluation_row(trainee: Trainee, split: str) -> dict[str, float]:
         trainee.folder.save_predictions(numbers.outputs.numpy(), numbers.labels.numpy())
     row = {f"{split}_loss": numbers.loss, f"{split}_error": numbers.error}
     return {key: value for key, value in row.items() if not math.isnan(value)}
+
+
+def _evaluation_batch(trainee: Trainee) -> int:
+    if trainee.rate.device.type == "cpu":
+        return EVAL_BATCH
+    return max(trainee.spec.train.batch_size, CUDA_EVAL_VALUES // math.prod(trainee.dataset.input_shape))
 
 
 def _is_done(trainee: Trainee) -> bool:

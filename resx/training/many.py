@@ -1,11 +1,14 @@
 """RunSpecs in, finished runs out: several at a time, each resumable, a failure of one leaving the others alone.
 
 On a CPU every network trains on one thread in a process of its own, as many processes as `jobs`: measured, two
-processes of one thread beat one of two, and the numbers do not depend on how many there are.
+processes of one thread beat one of two, and the numbers do not depend on how many there are. On a GPU networks that
+share data and schedule train side by side in one process, as branches of one CUDA graph, at most `jobs` of them.
 """
 
 from __future__ import annotations
 
+import gc
+import logging
 import multiprocessing
 import os
 import signal
@@ -26,8 +29,11 @@ from resx.spec import DataSpec, RunSpec, SpecError, build_spec
 from resx.store import StoreError, open_run, read_run, results_root
 from resx.training.initial import TRANSFORMS
 from resx.training.loop import Progress, Stopped, train_networks
+from resx.training.memory import memory_advice, memory_needed, memory_warning
 
 Report = Callable[[Progress], None]
+LOG = logging.getLogger("resx")
+COHORT = 10  # networks at a time on a GPU: one seed of five depths, plain and residual
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Machine:
     """Where and how runs are made; nothing here can change a number of a CPU run.
 
     results: the folder that holds runs/. data_dir: where data sets lie. jobs: runs at a time. plugin: a user's file.
+    checkpoint_activations: less memory, more time, the same numbers.
     """
 
     results: Path = field(default_factory=results_root)
@@ -43,6 +50,7 @@ class Machine:
     jobs: int = 1
     allow_change: bool = False
     plugin: Path | None = None
+    checkpoint_activations: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def default_device() -> str:
 def make_machine(
     *, device: str | None = None, jobs: int | None = None, results: Path | None = None, **settings: Any
 ) -> Machine:
-    """Fill in what the user left open: the device, as many jobs as cores. Raises SpecError for an absent device."""
+    """Fill in what the user left open: the device, as many jobs as it takes. Raises SpecError for an absent device."""
     device = device or default_device()
     try:
         kind = torch.device(device).type
@@ -88,7 +96,8 @@ def make_machine(
     if jobs is not None and jobs < 1:
         raise SpecError(f"--jobs: must be at least 1, not {jobs}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(results=results_root(results), device=device, jobs=jobs or cores, **settings)
+    at_a_time = jobs or (COHORT if kind == "cuda" else cores)
+    return Machine(results=results_root(results), device=device, jobs=at_a_time, **settings)
 
 
 def resolve(fields: Iterable[Mapping[str, Any]], machine: Machine) -> list[RunSpec]:
@@ -206,15 +215,61 @@ def _train_here(todo: Sequence[RunSpec], machine: Machine, report: Report) -> di
     errors: dict[str, str] = {}
     datasets = _Datasets(machine.data_dir)
     with _stop_signals() as received, _one_thread():
-        for spec in todo:
+        groups = list(reversed(cohorts(todo, datasets, machine)))
+        while groups:
+            group = groups.pop()
             try:
-                _train_group([spec], datasets, machine, report, lambda: bool(received))
+                _train_group(group, datasets, machine, report, lambda: bool(received))
+                continue
             except (StoreError, SpecError) as error:
-                errors[spec.run_id] = str(error)
+                failure = str(error)
             except Stopped as stopped:
                 stopped.signal = received[0]
                 raise
+            gc.collect()  # what the failed group held on the device
+            if len(group) == 1:
+                errors[group[0].run_id] = failure
+            else:  # one of them fails, or they do not fit together: the others go on without it
+                half = len(group) // 2
+                groups += [group[half:], group[:half]]
     return errors
+
+
+def cohorts(specs: Sequence[RunSpec], datasets: Callable[[DataSpec], Dataset], machine: Machine) -> list[list[RunSpec]]:
+    """Group specs that can train side by side on a GPU: same data, batch and schedule, as many as fit.
+
+    On a CPU every spec is alone. Logs a line for a run whose memory will probably not suffice.
+    """
+    if not machine.device.startswith("cuda"):
+        return [[spec] for spec in specs]
+    alike: dict[Any, list[RunSpec]] = {}
+    for spec in specs:
+        train = spec.train
+        key = (spec.data, train.steps, train.batch_size, train.eval_every, train.precision)
+        alike.setdefault(key, []).append(spec)
+    free, _ = torch.cuda.mem_get_info(machine.device)
+    needs: dict[Any, int] = {}
+    groups: list[list[RunSpec]] = []
+    for members in alike.values():
+        dataset = datasets(members[0].data)
+        images = dataset.train_x.nbytes + dataset.test_x.nbytes
+        taken = 0
+        for position, spec in enumerate(members):
+            if spec.model not in needs:
+                needs[spec.model] = images + memory_needed(
+                    spec, dataset.input_shape, dataset.n_outputs, machine.checkpoint_activations
+                )
+            need = needs[spec.model]
+            warning = memory_warning(need, free, machine.checkpoint_activations)
+            if warning:
+                LOG.warning("%s: %s", spec.run_id, warning)
+            if position == 0 or len(groups[-1]) == machine.jobs or taken + need > free:
+                groups.append([])
+                taken = 0
+            groups[-1].append(spec)
+            taken += need
+        needs.clear()  # the next data set's inputs are of another size
+    return groups
 
 
 class _Datasets:
@@ -237,7 +292,23 @@ def _train_group(
     report: Report,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Train specs that share data and schedule side by side in this process."""
+    """Train specs that share data and schedule side by side in this process. Raises StoreError out of memory, too."""
+    try:
+        _train_together(specs, datasets, machine, report, should_stop)
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        advice = memory_advice(machine.checkpoint_activations)
+        raise StoreError(f"{specs[0].run_id}: out of memory on {machine.device}; {advice}") from None
+
+
+def _train_together(
+    specs: Sequence[RunSpec],
+    datasets: _Datasets,
+    machine: Machine,
+    report: Report,
+    should_stop: Callable[[], bool],
+) -> None:
     with ExitStack() as stack:
         folders = [stack.enter_context(open_run(machine.results, spec)) for spec in specs]
         train_networks(
@@ -246,6 +317,7 @@ def _train_group(
             device=torch.device(machine.device),
             results=machine.results,
             allow_change=machine.allow_change,
+            checkpointed=machine.checkpoint_activations,
             report=report,
             should_stop=should_stop,
         )

@@ -14,7 +14,7 @@ from resx import data, model
 from resx.data.batches import Batches
 from resx.spec import TrainSpec
 from resx.store import load_runs, open_run, read_run
-from resx.training.loop import load_block, prepare, run_block
+from resx.training.loop import drive, load_block, prepare
 from resx.training.many import Machine, resolve, train, train_all
 from resx.training.schedule import evaluation_steps, learning_rates, snapshot_steps
 
@@ -54,7 +54,7 @@ def test_steps_are_sgd_with_momentum_and_decay_written_out(tmp_path: Path) -> No
     with open_run(tmp_path, spec) as folder:
         trainee = prepare(folder, dataset, torch.device("cpu"), tmp_path, False)
         load_block([trainee], 0, 2)
-        run_block([trainee], 2, lambda: False)
+        drive([trainee])(2, lambda: False)
     network = model.build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed)
     batches = Batches(dataset, spec.data, spec.train.batch_size, spec.seed, "cpu")
     tables = batches.tables(0, 2)

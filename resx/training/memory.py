@@ -1,0 +1,104 @@
+"""Memory of training: activations that are computed again instead of kept, and what a run will need.
+
+The backward pass needs the activations of the forward pass. With checkpointing (Chen et al. 2016, arXiv:1604.06174)
+a block keeps only its input and computes its branch a second time when the backward pass reaches it: the same numbers
+from about a third more arithmetic. Running statistics of normalisations are left alone the second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from resx.model import Block
+from resx.model.construction import skeleton
+from resx.spec import RunSpec, SpecError
+
+OPTION = "--checkpoint-activations"
+COPIES = 4  # of every weight: itself, gradient, momentum, and the copy that a graph's warm-up restores
+BATCH_TYPES = {"fp32": 1.0, "tf32": 1.0, "bf16": 0.5}  # size of a kept activation, relative to float32
+SLACK = 1.3  # workspaces of convolutions, temporaries of the backward pass, fragmentation
+
+
+def checkpoint_activations(network: nn.Module) -> None:
+    """Make the branches of a network's blocks keep no activations in training; parameters and names stay the same.
+
+    Raises SpecError for a network without blocks.
+    """
+    branches = [module.branch for module in network.modules() if isinstance(module, Block)]
+    if not branches:
+        raise SpecError(f"{OPTION}: this family has no blocks that could be computed again; leave it out")
+    for branch in branches:
+        branch.forward = partial(_recomputed, branch, branch.forward)
+
+
+def _recomputed(branch: nn.Module, forward: Any, x: Tensor) -> Tensor:
+    if not (branch.training and torch.is_grad_enabled()):
+        return forward(x)
+    contexts = partial(_contexts, branch)
+    return checkpoint(forward, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+
+
+def _contexts(branch: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    return nullcontext(), _statistics_kept(branch)
+
+
+@contextmanager
+def _statistics_kept(branch: nn.Module) -> Iterator[None]:
+    """Let normalisations update copies of their running statistics, which are thrown away."""
+    norms = [module for module in branch.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    before = [dict(norm.named_buffers()) for norm in norms]
+    try:
+        for norm, buffers in zip(norms, before, strict=True):
+            norm._buffers.update({name: values.clone() for name, values in buffers.items()})
+        yield
+    finally:
+        for norm, buffers in zip(norms, before, strict=True):
+            norm._buffers.update(buffers)
+
+
+def memory_needed(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, checkpointed: bool = False) -> int:
+    """Return about how many bytes training takes beside the images, from a forward pass on the meta device.
+
+    Counted: every tensor that autograd keeps for the backward pass, and the weights with what belongs to each. An
+    estimate, with SLACK for what libraries take.
+    """
+    network = skeleton(spec.model, input_shape, n_outputs).train()
+    if checkpointed:
+        checkpoint_activations(network)
+    weights = {tensor.untyped_storage()._cdata: tensor for tensor in [*network.parameters(), *network.buffers()]}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage()._cdata, tensor)
+        return tensor
+
+    inputs = torch.empty(spec.train.batch_size, *input_shape, device="meta")
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = network(inputs)
+    activations = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
+    states = sum(tensor.untyped_storage().nbytes() for tensor in weights.values())
+    del outputs
+    return round(SLACK * (COPIES * states + BATCH_TYPES[spec.train.precision] * activations))
+
+
+def memory_advice(checkpointed: bool) -> str:
+    """Return what to do where the device has not enough memory."""
+    return "use a smaller --batch-size" if checkpointed else f"use {OPTION} (the same numbers, about a third slower)"
+
+
+def memory_warning(need: int, free: int, checkpointed: bool) -> str | None:
+    """Return one line for a run that will not fit into the device's free memory (bytes), or None where it will."""
+    if need <= free:
+        return None
+    return (
+        f"training needs about {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free on the device, "
+        f"so it will probably run out of memory; {memory_advice(checkpointed)}"
+    )
