@@ -106,8 +106,8 @@ def draw(frames: Frames) -> Figure:
     """Ways of making shapes match (question 3): paired differences from zero-pad, chop and subsample, with intervals.
 
     frames: runs. A row is a way, grouped by the part it changes, the best first; dots are seeds, means over depths; the
-    line is the 95 % interval of their mean. At the right edge: parameters beyond the reference's. Raises SpecError where
-    the reference is missing.
+    line is the 95 % interval of their mean. At the right edge: parameters beyond the reference's. Raises SpecError
+    where the reference is missing.
     """
     named = arms(frames["runs"])
     designs = [design for design in DESIGNS if design in set(named["design"])]

@@ -26,8 +26,8 @@ Constant width is better: its difference is below 0. Gains away from 1 cost: the
 
 Settings. design: alternating, or standard (constant widths, in which two shortcuts mismatch). primary:
 log10_train_loss, train_error or test_error. margin: for equivalence, in points of test error; 0 stands for 0.3 where
-the data is a whole published set at full size and for 1.0 elsewhere. images: how many the gain is measured on. In a
-TOML's [grid], adapter and depth replace the defaults.
+the data is a whole published set at full size and for 1.0 elsewhere. images: how many the gain is measured on. In the
+grid of an experiment's file, adapter and depth replace the defaults.
 """
 
 from __future__ import annotations
