@@ -39,7 +39,7 @@ def draw(frames: Frames) -> Figure:
                 axes.sharey(row[0])
                 axes.tick_params(labelleft=False)
         for column, (norm, kind) in zip(grid.T, arms, strict=True):
-            column[0].set_title(f"{kind}, {'batch norm' if norm == 'batch' else f'norm: {norm}'}")
+            column[0].set_title(f"{kind}, {'no' if norm == 'none' else norm} norm")
             chosen = [rows[(rows["norm"] == norm) & (rows["kind"] == kind)] for rows in (norms, alike)]
             for depth, shade in colour.items():
                 _draw_norms(column[0], chosen[0][chosen[0]["depth"] == depth], shade)
@@ -81,7 +81,8 @@ def _ends(rows: pd.DataFrame) -> list[tuple[pd.DataFrame, dict[str, Any]]]:
 def _draw_norms(axes: Axes, rows: pd.DataFrame, shade: str) -> None:
     axes.set_yscale("log")
     for part, look in _ends(rows):
-        means = np.exp(np.log(part.set_index("layer")["value"]).groupby("layer").mean())
+        alive = part[part.groupby("run_id")["value"].transform("min") > 0]  # a dead network's gradients are zero
+        means = np.exp(np.log(alive.set_index("layer")["value"]).groupby("layer").mean())
         axes.plot(means.index, means, color=shade, **look)
 
 
@@ -92,7 +93,7 @@ def _draw_growth(axes: Axes, rows: pd.DataFrame, shade: str) -> None:
     values = [
         (run, step, 100 * (np.exp(-np.polyfit(group["layer"], np.log(group["value"]), 1)[0]) - 1))
         for (run, step), group in finished.groupby(["run_id", "step"])
-        if np.isfinite(np.log(group["value"].to_numpy())).all()
+        if np.isfinite(group["value"]).all() and group["value"].min() > 0
     ]
     table = pd.DataFrame(values, columns=["run_id", "step", "growth"])
     for _, run in table.groupby("run_id") if table["run_id"].nunique() > 1 else []:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from resx.figures import FIGURES, Frames, panels, style
 
@@ -31,6 +32,9 @@ def draw(frames: Frames) -> Figure:
             axes.set_title(title)
             axes.margins(x=0.02)
         for axes in grid[0]:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
             axes.axhline(1, color=style.QUIET, linewidth=0.6)
         for (kind, depth), group in rows[rows["quantity"] == "std"].groupby(["kind", "depth"]):
             trained = group[(group["step"] == group["last"]) & (group["last"] > 0)]
@@ -43,7 +47,7 @@ def draw(frames: Frames) -> Figure:
             _draw_blocks(axes, rows[rows["quantity"] == quantity], colour)
         for axes, name in zip(grid.flat, ("layer", "layers, strongest first", "block", "block"), strict=True):
             axes.set_xlabel(name)
-            axes.set_ylim(bottom=None if name == "block" and axes is grid[1, 1] else 0)
+        grid[1, 0].set_ylim(bottom=0)
         seeds = rows["seed"].nunique()
         style.heading(
             figure,

@@ -76,7 +76,8 @@ def shattering(network: Network, x: Tensor, distances: Sequence[float], lines: i
     x: [B, C, H, W] with B ≥ 2. Line i runs from image i towards image i+1; a distance is a fraction of the way
     between them. The gradient is that of one output (i modulo their number) with respect to the input; normalisation
     uses the statistics of x, held fixed, so that each input has a gradient of its own. Returns rows (distance,
-    correlation), the mean cosine over lines. The network's running statistics are replaced, and it is left in eval
+    correlation), the mean cosine over lines; a line along which all units are dead, so that a gradient is zero, is left
+    out, and nan stands where there is no other. The network's running statistics are replaced, and it is left in eval
     mode.
     """
     calibrate(network, x)
@@ -87,7 +88,9 @@ def shattering(network: Network, x: Tensor, distances: Sequence[float], lines: i
     correlations = []
     for distance in distances:
         gradient = _input_gradients(network, starts + distance * directions, outputs)
-        correlations.append(float(torch.cosine_similarity(reference, gradient).mean()))
+        cosines = torch.cosine_similarity(reference, gradient)
+        known = (reference.norm(dim=1) > 0) & (gradient.norm(dim=1) > 0)
+        correlations.append(float(cosines[known].mean()))
     return pd.DataFrame({"distance": list(distances), "correlation": correlations})
 
 
@@ -127,11 +130,13 @@ def half_distance(correlations: pd.DataFrame) -> float:
     """Return the distance at which the correlation first falls below one half, interpolated in log distance.
 
     correlations: rows (distance, correlation). The smallest distance where it is below from the start, the largest
-    where it never is.
+    where it never is; nan where there is no correlation, all gradients being zero.
     """
     table = correlations.sort_values("distance")
     distance, value = table["distance"].to_numpy(), table["correlation"].to_numpy()
-    below = np.flatnonzero(~(value >= 0.5))
+    if np.isnan(value).any():
+        return np.nan
+    below = np.flatnonzero(value < 0.5)
     if not len(below):
         return float(distance[-1])
     if below[0] == 0:

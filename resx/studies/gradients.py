@@ -95,7 +95,7 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
             "growth"
         ]
     normed = halves[halves["norm"] == "batch"] if (halves["norm"] == "batch").any() else halves
-    log_half = np.log10(normed.set_index(["phase", "kind", "depth", "seed"])["half"])
+    log_half = np.log10(normed.set_index(["phase", "kind", "depth", "seed"])["half"]).sort_index()
     for phase in ("initial", "trained"):
         by_network = {
             key: log_half.loc[(phase, *key)]
@@ -210,7 +210,11 @@ def shattering_table(halves: pd.DataFrame) -> pd.DataFrame:
 
 
 def _answer(verdicts: list[Verdict], found: Mapping[str, Estimate], plain: str) -> str:
-    lines = [f"{item.hypothesis}: {item.word} ({item.estimates[0]})." for item in verdicts]
+    lines = []
+    for item in verdicts:
+        mean = item.estimates[0].mean
+        way = ("shrink" if mean < 0 else "grow") + " towards the input" if "vanish" in item.hypothesis else ""
+        lines.append(f"{item.hypothesis}: {item.word} ({f'they {way}; ' if way else ''}{item.estimates[0]}).")
     published = paper.PLAIN_GRADIENT_FACTOR
     start = found.get(f"{plain}: growth per layer (%), initial")
     if start:

@@ -77,7 +77,8 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
     depths = sorted(rows["depth"].unique())
     shallow, deep = int(depths[0]), int(depths[-1])
     kind = "residual" if (rows["kind"] == "residual").any() else str(rows["kind"].iloc[0])
-    relative = (rows["half"] / rows["n"]).set_axis(pd.MultiIndex.from_frame(rows[["kind", "phase", "depth", "seed"]]))
+    index = pd.MultiIndex.from_frame(rows[["kind", "phase", "depth", "seed"]])
+    relative = (rows["half"] / rows["n"]).set_axis(index).sort_index()
 
     def outcome(phase: str, depth: int) -> pd.Series:
         there = (kind, phase, depth) in relative.index

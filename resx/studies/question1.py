@@ -32,7 +32,7 @@ Primary outcome. The first estimate of each part. Settings. Those of `gradients`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -93,22 +93,24 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
     found = {name: study.judge(_measured(frames, study), settings) for name, study in studies.items()}
     parts = _parts(found)
     verdicts = [
-        replace(verdict, hypothesis=f"{name}: {verdict.hypothesis}")
+        replace(part.verdict, hypothesis=f"{name}: {part.verdict.hypothesis}")
         for name, listed in parts.items()
-        for verdict, _ in listed
+        for part in listed
     ]
-    words = {name: combine([_word(*part) for part in listed]) for name, listed in parts.items()}
+    words = {name: combine([part.word for part in listed]) for name, listed in parts.items()}
     summary = pd.DataFrame(
         [
             {
                 "hypothesis": name,
-                "part": verdict.hypothesis,
-                "measured": f"{verdict.estimates[0].mean:+.3g} ({verdict.estimates[0].interval})",
-                "for it": _word(verdict, speaks_for),
-                "hypothesis is": words[name],
+                "part": part.verdict.hypothesis,
+                "mean": round(part.verdict.estimates[0].mean, 3),
+                "interval": part.verdict.estimates[0].interval,
+                "points": part.points,
+                "it is": part.word,
+                "altogether": words[name],
             }
             for name, listed in parts.items()
-            for verdict, speaks_for in listed
+            for part in listed
         ]
     )
     named = {f"{study}-{key}": table for study, one in found.items() for key, table in one.tables.items()}
@@ -122,24 +124,35 @@ def _measured(frames: Frames, study: Study) -> dict[str, pd.DataFrame]:
     return {name: frame[frame["run_id"].isin(ids)] for name, frame in frames.items()}
 
 
-# study, what the hypothesis of its verdict holds, and whether support of it speaks for the hypothesis or against it
+# study, what its verdict says, whether support of that speaks for the hypothesis, and the sign of a mean that does
 PARTS = {
-    "vanishing": [("gradients", "vanish at initialisation", True), ("gradients", "vanish in training", True)],
-    "shattering": [("gradients", "residual ones at initialisation", True)],
+    "vanishing": [("gradients", "vanish at initialisation", True, -1), ("gradients", "vanish in training", True, -1)],
+    "shattering": [("gradients", "residual ones at initialisation", True, -1)],
     "many shallow networks": [
-        ("paths", "shorter than the middle of all paths", True),
-        ("lesions", "Removing a block hurts a plain network more", True),
-        ("lesions", "is better than", False),
+        ("paths", "shorter than the middle of all paths", True, -1),
+        ("lesions", "Removing a block hurts a plain network more", True, 1),
+        ("lesions", "is better than", False, 1),
     ],
 }
 
 
-def _parts(found: Mapping[str, Findings]) -> dict[str, list[tuple[Verdict, bool]]]:
-    """Return each hypothesis's parts, as far as they were judged: a verdict, and whether it speaks for it."""
+@dataclass(frozen=True)
+class Part:
+    """One part of a hypothesis: a study's verdict, the word it has for the hypothesis, and where its mean points."""
+
+    verdict: Verdict
+    word: Word
+    points: str
+
+
+def _parts(found: Mapping[str, Findings]) -> dict[str, list[Part]]:
+    """Return each hypothesis's parts, as far as they were judged."""
     return {
         name: [
-            (verdict, speaks_for)
-            for study, text, speaks_for in listed
+            Part(
+                verdict, _word(verdict, speaks_for), "for it" if sign * verdict.estimates[0].mean > 0 else "against it"
+            )
+            for study, text, speaks_for, sign in listed
             for verdict in found[study].verdicts
             if text in verdict.hypothesis
         ]
@@ -162,14 +175,15 @@ def combine(words: Sequence[Word]) -> Word:
     return "screening" if "screening" in words else "supported"
 
 
-def _answer(
-    words: Mapping[str, Word], parts: Mapping[str, list[tuple[Verdict, bool]]], found: Mapping[str, Findings]
-) -> str:
+def _answer(words: Mapping[str, Word], parts: Mapping[str, list[Part]], found: Mapping[str, Findings]) -> str:
     paragraphs = []
     for name, listed in parts.items():
-        told = "; ".join(f"{item.hypothesis[0].lower()}{item.hypothesis[1:]}: {item.word}" for item, _ in listed)
-        numbers = "; ".join(str(item.estimates[0]) for item, _ in listed)
-        paragraphs.append(f"{name.capitalize()} ({NAMES[name]}): {words[name]}. {told}. Measured: {numbers}.")
+        told = " ".join(
+            f"'{part.verdict.hypothesis}' is {part.verdict.word} ({part.verdict.estimates[0]}), which points "
+            f"{part.points.removesuffix(' it')} the hypothesis."
+            for part in listed
+        )
+        paragraphs.append(f"{name.capitalize()} ({NAMES[name]}): {words[name]}. {told}")
     paragraphs.append(
         "What this does not settle: trained networks were observed and no gradient was intervened on, so whether "
         "shattering causes degradation stays open; other widths, data and schedules may differ."
