@@ -75,12 +75,12 @@ def draw(frames: Frames) -> Figure:
                 "right": 0.87,
                 "top": 1 - 0.95 / height,
                 "bottom": 0.82 / height,
-                "wspace": 0.3,
+                "wspace": 0.22,
                 "hspace": 0.62,
                 "width_ratios": [1.35, 1, 1],
             },
         )
-        maps = list(dict.fromkeys(runs["map"]))
+        maps = sorted(runs["map"].unique(), key=lambda name: (name != "identity", name))
         colour = style.colours(maps)
         for row, layers in zip(grid, depths, strict=True):
             part = runs[runs["layers"] == layers]
@@ -130,18 +130,15 @@ def _draw_arms(axes: Axes, runs: pd.DataFrame, maps: list[str]) -> None:
 
 
 def _draw_angles(axes: Axes, runs: pd.DataFrame, colour: dict[str, str]) -> None:
-    labels = []
     for name, group in runs.groupby("map", sort=False):
         true = "identity" if name == "identity" else "R"
         means = group[group["arm"].isin([true, "turned"])].groupby("away")["score"].mean().dropna()
         if means.empty:
             continue
         axes.plot(means.index, means, marker="o", markersize=2.8, linewidth=1.3, color=colour[str(name)])
-        labels.append((means.index[-1], means.iloc[-1], str(name), colour[str(name)]))
     ticks = sorted(runs["away"].unique())
     axes.set_xticks(ticks, [f"{tick:g}°" for tick in ticks])
-    axes.set_xlabel("angle between shortcut and R")
-    style.end_labels(axes, labels, size=6)
+    axes.set_xlabel("angle from R (colours: right)")
 
 
 def _draw_learned(axes: Axes, runs: pd.DataFrame, measured: pd.DataFrame, colour: dict[str, str]) -> None:
@@ -155,5 +152,9 @@ def _draw_learned(axes: Axes, runs: pd.DataFrame, measured: pd.DataFrame, colour
         labels.append((means.index[-1], means.iloc[-1], f"{name}  {means.iloc[-1]:.2f}", colour[str(name)]))
     axes.set_xscale("symlog", linthresh=5, linscale=0.5)
     axes.set_ylim(bottom=0)
+    steps = measured["step"].max()
+    ticks = [tick for tick in (0, 10, 100, 1000, 10_000) if tick <= steps]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("iterations (log)")
     style.end_labels(axes, labels, size=6.5)

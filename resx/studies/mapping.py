@@ -49,7 +49,7 @@ import pandas as pd
 from resx import stats
 from resx.data import Dataset
 from resx.data.maps import linear_map, parse_map
-from resx.figures.mapping import labelled
+from resx.figures.mapping import ARMS, labelled
 from resx.model import build
 from resx.probes.mapping import mapping
 from resx.spec import RunSpec, SpecError, parse_part
@@ -123,12 +123,13 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
     scores = runs.pivot_table(
         index="seed", columns=["map", "layers", "arm", "away"], values="score", aggfunc="first", dropna=False
     )
-    teachers = list(runs[["map", "layers"]].drop_duplicates().itertuples(index=False, name=None))
+    pairs = runs[["map", "layers"]].drop_duplicates().sort_values(["layers", "map"])
+    teachers = list(pairs.itertuples(index=False, name=None))
     gains: dict[str, pd.Series] = {}
     same: dict[str, pd.Series] = {}
     slopes: dict[str, pd.Series] = {}
     for name, layers in teachers:
-        label = f"{name}, L={layers}"
+        label = _teacher(name, layers)
         identity = _column(scores, name, layers, "identity", 0.0)
         true = identity if name == "identity" else _column(scores, name, layers, "R", 0.0)
         if name != "identity":
@@ -138,8 +139,8 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
         slopes[label] = _slopes(pd.DataFrame({0.0: true, **turned}))
     learned = _learned(measured)
     finds = {
-        f"{name}, L={layers}": float(settings["near"]) - group.set_index("seed")["end"]
-        for (name, layers), group in learned.groupby(["map", "layers"], sort=False)
+        _teacher(name, layers): float(settings["near"]) - group.set_index("seed")["end"]
+        for (layers, name), group in learned.groupby(["layers", "map"])
         if name != "identity"
     }
     margin = float(settings["margin"])
@@ -215,8 +216,8 @@ def _equal(hypothesis: str, criterion: str, effects: Mapping[str, pd.Series], ma
 def _learned(measured: pd.DataFrame) -> pd.DataFrame:
     """Return a row per run with a learned map, all distances relative.
 
-    start, end: of the product from Rᴸ. each_end: of each map from R. odd_end: of the product of the layers' odd
-    parts from Rᴸ. halved: the first kept step at which `start` is halved.
+    start, end: of the product from Rᴸ. each: of each map from R at the end. odd: of the product of the layers' odd
+    parts from Rᴸ at the end. halved: the first kept step at which `start` is halved.
     """
     rows = []
     own = measured[measured["arm"] == "learned"]
@@ -231,12 +232,12 @@ def _learned(measured: pd.DataFrame) -> pd.DataFrame:
                 "seed": seed,
                 "start": start,
                 "end": end,
-                "each_end": ordered["distance"].iloc[-1],
-                "odd_end": ordered["odd"].iloc[-1],
+                "each": ordered["distance"].iloc[-1],
+                "odd": ordered["odd"].iloc[-1],
                 "halved": halved.iloc[0] if len(halved) else np.nan,
             }
         )
-    return pd.DataFrame(rows, columns=["map", "layers", "seed", "start", "end", "each_end", "odd_end", "halved"])
+    return pd.DataFrame(rows, columns=["map", "layers", "seed", "start", "end", "each", "odd", "halved"])
 
 
 def _arm_names(runs: pd.DataFrame) -> pd.Series:
@@ -245,25 +246,38 @@ def _arm_names(runs: pd.DataFrame) -> pd.Series:
 
 def _loss_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Return mean log10 relative losses, a row per teacher, a column per student; and how many runs diverged."""
-    named = runs.assign(arm=_arm_names(runs))
-    table = named.pivot_table(index=["layers", "map"], columns="arm", values="score", sort=False, dropna=False)
-    table["diverged"] = (runs["status"] == "diverged").groupby([runs["layers"], runs["map"]]).sum()
-    return table.reset_index()
+    named = runs.assign(arm=_arm_names(runs)).sort_values(["layers", "away"], kind="stable")
+    columns = [*ARMS, *dict.fromkeys(named.loc[runs["arm"] == "turned", "arm"])]
+    table = named.pivot_table(index=["layers", "map"], columns="arm", values="score", dropna=False)
+    table = table.reindex(columns=columns).round(2)
+    lost = (runs["status"] == "diverged").groupby([runs["layers"], runs["map"]]).sum()
+    return _by_teacher(table.assign(diverged=lost) if lost.any() else table)
+
+
+def _by_teacher(table: pd.DataFrame) -> pd.DataFrame:
+    """Turn an index of layers and map into one first column, `teacher`."""
+    names = [_teacher(name, layers) for layers, name in table.index]
+    return table.set_axis(pd.Index(names, name="teacher")).reset_index()
+
+
+def _teacher(name: Any, layers: Any) -> str:
+    return f"{name}, L={layers}"
 
 
 def _residual_table(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the branch's mean share of a block's output after training, a row per teacher, a column per student."""
     last = measured[measured["step"] == measured.groupby("run_id")["step"].transform("max")]
     last = last[last["arm"] != "turned"]
-    return last.pivot_table(index=["layers", "map"], columns="arm", values="residual", sort=False).reset_index()
+    table = last.pivot_table(index=["layers", "map"], columns="arm", values="residual")
+    return _by_teacher(table.reindex(columns=ARMS).round(3))
 
 
 def _learned_table(learned: pd.DataFrame) -> pd.DataFrame:
     """Return, per teacher, means over seeds of `_learned`, and how many seeds never halved the distance."""
-    grouped = learned.groupby(["layers", "map"], sort=False)
-    table = grouped[["start", "end", "each_end", "odd_end", "halved"]].mean()
-    table["never_halved"] = grouped["halved"].apply(lambda steps: int(steps.isna().sum()))
-    return table.reset_index().rename(columns={"halved": "halved_at_step"})
+    grouped = learned.groupby(["layers", "map"])
+    table = grouped[["start", "end", "each", "odd", "halved"]].mean().round(3)
+    table["never"] = grouped["halved"].apply(lambda steps: int(steps.isna().sum()))
+    return _by_teacher(table)
 
 
 def _answer(verdicts: list[Verdict], learned: pd.DataFrame, runs: pd.DataFrame) -> str:
@@ -278,7 +292,7 @@ def _answer(verdicts: list[Verdict], learned: pd.DataFrame, runs: pd.DataFrame) 
     far = learned[learned["map"] != "identity"].groupby(["map", "layers"], sort=False)["end"].mean()
     if len(far):
         ordered = far.sort_values()
-        best, worst = (f"{key[0]}, L={key[1]}" for key in (ordered.index[0], ordered.index[-1]))
+        best, worst = (_teacher(*key) for key in (ordered.index[0], ordered.index[-1]))
         sentences.append(
             f"Learned maps end nearest for {best} (relative distance {far.min():.2f}) and farthest for {worst} "
             f"({far.max():.2f}); the table also says how near the whole layers come, branches included (odd part)."

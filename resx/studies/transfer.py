@@ -17,8 +17,8 @@ that ratio at the greatest size minus that at the smallest, within a seed, with 
 networks are judged as one family by a joint sign-flip over seeds.
 
 Criterion, written down before the runs: residual learning transfers to a kind of network on a task if its interaction
-is above 0; it transfers in general (supported) if all of them are, and does not (refuted) if one of them is significantly
-below 0. For trees: the interaction is above 0 on both data sets.
+is above 0; it transfers in general (supported) if all of them are, and does not (refuted) if one of them is
+significantly below 0. For trees: the interaction is above 0 on both data sets.
 
 Heterogeneity of the networks' interactions: range, Cochran's Q, I² and the p of Welch's analysis of variance, which
 allows for few seeds; the mean over kinds is of these ten and not of networks at large.
@@ -249,8 +249,8 @@ def _trees(measured: pd.DataFrame) -> pd.DataFrame:
     """Return mean squared errors by number of trees, a row per data set and number."""
     columns = ["train_loss", "test_loss"]
     table = measured.pivot_table(index=["task", "trees"], columns="kind", values=columns, sort=False)
-    names = [f"{kind} {str(loss).removesuffix('_loss')}" for loss, kind in table.columns.to_flat_index()]
-    table.columns = pd.Index(names)
+    losses, kinds = (table.columns.get_level_values(level) for level in (0, 1))
+    table.columns = kinds + " " + losses.str.removesuffix("_loss")
     return table.reset_index()
 
 
@@ -277,7 +277,7 @@ def _answer(
         sentences.append(f"{lost} of {len(runs)} runs diverged, which their effects leave out.")
     sentences.append(
         "All kinds have one recipe, short training and small sizes; that a kind gains nothing here does not say that "
-        "it would not at its own. Trees are no networks: boosting shares the idea, not the mechanism, and is kept apart."
+        "it would not at its own. Trees are no networks: boosting shares the idea, not the mechanism, and stays apart."
     )
     return " ".join(sentences)
 
