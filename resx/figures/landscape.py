@@ -18,8 +18,8 @@ LEVELS = 13
 def draw(frames: Frames) -> Figure:
     """A column per network; rows: the plane around it (statistics of the images), and the lines in both ways.
 
-    frames: runs and landscape. The plane is that of the lowest seed, colours are log10 of the loss, the same scale in all
-    panels; of lines every seed and direction is drawn faintly, and their median (of the logarithm) in full.
+    frames: runs and landscape. The plane is that of the lowest seed, colours are log10 of the loss, the same scale in
+    all panels; of lines every seed and direction is drawn faintly, and their median (of the logarithm) in full.
     """
     runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(panels.kind_name))
     rows = frames["landscape"].merge(runs[["run_id", "kind", "depth", "seed"]], on="run_id")
@@ -61,7 +61,7 @@ def _draw_plane(axes: Axes, rows: pd.DataFrame, levels: np.ndarray) -> None:
     table = rows.pivot(index="b", columns="a", values="loss")
     axes.contourf(table.columns, table.index, table, levels=levels, cmap="cividis")
     lines = axes.contour(table.columns, table.index, table, levels=levels, colors="white", linewidths=0.5)
-    axes.clabel(lines, lines.levels[::2], fmt="%.1f", fontsize=5.5)
+    axes.clabel(lines, levels[1:-1:2], fmt="%.1f", fontsize=5.5)
     axes.plot(0, 0, "+", color="white", markersize=6)
 
 

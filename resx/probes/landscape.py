@@ -39,8 +39,8 @@ def direction(network: nn.Module, number: int) -> Direction:
             continue
         draw = torch.randn(weight.shape, generator=generator(0, "landscape", number, name)).to(weight)
         axes = tuple(range(1, weight.dim()))
-        norms = draw.norm(dim=axes, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
-        found[name] = draw * (weight.norm(dim=axes, keepdim=True) / norms)
+        own, drawn = (torch.linalg.vector_norm(values, dim=axes, keepdim=True) for values in (weight, draw))
+        found[name] = draw * (own / drawn)
     return found
 
 

@@ -11,7 +11,8 @@ is used in two ways, told apart everywhere: `batch` takes its statistics anew, f
 the loss is a function of the weights alone; `running` keeps those of training, which fit the middle only.
 
 Primary outcome. The share of the plane (%) where the loss is clearly not convex: its Hessian within the plane, by
-second differences on the lattice, has λ_min < −0.1·|λ_max| (statistics `batch`); plain minus residual at the greatest depth.
+second differences on the lattice, has λ_min < −0.1·|λ_max| (statistics `batch`); plain minus residual at the
+greatest depth.
 
 Criteria, fixed beforehand; t intervals over seeds, one joint sign-flip over all effects, at least 6 seeds. Shortcuts
 keep the surface smooth: supported above 0, refuted below. Beside it the same with running statistics, and by how much
