@@ -275,7 +275,7 @@ def _correlations(table: pd.DataFrame, primary: str) -> dict[str, pd.Series]:
             values = {
                 seed: group[predictor].corr(group[primary], method="spearman")
                 for seed, group in table[table["order"] == order].groupby("seed")
-                if group[primary].notna().sum() > 2
+                if group[primary].nunique() > 2 and group[predictor].nunique() > 1
             }
             found[f"{name} ({order})"] = pd.Series(values, dtype=float)
     return found
