@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from resx.cli import compare, data, models, plot, probe, runs, train
+from resx.cli import bench, compare, data, models, plot, probe, runs, train
 from resx.spec import SpecError
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ app.add_typer(probe.probe_app, name="probe")
 app.add_typer(runs.runs_app, name="runs")
 app.command("models")(models.models)
 app.command("data")(data.data)
+app.command("bench")(bench.bench)
 
 
 def main() -> None:

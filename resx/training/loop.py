@@ -121,7 +121,7 @@ def train_networks(
     first. checkpointed: activations are computed again instead of kept. Raises Stopped (after a checkpoint) when
     `should_stop` says so, StoreError where something recorded cannot be read, written or continued.
     """
-    _set_precision(folders[0].spec.train.precision)
+    set_precision(folders[0].spec.train.precision)
     trainees = [prepare(folder, dataset, device, results, allow_change, checkpointed) for folder in folders]
     clock = _Clock(trainees, device)
     for trainee in trainees:
@@ -353,7 +353,7 @@ def _evaluation_row(trainee: Trainee, split: str) -> dict[str, float]:
     last = trainee.step == train.steps
     numbers = evaluate(
         trainee.network,
-        trainee.batches.evaluation(split, None if last else train.eval_images, _evaluation_batch(trainee)),
+        trainee.batches.evaluation(split, None if last else train.eval_images, evaluation_batch(trainee)),
         trainee.dataset.task,
         train.precision,
         keep_outputs=last and split == "test",
@@ -364,7 +364,8 @@ def _evaluation_row(trainee: Trainee, split: str) -> dict[str, float]:
     return {key: value for key, value in row.items() if not math.isnan(value)}
 
 
-def _evaluation_batch(trainee: Trainee) -> int:
+def evaluation_batch(trainee: Trainee) -> int:
+    """Return how many inputs are evaluated at a time; on a CPU always as many, since rounding depends on it."""
     if trainee.rate.device.type == "cpu":
         return EVAL_BATCH
     return max(trainee.spec.train.batch_size, CUDA_EVAL_VALUES // math.prod(trainee.dataset.input_shape))
@@ -395,7 +396,7 @@ def _finish(trainee: Trainee) -> None:
     )
 
 
-def _set_precision(precision: str) -> None:
+def set_precision(precision: str) -> None:
     """Allow TF32 in matrix products and convolutions exactly where the spec says so."""
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"

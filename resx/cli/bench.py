@@ -1,0 +1,87 @@
+"""`resx bench`: how fast training is here, against a conventional loop and against the machine's own limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resx.cli.options import Json, Quiet, parse_list
+
+
+def bench(
+    depths: Annotated[str, typer.Option(help="Depths to measure.")] = "20,56",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 128,
+    image_size: Annotated[int, typer.Option(min=8, help="Height and width of the images, which are made up.")] = 32,
+    shortcut: Annotated[str, typer.Option(help="What runs beside a branch: identity, none, …")] = "identity",
+    precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = "fp32",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:N; by default cuda where there is one.", show_default=False)
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Networks trained at once on a CPU, one process each; by default one per core.",
+            show_default=False,
+        ),
+    ] = None,
+    networks: Annotated[int, typer.Option(min=1, help="Networks side by side in one process, for a GPU.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Workers of the conventional loop's DataLoader.")] = 2,
+    repetitions: Annotated[int, typer.Option(min=1, help="Measurements of everything, in turns.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.001, help="Length of one measurement.")] = 1.0,
+    checkpoint_activations: Annotated[
+        bool, typer.Option("--checkpoint-activations", help="Measure with activations computed again, not kept.")
+    ] = False,
+    publish: Annotated[
+        Path | None, typer.Option(help="Also write the table of this machine here, such as results/bench.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the speed and memory of training and evaluation on this machine, a few minutes.
+
+    Medians with least and most of several measurements taken in turns: resx, a conventional loop (PIL images,
+    DataLoader with workers, contiguous, steps one by one), and the machine's limit from its arithmetic and memory.
+
+    Examples: [bold]resx bench[/bold],
+    [bold]resx bench --depths 20,56,110 --precision bf16 --networks 10 --publish results/bench[/bold]
+    """
+    from resx import bench as library
+    from resx.cli.show import print_json, print_table
+    from resx.training.many import make_machine
+
+    machine = make_machine(device=device, jobs=processes)
+    plan = library.Plan(
+        depths=tuple(parse_list(depths, "depths")),
+        batch_size=batch_size,
+        image_size=image_size,
+        shortcut=shortcut,
+        precision=precision,
+        device=machine.device,
+        threads=threads,
+        processes=machine.jobs,
+        networks=networks,
+        workers=workers,
+        repetitions=repetitions,
+        seconds=seconds,
+        checkpoint_activations=checkpoint_activations,
+    )
+    for depth in plan.depths:
+        plan.spec(depth)  # what cannot be trained is said before anything is measured
+    result = library.measure(plan, lambda line: None if quiet else typer.echo(line, err=True))
+    files = library.publish(result, publish) if publish else []
+    for warning in result["warnings"]:
+        typer.echo(f"resx: warning: {warning}", err=True)
+    if json:
+        print_json({**result, "files": files})
+        return
+    columns = [f"<{name}" if name in ("what", "loop") else name for name in library.COLUMNS]
+    title = f"{result['environment']['hardware']}: median (least–most) of {repetitions}"
+    print_table(library.table_rows(result), columns, title=title)
+    for line in library.summary_lines(result):
+        typer.echo(line)
+    for file in files:
+        typer.echo(f"written: {file}")
