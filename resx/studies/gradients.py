@@ -219,7 +219,7 @@ def _answer(verdicts: list[Verdict], found: Mapping[str, Estimate], plain: str) 
     start = found.get(f"{plain}: growth per layer (%), initial")
     if start:
         lines.append(
-            f"{published.source} report about {100 * (published.value - 1):.0f} % a layer for plain networks with "
+            f"{published.source} [{published.mark}] report about {100 * (published.value - 1):.0f} % a layer for plain networks with "
             f"batch normalisation at initialisation (very wide ones); here it is {start.mean:+.1f} %."
         )
     lines.append(
