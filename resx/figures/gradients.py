@@ -58,7 +58,8 @@ def draw(frames: Frames) -> Figure:
         for handle, shade in zip(depths, colour.values(), strict=True):
             handle.set_color(shade)
         published = paper.PLAIN_GRADIENT_FACTOR
-        source = f"{published.source} [{published.mark}]: {100 * (published.value - 1):+.0f} % at initialisation, wide plain networks"
+        percent = 100 * (published.value - 1)
+        source = f"{published.source} [{published.mark}]: {percent:+.0f} % at initialisation, wide plain networks"
         marks = [
             panels.handle("at initialisation", linewidth=1.1, linestyle=":"),
             panels.handle("after training", linewidth=1.6),

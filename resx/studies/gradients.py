@@ -219,8 +219,8 @@ def _answer(verdicts: list[Verdict], found: Mapping[str, Estimate], plain: str) 
     start = found.get(f"{plain}: growth per layer (%), initial")
     if start:
         lines.append(
-            f"{published.source} [{published.mark}] report about {100 * (published.value - 1):.0f} % a layer for plain networks with "
-            f"batch normalisation at initialisation (very wide ones); here it is {start.mean:+.1f} %."
+            f"{published.source} [{published.mark}] report about {100 * (published.value - 1):.0f} % a layer for plain "
+            f"networks with batch normalisation at initialisation (very wide ones); here it is {start.mean:+.1f} %."
         )
     lines.append(
         "Norms that do not vanish rule out one explanation, for these networks and this initialisation. That gradients "
