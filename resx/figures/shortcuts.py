@@ -22,6 +22,7 @@ from resx.spec import SpecError, parse_part
 
 ORDERS = {"pre": "pre-activation order", "post": "original order"}
 KINDS = ("constant", "fixed", "learned", "gated", "noisy", "fitted", "other")
+FAR = 4  # times the difference that four of five functions stay within: beyond, a mean is written, not drawn
 KIND_NAMES = {"fixed": "fixed map", "noisy": "dropout", "fitted": "fitted map"}
 NAMES, ERRORS = 1.65, 0.85  # inches left and right of the panels, for the functions' names and the published errors
 # this project's functions in the words of Identity Mappings' table 1
@@ -153,6 +154,9 @@ def _draw_forest(
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
     axes.set_ylim(-0.7, len(rows) - 0.3)
+    low, high = _limits(found)
+    axes.set_xlim(low, high)
+    edge = axes.get_yaxis_transform()
     for place, name in enumerate(rows):
         values = found[name] if name in found else pd.Series(dtype=float)
         known = values.dropna()
@@ -163,20 +167,26 @@ def _draw_forest(
                 axes.plot(known, [place - 0.27] * len(known), "o", markersize=2.4, alpha=0.6, markeredgewidth=0, **look)
                 axes.plot([estimate.low, estimate.high], [place, place], linewidth=1.6, **look)
             axes.plot(estimate.mean, place, "|", markersize=7, markeredgewidth=1.6, **look)
+            if not low <= estimate.mean <= high:
+                side, text = (0.99, "right") if estimate.mean > high else (0.01, "left")
+                axes.text(side, place, f"{estimate.mean:+.1f}", transform=edge, size=6.5, ha=text, va="center", **look)
         if len(known) < len(values):
-            axes.plot(0.98, place, "x", transform=axes.get_yaxis_transform(), markersize=4, **look)
-    low, high = _limits(found)
-    axes.set_xlim(low, high)
+            axes.plot(0.98, place, "x", transform=edge, markersize=4, **look)
     axes.set_xlabel("Δ log10 training loss")
     axes.tick_params(axis="y", length=0)
 
 
 def _limits(found: pd.DataFrame) -> tuple[float, float]:
-    """Return limits that show every seed; long intervals of few seeds may leave the panel."""
+    """Return limits that show what most functions do: a mean far outside is written at the edge."""
+    means = found.mean().dropna().to_numpy(float)
+    reach = FAR * float(np.quantile(np.abs(means), 0.8)) if len(means) else 0.0
+    inside = np.append(means[np.abs(means) <= reach], 0.0)
     values = found.to_numpy(float).ravel()
-    values = np.append(values[np.isfinite(values)], 0.0)
-    margin = 0.08 * (np.ptp(values) or 1.0)
-    return float(values.min() - margin), float(values.max() + margin)
+    values = np.append(
+        inside, values[np.isfinite(values) & (values >= inside.min() * 1.3) & (values <= inside.max() * 1.3)]
+    )
+    margin = 0.08 * (float(np.ptp(values)) or 1.0)
+    return float(values.min()) - margin, float(values.max()) + margin
 
 
 def _write_published(axes: Axes, rows: Sequence[str]) -> None:
