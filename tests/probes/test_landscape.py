@@ -41,8 +41,11 @@ def test_plain_and_residual_networks_share_directions():
 def test_weights_come_back_bit_for_bit():
     network = network_of()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    with pytest.raises(RuntimeError), moved(network, [(0.3, direction(network, 0)), (-0.7, direction(network, 1))]):
+    steps = [(0.3, direction(network, 0)), (-0.7, direction(network, 1))]
+    with moved(network, steps):
         assert not torch.equal(before["head.weight"], network.head.weight)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    with pytest.raises(RuntimeError), moved(network, steps):
         raise RuntimeError
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
