@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -63,7 +63,8 @@ ALSO = (
     "subsample+copy-scaled+fold-scaled",
     "B",
 )
-LEARNED, LEFT_OUT, GAIN = "learned adapters, mean", "shortcut left out, mean", "rank correlation of |log gain| with it"
+LEARNED, LEFT_OUT, GAIN = "learned adapters, mean", "shortcut left out, mean", "rank correlation with |log gain|"
+SHORT = {"log10_train_loss": "Δ log10 loss", "train_error": "Δ train %", "test_error": "Δ test %"}  # columns
 MARGIN_WHOLE, MARGIN = 0.3, 1.0  # points of test error
 
 
@@ -152,8 +153,9 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
     alike = equivalences(named, margin)
     verdicts = _verdicts(named, found, alike, gains, settings["primary"], margin)
     tables = {
-        "networks": networks_table(named, gains),
-        "differences": differences_table(named, found, errors, alike, settings["primary"]),
+        "costs": costs_table(named, gains),
+        "outcomes": outcomes_table(named),
+        "differences": differences_table(found, errors, alike, settings["primary"]),
     }
     return Findings(tables, verdicts, _answer(verdicts, named, found, gains, settings, margin, alike))
 
@@ -237,49 +239,54 @@ def equivalences(named: pd.DataFrame, margin: float) -> dict[str, Equivalence]:
     }
 
 
-def networks_table(named: pd.DataFrame, gains: pd.Series) -> pd.DataFrame:
-    """Return a row per arm and depth: what it costs, its gain, and its outcomes as means over seeds."""
-    rows = []
-    for (arm, depth), runs in named.groupby(["arm", "depth"], sort=False):
-        row = {
-            "changed": runs["group"].iloc[0],
+def costs_table(named: pd.DataFrame, gains: pd.Series) -> pd.DataFrame:
+    """Return a row per arm and depth: parameters, multiply-adds and the gain of the composed shortcut."""
+    rows = [
+        {
             "network": f"{arm} ({runs['width'].iloc[0]:.0f})" if arm == CONSTANT else arm,
             "depth": depth,
             "parameters": runs["parameters"].max(),
             "multiply-adds (M)": round(runs["multiply_adds"].max() / 1e6, 3),
-            "gain": gains.get(arm, np.nan),
+            "gain": round(gains.get(arm, np.nan), 3),
+        }
+        for (arm, depth), runs in named.groupby(["arm", "depth"], sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def outcomes_table(named: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per arm and depth: the means of its outcomes over the seeds that finished, and how many diverged."""
+    rows = [
+        {
+            "network": arm,
+            "depth": depth,
             "seeds": len(runs),
             "diverged": int((runs["status"] == "diverged").sum()),
+            "log10 loss": round(runs["log10_train_loss"].mean(), 3),
+            "train %": round(runs["train_error"].mean(), 2),
+            "test %": round(runs["test_error"].mean(), 2),
         }
-        rows.append(row | {title: runs[outcome].mean() for outcome, title in OUTCOMES.items()})
+        for (arm, depth), runs in named.groupby(["arm", "depth"], sort=False)
+    ]
     return pd.DataFrame(rows)
 
 
 def differences_table(
-    named: pd.DataFrame,
-    found: Mapping[str, Estimate],
-    errors: Mapping[str, Estimate],
-    alike: Mapping[str, Equivalence],
-    primary: str,
+    found: Mapping[str, Estimate], errors: Mapping[str, Estimate], alike: Mapping[str, Equivalence], primary: str
 ) -> pd.DataFrame:
     """Return a row per arm: its difference from the reference in the primary outcome and in test error."""
-    groups = named.drop_duplicates("arm").set_index("arm")["group"]
     rows = []
-    for arm in dict.fromkeys(named["arm"]):
-        if arm not in found:
-            continue
-        one = found[arm]
-        row: dict[str, Any] = {
-            "changed": groups[arm],
-            "network": arm,
-            OUTCOMES[primary]: one.mean,
-            "95 % interval": one.interval,
-        }
-        row |= {"p": np.nan if one.p is None else one.p, "seeds": one.n}
-        if primary != "test_error":
-            row |= {"test error (points)": errors[arm].mean, "95 %": errors[arm].interval}
-        rows.append(row | {f"within ±{alike[arm].margin:g}": alike[arm].status})
+    for arm, one in sorted(found.items(), key=lambda item: item[1].mean):
+        if arm in alike:
+            row: dict[str, Any] = {"network": arm, SHORT[primary]: _mean(one), "seeds": one.n}
+            row["p"] = np.nan if one.p is None else one.p
+            row |= {} if primary == "test_error" else {SHORT["test_error"]: _mean(errors[arm])}
+            rows.append(row | {f"within ±{alike[arm].margin:g}": alike[arm].status})
     return pd.DataFrame(rows)
+
+
+def _mean(one: Estimate) -> str:
+    return f"{one.mean:+.2f}" if np.isnan(one.low) else f"{one.mean:+.2f} ({one.interval})"
 
 
 def _verdicts(
@@ -305,18 +312,18 @@ def _verdicts(
             criterion += f"(±{margin:g} points): refuted"
             listed = [found[arm] for arm in members]
             verdicts.append(Verdict(f"The way matters: {what}", criterion, listed, _any_differs(listed, alike)))
-    more = (
-        (LEARNED, "Learned adapters are better than the reference", "below", -1),
-        (LEFT_OUT, "Leaving the shortcut out at the mismatch costs", "above", 1),
-        (CONSTANT, "Constant width is better at equal multiply-adds", "below", -1),
-        (GAIN, "Gains away from 1 cost", "above", 1),
-    )
-    for name, title, side, expected in more:
+    difference = f"{unit}, difference from the reference"
+    below, above = f"{difference}: supported below 0, refuted above", f"{difference}: supported above 0, refuted below"
+    ranks = f"over the ways, with the {difference}: supported above 0, refuted below"
+    more: list[tuple[str, str, str, Literal[-1, 1]]] = [
+        (LEARNED, "Learned adapters are better than the reference", below, -1),
+        (LEFT_OUT, "Leaving the shortcut out at the mismatch costs", above, 1),
+        (CONSTANT, "Constant width is better at equal multiply-adds", below, -1),
+        (GAIN, "Gains away from 1 cost", ranks, 1),
+    ]
+    for name, title, criterion, expected in more:
         if name in found:
-            criterion = f"{unit}, difference from the reference: supported {side} 0, refuted on the other side"
-            verdicts.append(
-                Verdict(title, criterion, [found[name]], stats.word(found[name], 1 if expected > 0 else -1))
-            )
+            verdicts.append(Verdict(title, criterion, [found[name]], stats.word(found[name], expected)))
     return verdicts
 
 

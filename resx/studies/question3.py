@@ -49,7 +49,7 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
     decisive = verdicts[0]
     answer = [
         "Can the input be modified (copied, chopped off, summed) where sizes do not fit?",
-        f"{decisive.word.capitalize()} ({decisive.estimates[0]} above the reference).",
+        f"{decisive.word.capitalize()}: without a parameter, {decisive.estimates[0]} of the plain twin minus the reference.",
         *(one.answer for one in found.values()),
     ]
     return Findings(tables, verdicts, " ".join(answer))

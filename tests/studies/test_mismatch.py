@@ -166,7 +166,7 @@ def test_a_known_answer() -> None:
     table = findings.tables["differences"].set_index("network")
     assert table.loc["grow: copy", "within ±1"] == "equivalent"
     assert table.loc["plain", "within ±1"] == "not shown"
-    networks = findings.tables["networks"].set_index("network")
+    networks = findings.tables["costs"].set_index("network")
     assert networks.loc["grow: zero", "gain"] == networks.loc["spatial: zero", "gain"] == 0
     assert networks.loc["grow: copy", "gain"] == pytest.approx(2)
     assert "Modifying the input works: subsample+pad+chop trains better than no shortcuts: supported" in findings.answer
@@ -191,10 +191,10 @@ def test_a_diverged_run_is_seen_and_in_no_mean() -> None:
     spoilt = runs["run_id"] == "subsample+copy+chop-2"
     runs.loc[spoilt, ["status", "train_loss", "test_error"]] = ["diverged", 1e9, 90.0]
     findings = mismatch.judge({"runs": runs}, SETTINGS)
-    networks = findings.tables["networks"].set_index("network")
+    networks = findings.tables["outcomes"].set_index("network")
     table = findings.tables["differences"].set_index("network")
     assert networks.loc["grow: copy", "diverged"] == 1
-    assert networks.loc["grow: copy", "test error (%)"] < 4
+    assert networks.loc["grow: copy", "test %"] < 4
     assert table.loc["grow: copy", "seeds"] == 5
     assert np.isnan(table.loc["grow: copy", "p"])
     assert table.loc["grow: zero", "p"] == pytest.approx(2 / 2**6)
@@ -210,7 +210,7 @@ def test_question_3_answers_with_the_alternating_design() -> None:
     assert "Supported" in findings.answer
     works = {verdict.hypothesis: verdict.word for verdict in findings.verdicts if "works" in verdict.hypothesis}
     assert list(works.values()) == ["supported", "refuted"]
-    assert {"networks-alternating", "differences-standard"} <= set(findings.tables)
+    assert {"costs-alternating", "differences-standard"} <= set(findings.tables)
     draw({"runs": runs})
 
 
