@@ -157,8 +157,8 @@ def _answer(table: pd.DataFrame, verdicts: list[Verdict]) -> str:
     return (
         f"{' '.join(lines)} In words: {words}. {paper.VEIT_MODULES.source} [{paper.VEIT_MODULES.mark}] report {low} to "
         f"{high} of {paper.VEIT_MODULES.value:.0f} blocks, {paper.VEIT_EFFECTIVE_SHARE.value} % of all paths, for a "
-        "trained ResNet-110 on CIFAR-10. This tells through how many blocks the gradient comes. The paths share their weights "
-        "and their activation pattern, so it does not by itself make the network an ensemble of shallow ones."
+        "trained ResNet-110 on CIFAR-10. This tells through how many blocks the gradient comes. The paths share their "
+        "weights and their activation pattern, so it does not by itself make the network an ensemble of shallow ones."
     )
 
 
