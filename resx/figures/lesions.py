@@ -1,4 +1,4 @@
-"""Lesions: test error without some blocks or with blocks exchanged (Veit et al. 2016, Figs. 3 and 5), and the controls."""
+"""Lesions: test error without some blocks, or with blocks exchanged (Veit et al. 2016, Figs. 3 and 5)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from resx.figures import FIGURES, Frames, panels, style
 
 TITLES = {"remove": "one block removed", "random": "random blocks removed", "permute": "blocks exchanged"}
 XLABELS = {"remove": "block, first to last (0–1)", "random": "blocks removed", "permute": "exchanges within stages"}
-ROWS = {"running": "statistics of training", "re-estimated": "re-estimated statistics"}
+ROWS = ("running", "re-estimated")  # statistics of batch normalisation
 
 
 @FIGURES.register("lesions")
 def draw(frames: Frames) -> Figure:
     """Test error after lesions: a column per kind of lesion, a row per kind of statistics; one colour per network.
 
-    frames: runs and lesions; ensembles and short_paths where they were measured: their errors are marked at the right.
+    frames: runs and lesions; the errors of ensembles, where they were measured, stand in the subtitle.
     Faint: single seeds; full: their mean; dotted: the networks as they were trained.
     """
     runs = frames["runs"].assign(network=_names(frames["runs"]))
@@ -29,8 +29,8 @@ def draw(frames: Frames) -> Figure:
     colour = style.colours(list(dict.fromkeys(order["network"])))
     with style.context():
         figure, grid = style.panels(len(ROWS), len(TITLES), 1.6)
-        for axes_row, (statistics, words) in zip(grid, ROWS.items(), strict=True):
-            axes_row[0].set_ylabel(f"test error (%),\n{words}")
+        for axes_row, statistics in zip(grid, ROWS, strict=True):
+            axes_row[0].set_ylabel(f"test error (%), {statistics}")
             chosen = rows[rows["statistics"] == statistics]
             for axes, lesion in zip(axes_row, TITLES, strict=True):
                 _draw_lesion(axes, chosen, lesion, colour)
@@ -43,7 +43,8 @@ def draw(frames: Frames) -> Figure:
             figure,
             f"Lesions: {panels.data_label(order)}",
             f"{'Mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}. "
-            f"A removed block is replaced by its shortcut, in a plain network by x.{_controls(frames, runs)}",
+            "A removed block is replaced by its shortcut, in a plain network by x. Batch normalisation: running "
+            f"statistics of training, or re-estimated.{_controls(frames, runs)}",
         )
         style.key(
             figure,

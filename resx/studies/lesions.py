@@ -262,7 +262,12 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
             -1,
         )
     verdicts += _short_verdicts(runs, full, short, found, fewer, settings)
-    tables = {"lesions": _lesion_table(rows), **_control_tables(frames, runs, full), "effects": table_of(found)}
+    tables = {
+        "lesions": _lesion_table(rows),
+        "pairs": _pair_table(rows),
+        **_control_tables(frames, runs, full),
+        "effects": table_of(found),
+    }
     return Findings(tables, verdicts, _answer(verdicts))
 
 
@@ -342,19 +347,26 @@ def _short_verdicts(
 
 
 def _lesion_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean test error over lesions and seeds: a row per network and statistics, a column per lesion."""
-    words = {"none": "intact", "remove": "1 removed", "random": "{} at random", "permute": "{} exchanged"}
-    rows = rows[rows["lesion"].isin(words) & ~((rows["lesion"] == "random") & (rows["count"] == 1))]
-    count = rows["count"].fillna(0).astype(int).astype(str)
+    """Return the mean test error over lesions and seeds: a row per statistics and lesion, a column per network."""
+    words = {"none": "intact", "remove": "each removed", "random": "{} at random", "permute": "{} exchanges"}
+    rows = rows[rows["lesion"].isin(words)]
+    count = rows["count"].fillna(0).astype(int)
+    rank = rows["lesion"].map({lesion: place for place, lesion in enumerate(words)})
     label = [words[lesion].format(number) for lesion, number in zip(rows["lesion"], count, strict=True)]
-    rank = {lesion: place for place, lesion in enumerate(words)}
-    ranked = rows.assign(label=label, rank=rows["lesion"].map(rank)).sort_values(["rank", "count"])
-    order = list(dict.fromkeys(ranked["label"]))
     network = rows["kind"] + "-" + rows["depth"].astype(str)
-    table = rows.assign(label=label, network=network).pivot_table(
-        index=["network", "statistics"], columns="label", values="error", sort=False
-    )
-    return table[order].rename_axis(columns=None).reset_index()
+    ranked = rows.assign(lesion=label, network=network, count=count, rank=rank)
+    table = ranked.pivot_table(index=["statistics", "rank", "count", "lesion"], columns="network", values="error")
+    table = table.sort_index(level=["statistics", "rank", "count"], ascending=[False, True, True])
+    return table.rename_axis(columns=None).reset_index().drop(columns=["rank", "count"])
+
+
+def _pair_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean rise of the loss after two removals, and the sum of the single rises, per network."""
+    parts = []
+    for (kind, depth, _), group in rows.groupby(["kind", "depth", "seed"]):
+        parts.append(interactions(group).assign(network=f"{kind}-{depth}"))
+    table = pd.concat(parts).groupby(["statistics", "network"])[["sum", "both"]].mean()
+    return table.sort_index(level=["statistics", "network"], ascending=[False, True]).reset_index()
 
 
 def _control_tables(frames: Frames, runs: pd.DataFrame, full: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -384,8 +396,8 @@ def _answer(verdicts: Sequence[Verdict]) -> str:
         " ".join(lines)
         + " Robustness to lesions shows that blocks do not depend on each other's presence in detail; so "
         "would a network whose blocks each refine one estimate a little, which is no ensemble. Only the controls "
-        "compare the network with actual ensembles of shallow ones, and with training that has no long paths. Removing a block "
-        "after training says nothing about why training succeeds."
+        "compare the network with actual ensembles of shallow ones, and with training that has no long paths. Removing "
+        "a block after training says nothing about why training succeeds."
     )
 
 
