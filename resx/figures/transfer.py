@@ -23,7 +23,7 @@ KINDS = {
     "transformer": "Transformer",
 }
 TASKS = {"digits": "digits", "digits-sequence": "digits", "temporal-order": "long range"}
-TREES = "trees: boosting for bagging"
+TREES = "boosting of trees"
 KEYS = ["kind", "task"]
 
 
@@ -42,15 +42,15 @@ def labelled(frames: Frames) -> pd.DataFrame:
     runs["task"] = [TASKS[name] for name, _ in parts]
     steps = [int(arguments.get("steps", 0)) for _, arguments in parts]
     runs["size"] = np.where(runs["family"] == "rnn-time", steps, runs["depth"])
+    runs = runs.sort_values("family", key=lambda names: names.map(list(KINDS).index), kind="stable")
     runs["score"] = log10_loss(runs["train_loss"].where(runs["status"] == "finished"))
     return runs
 
 
 def ratios(runs: pd.DataFrame) -> pd.DataFrame:
     """Return log10(plain loss / residual loss), a row per kind, task, size and seed: kind, task, size, seed, ratio."""
-    table = runs.pivot_table(
-        index=[*KEYS, "size", "seed"], columns="shortcut", values="score", aggfunc="first", dropna=False, sort=False
-    ).reindex(columns=["none", "identity"])
+    cells = runs.groupby([*KEYS, "size", "seed", "shortcut"], sort=False)["score"].first()
+    table = cells.unstack("shortcut").reindex(columns=["none", "identity"])
     return (table["none"] - table["identity"]).rename("ratio").reset_index()
 
 
@@ -94,11 +94,11 @@ def draw(frames: Frames) -> Figure:
             2,
             sharey=True,
             gridspec_kw={
-                "left": 0.235,
+                "left": 0.2,
                 "right": 0.86,
                 "top": 1 - 1.02 / height,
                 "bottom": 0.72 / height,
-                "wspace": 0.08,
+                "wspace": 0.1,
             },
         )
         position, names, places = 0, [], []
@@ -119,8 +119,8 @@ def draw(frames: Frames) -> Figure:
         for axes in (left, right):
             axes.grid(axis="y", visible=False)
             axes.axvline(0, color=style.QUIET, linewidth=0.8)
-        left.set_title("at the smallest and the greatest size")
-        right.set_title("what depth adds: the interaction")
+        left.set_title("small and large")
+        right.set_title("what size adds: the interaction")
         left.set_xlabel("log10 (plain loss / residual loss)")
         right.set_xlabel("difference of the two")
         style.heading(

@@ -6,11 +6,13 @@ section 2, name residual representations, not trees, so the likeness is this pro
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-SHARE = 0.5  # of the training data that every tree sees, drawn anew and without replacement
+SHARE = 0.8  # of the training data that every tree sees, drawn anew and without replacement
 
 Array = NDArray[np.float64]
 
@@ -52,8 +54,15 @@ def _boosted(
     from sklearn.ensemble import GradientBoostingRegressor
 
     model = GradientBoostingRegressor(
-        n_estimators=trees, learning_rate=shrinkage, max_depth=tree_depth, subsample=SHARE, random_state=seed
-    ).fit(x, y)
+        n_estimators=trees,
+        learning_rate=shrinkage,
+        max_depth=tree_depth,
+        subsample=SHARE,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():  # scikit-learn 1.9 warns of a default of its own
+        warnings.simplefilter("ignore", FutureWarning)
+        model.fit(x, y)
     return [np.stack(list(model.staged_predict(inputs))) for inputs in wanted]
 
 
@@ -64,7 +73,7 @@ def _bagged(
     from sklearn.ensemble import BaggingRegressor
     from sklearn.tree import DecisionTreeRegressor
 
-    tree = DecisionTreeRegressor(criterion="friedman_mse", max_depth=tree_depth)
+    tree = DecisionTreeRegressor(max_depth=tree_depth)
     model = BaggingRegressor(tree, n_estimators=trees, max_samples=SHARE, bootstrap=False, random_state=seed).fit(x, y)
     counts = np.arange(1, trees + 1)[:, None]
     return [np.cumsum([one.predict(inputs) for one in model.estimators_], axis=0) / counts for inputs in wanted]
