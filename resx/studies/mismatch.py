@@ -32,7 +32,7 @@ grid of an experiment's file, adapter and depth replace the defaults.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -336,7 +336,7 @@ def _any_differs(listed: list[Estimate], alike: Mapping[str, Equivalence]) -> st
 
 
 def _answer(
-    verdicts: list[Verdict],
+    verdicts: Sequence[Verdict],
     named: pd.DataFrame,
     found: Mapping[str, Estimate],
     gains: pd.Series,
@@ -344,39 +344,50 @@ def _answer(
     margin: float,
     alike: Mapping[str, Equivalence],
 ) -> str:
+    reference, ways_there, zeros = _reference(named), _adapted(named), left_out(named, gains)
+    judged = {verdict.estimates[0].name: verdict.word for verdict in verdicts}
     unit = OUTCOMES[settings["primary"]]
-    zeros, free = left_out(named, gains), [arm for arm in _adapted(named) if arm not in learned(named)]
-    sentences = [f"{DESIGNS[settings['design']]}; differences in {unit} from {_reference(named)}, lower is better."]
-    sentences += [f"{one.hypothesis}: {one.word}{_shown(one)}." for one in verdicts]
+    sentences = [f"{DESIGNS[settings['design']]}; differences in {unit}, lower is better."]
+    if PLAIN in found:
+        against = f"the plain twin is {_mean(found[PLAIN])} from {reference}"
+        sentences.append(f"Without shortcuts, {against}, so that modifying the input works is {judged[PLAIN]}.")
     plain = against_plain(named, settings["primary"])
-    tried = [arm for arm in [_reference(named), *free] if arm in plain and arm not in zeros]
-    if tried:
-        better = [arm for arm in tried if plain[arm].high < 0]
+    free = [arm for arm in ways_there if arm in plain and arm not in zeros and arm not in learned(named)]
+    if free:
+        better = sum(plain[arm].high < 0 for arm in free)
         sentences.append(
-            f"Of {len(tried)} ways without parameters, {len(better)} have an interval wholly below the plain twin's "
-            f"(not adjusted for their number)."
+            f"Of {len(free)} other ways without parameters {better} have an interval wholly below the plain twin's "
+            "(each by itself)."
         )
-    ranked = sorted((found[arm] for arm in _adapted(named) if arm in found), key=lambda one: one.mean)
-    if ranked:
-        sentences.append(f"Best and worst way: {ranked[0]}; {ranked[-1]}.")
-    same = [arm for arm in _adapted(named) if arm in alike and alike[arm].status == "equivalent"]
-    floor = [arm for arm in _adapted(named) if arm in alike and alike[arm].status == "at the floor"]
+    ranked = sorted((found[arm] for arm in ways_there if arm in found and arm not in zeros), key=lambda one: one.mean)
+    if len(ranked) > 1:
+        best, worst = ranked[0], ranked[-1]
+        sentences.append(
+            f"From the reference, the best way ({best.name}) is {_mean(best)}, the worst ({worst.name}) {_mean(worst)}."
+        )
+    for name, what in (
+        (LEARNED, "those with parameters, on average"),
+        (LEFT_OUT, "no shortcut at the mismatch"),
+        (CONSTANT, "constant width at equal multiply-adds"),
+    ):
+        if name in found:
+            sentences.append(f"{what.capitalize()}: {_mean(found[name])} ({_title(name, verdicts)}: {judged[name]}).")
+    status = [alike[arm].status for arm in ways_there if arm in alike]
     sentences.append(
-        f"In test error {len(same)} of {len(_adapted(named))} ways are equivalent to the reference (±{margin:g} points)"
-        + (f", and {len(floor)} cannot be told because both are that near to 0 %." if floor else ".")
+        f"In test error {status.count('equivalent')} of {len(status)} ways are equivalent to the reference "
+        f"(±{margin:g} points), {status.count('not shown')} are not shown to be, and "
+        f"{status.count('at the floor')} are as near to 0 % as it is."
     )
     spoilt = named[named["status"] != "finished"]
     if len(spoilt):
         names = ", ".join(dict.fromkeys(spoilt["arm"]))
         sentences.append(f"{len(spoilt)} runs did not finish or diverged ({names}) and are in no mean.")
-    sentences.append("Beyond this data, these depths and this recipe nothing is claimed.")
     return " ".join(sentences)
 
 
-def _shown(verdict: Verdict) -> str:
-    """Return the one estimate of a verdict in brackets, or the member that departs most, for a verdict on several."""
-    most = max(verdict.estimates, key=lambda one: abs(one.mean))
-    return f" ({'largest: ' if len(verdict.estimates) > 1 else ''}{most})"
+def _title(name: str, verdicts: Iterable[Verdict]) -> str:
+    title = next(verdict.hypothesis for verdict in verdicts if verdict.estimates[0].name == name)
+    return f"'{title[0].lower()}{title[1:]}'"
 
 
 STUDY = Study(

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from resx.figures.mismatch import ALTERNATING, DESIGNS, STANDARD, arms
+from resx.figures.mismatch import ALTERNATING, DESIGNS, PLAIN, STANDARD, arms
 from resx.spec import RunSpec
 from resx.studies import mismatch
 from resx.studies.study import Findings, Frames, Order, Study
@@ -46,11 +46,12 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
         for design, one in found.items()
         for verdict in one.verdicts
     ]
-    decisive = verdicts[0]
+    works = [verdict.word for verdict in verdicts if verdict.estimates[0].name == PLAIN]  # the decisive design's first
     answer = [
-        "Can the input be modified (copied, chopped off, summed) where sizes do not fit?",
-        f"{decisive.word.capitalize()}: without a parameter, {decisive.estimates[0]} of the plain twin minus the reference.",
+        "Can the input be modified (copied, chopped off, summed) to make a shortcut where sizes do not fit?",
+        f"{works[0].capitalize()}." if works else "Inconclusive: no plain twin finished.",
         *(one.answer for one in found.values()),
+        "Beyond this data, these depths and this recipe nothing is claimed.",
     ]
     return Findings(tables, verdicts, " ".join(answer))
 
