@@ -12,6 +12,7 @@ import sys
 import typer
 
 from resx.cli import bench, compare, data, models, plot, probe, runs, train
+from resx.cli.options import flowing
 from resx.spec import SpecError
 
 app = typer.Typer(
@@ -22,10 +23,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""A laboratory for residual learning (He et al. 2016).
 
-    Train plain and residual twins at several depths, see the degradation that shortcuts cure, and measure whether a
-    difference is real.
+    Train plain and residual twins at several depths, see the degradation that shortcuts cure, and measure what is real.
 
-    Start with [bold]resx compare[/bold]: four networks on small digits, about a minute on two cores, no download.""",
+    Start with [bold]resx compare[/bold]: four networks on small digits in about a minute, no download.""",
 )
 
 
@@ -44,14 +44,14 @@ def _main(
     pass
 
 
-app.command("train")(train.train)
-app.command("compare")(compare.compare)
-app.command("plot")(plot.plot)
+app.command("train", help=flowing(train.train.__doc__))(train.train)
+app.command("compare", help=flowing(compare.compare.__doc__))(compare.compare)
+app.command("plot", help=flowing(plot.plot.__doc__))(plot.plot)
 app.add_typer(probe.probe_app, name="probe")
 app.add_typer(runs.runs_app, name="runs")
-app.command("models")(models.models)
-app.command("data")(data.data)
-app.command("bench")(bench.bench)
+app.command("models", help=flowing(models.models.__doc__))(models.models)
+app.command("data", help=flowing(data.data.__doc__))(data.data)
+app.command("bench", help=flowing(bench.bench.__doc__))(bench.bench)
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ def compare(
 
     Examples: [bold]resx compare[/bold],
     [bold]resx compare --depths 20,32,44,56 --seeds 6[/bold],
-    [bold]resx compare experiments/digits.toml[/bold]
+    [bold]resx compare experiments/digits-depths.toml[/bold]
     """
     from resx.cli.progress import Display
     from resx.cli.show import CONSOLE, print_estimate, print_failures, print_json

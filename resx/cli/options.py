@@ -157,6 +157,12 @@ def training_options(*omit: str) -> Callable[[Callable[..., None]], Callable[...
     return decorate
 
 
+def flowing(docstring: str | None) -> str:
+    """Join the lines of each paragraph, so that a terminal of any width can wrap them."""
+    paragraphs = inspect.cleandoc(docstring or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in paragraphs)
+
+
 def parse_list(text: str, name: str) -> list[int]:
     """Read `20,56` as integers. Raises typer.BadParameter naming the option."""
     try:

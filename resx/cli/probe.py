@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from resx.cli.options import DryRun, Json, Quiet, Request, load_experiment, parse_seeds, training_options
+from resx.cli.options import DryRun, Json, Quiet, Request, flowing, load_experiment, parse_seeds, training_options
 from resx.spec import SpecError
 from resx.studies import study_names
 
@@ -23,7 +24,7 @@ probe_app = typer.Typer(
 )
 
 
-def _command(name: str, docstring: str) -> Callable[..., None]:
+def _command(name: str) -> Callable[..., None]:
     def probe(
         request: Request,
         experiment: Annotated[
@@ -47,7 +48,6 @@ def _command(name: str, docstring: str) -> Callable[..., None]:
     ) -> None:
         _run(name, request, experiment, seeds, set_ or [], publish, json, quiet, dry_run)
 
-    probe.__doc__ = docstring
     return training_options()(probe)
 
 
@@ -150,4 +150,4 @@ def _print(done: Done) -> None:
 
 
 for _name, _docstring in study_names().items():
-    probe_app.command(_name)(_command(_name, _docstring))
+    probe_app.command(_name, help=flowing(escape(_docstring)))(_command(_name))

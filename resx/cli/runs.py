@@ -91,7 +91,8 @@ def show(
     for attempt in run.attempts():
         typer.echo(
             f"steps {attempt['first_step']}–{attempt['last_step']}: {attempt['seconds']:.0f} s on "
-            f"{attempt['hardware']} ({attempt['device']}, torch {attempt['torch']}, commit {attempt['commit']}), {attempt['started']}"
+            f"{attempt['hardware']} ({attempt['device']}, torch {attempt['torch']}, commit {attempt['commit']}), "
+            f"{attempt['started']}"
         )
 
 

@@ -191,7 +191,7 @@ def _effects(runs: pd.DataFrame, outcome: str) -> list[Estimate]:
     return [
         replace(stats.t_interval(family[name].to_numpy(), name=name), p=adjusted[name])
         if name in adjusted and len(family)
-        else Estimate(name, np.nan, np.nan, np.nan, 0)
+        else Estimate(str(name), np.nan, np.nan, np.nan, 0)
         for name in differences
     ]
 
