@@ -67,8 +67,7 @@ def draw(frames: Frames) -> Figure:
             figure,
             f"A deep plain network built from a shallow one: {panels.data_label(chosen)}",
             f"{'Mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}. Every arm is two runs of {half} "
-            "iterations; at the line the rate restarts, and "
-            f"identities are inserted into the constructed network, then of {depth[CONSTRUCTED]} layers.",
+            "iterations; at the line the rate restarts and identities are inserted.",
         )
         marks = [panels.handle("mean", linewidth=1.8), panels.handle("single seeds", linewidth=0.6, alpha=0.6)]
         style.key(figure, marks)

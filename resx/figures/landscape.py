@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from resx.figures import FIGURES, Frames, panels, style
 
@@ -31,11 +32,15 @@ def draw(frames: Frames) -> Figure:
     look = dict(zip(STATISTICS, style.OKABE_ITO, strict=False))
     with style.context():
         figure, grid = style.panels(2, len(networks), 2.0)
+        labels: list[tuple[Axes, list[style.EndLabel]]] = []
         for column, ((kind, depth), group) in zip(grid.T, networks, strict=True):
             column[0].set_title(f"{kind}-{depth}")
             _draw_plane(column[0], planes[planes["run_id"].isin(group["run_id"])], levels)
-            _draw_lines(column[1], group[group["shape"] == "line"], look)
+            labels.append((column[1], _draw_lines(column[1], group[group["shape"] == "line"], look)))
             column[1].set_xlabel("distance along a direction (filter norms)")
+        for axes, ends in labels:  # only now are the limits that they share final
+            style.end_labels(axes, ends)
+        grid[0, 0].yaxis.set_major_locator(MaxNLocator(4))
         grid[0, 0].set_ylabel("distance along another")
         grid[1, 0].set_ylabel("log10 of the loss")
         figure.align_ylabels(grid[:, 0])
@@ -50,7 +55,8 @@ def draw(frames: Frames) -> Figure:
         marks = [panels.handle(words, linewidth=1.8) for words in STATISTICS.values()]
         for mark, statistics in zip(marks, STATISTICS, strict=True):
             mark.set_color(look[statistics])
-        style.key(figure, marks, [panels.handle("one seed and direction", linewidth=0.6, alpha=0.6)])
+        faint = panels.handle("one seed and direction", linewidth=0.6, alpha=0.6)
+        style.key(figure, marks, [faint, panels.handle(f"losses above {HIGHEST:g} are drawn as that", linewidth=0)])
     return figure
 
 
@@ -60,12 +66,14 @@ def _draw_plane(axes: Axes, rows: pd.DataFrame, levels: np.ndarray) -> None:
         return
     table = rows.pivot(index="b", columns="a", values="loss")
     axes.contourf(table.columns, table.index, table, levels=levels, cmap="cividis")
-    lines = axes.contour(table.columns, table.index, table, levels=levels, colors="white", linewidths=0.5)
+    lines = axes.contour(
+        table.columns, table.index, table, levels=levels, colors="white", linewidths=0.5, linestyles="-"
+    )
     axes.clabel(lines, levels[1:-1:2], fmt="%.1f", fontsize=5.5)
     axes.plot(0, 0, "+", color="white", markersize=6)
 
 
-def _draw_lines(axes: Axes, rows: pd.DataFrame, look: dict[str, str]) -> None:
+def _draw_lines(axes: Axes, rows: pd.DataFrame, look: dict[str, str]) -> list[style.EndLabel]:
     labels = []
     for statistics, group in rows.groupby("statistics"):
         table = group.groupby(["a", "run_id", "direction"])["loss"].first().unstack(["run_id", "direction"])
@@ -74,4 +82,4 @@ def _draw_lines(axes: Axes, rows: pd.DataFrame, look: dict[str, str]) -> None:
         median = table.median(axis=1)
         axes.plot(median.index, median, color=look[str(statistics)], linewidth=1.8)
         labels.append((float(median.index[-1]), float(median.iloc[-1]), str(statistics), look[str(statistics)]))
-    style.end_labels(axes, labels)
+    return labels

@@ -19,7 +19,7 @@ ROWS = ("running", "re-estimated")  # statistics of batch normalisation
 def draw(frames: Frames) -> Figure:
     """Test error after lesions: a column per kind of lesion, a row per kind of statistics; one colour per network.
 
-    frames: runs and lesions; the errors of ensembles, where they were measured, stand in the subtitle.
+    frames: runs and lesions; the errors of ensembles, where they were measured, stand in the key.
     Faint: single seeds; full: their mean; dotted: the networks as they were trained.
     """
     runs = frames["runs"].assign(network=_names(frames["runs"]))
@@ -44,7 +44,7 @@ def draw(frames: Frames) -> Figure:
             f"Lesions: {panels.data_label(order)}",
             f"{'Mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}. "
             "A removed block is replaced by its shortcut, in a plain network by x. Batch normalisation: running "
-            f"statistics of training, or re-estimated.{_controls(frames, runs)}",
+            "statistics of training, or re-estimated.",
         )
         style.key(
             figure,
@@ -53,6 +53,7 @@ def draw(frames: Frames) -> Figure:
                 panels.handle("single seeds", linewidth=0.6, alpha=0.6),
                 panels.handle("intact network", linewidth=0.8, linestyle=(0, (1, 1.5))),
             ],
+            [panels.handle(words, linewidth=0) for words in _controls(frames, runs)],
         )
     return figure
 
@@ -98,10 +99,10 @@ def _place(name: str) -> tuple[int, ...]:
     return tuple(int(part) for part in name.split(".")[1:])
 
 
-def _controls(frames: Frames, runs: pd.DataFrame) -> str:
-    """Return the controls' mean test errors in words, to stand in the subtitle."""
+def _controls(frames: Frames, runs: pd.DataFrame) -> list[str]:
+    """Return the mean test error of each ensemble in words, for the key."""
     if "ensembles" not in frames:
-        return ""
+        return []
     chosen = frames["ensembles"][frames["ensembles"]["run_id"].isin(runs["run_id"])]
     means = chosen.groupby("ensemble", sort=False)["error"].mean()
-    return " Ensembles: " + ", ".join(f"{name} layers {panels.percent(value)}" for name, value in means.items()) + "."
+    return [f"ensemble of {name} layers: {panels.percent(value)}" for name, value in means.items()]

@@ -18,9 +18,10 @@ Criteria, fixed beforehand; t intervals over seeds, one joint sign-flip over all
 keep the surface smooth: supported above 0, refuted below. Beside it the same with running statistics, and by how much
 the loss rises half a filter's norm away, along lines (log10 of the ratio, which depends on the loss in the middle).
 
-What it cannot show. A plane through one point says nothing about the rest of a space of hundreds of thousands of
-dimensions, a coarse lattice sees no fine structure, and the surface around where training ended does not say why it got
-there: a plain network that trained badly ends in another place altogether.
+What it cannot show. A network near chance level stands on a plateau, where the ratio says little, for there is hardly
+any curvature; the figure shows whether that is so. A plane through one point says nothing about the rest of a space of
+hundreds of thousands of dimensions, a coarse lattice sees no fine structure, and the surface around where training
+ended does not say why it got there: a plain network that trained badly ends in another place altogether.
 
 Settings. images, points, grid, radius, lines.
 """
