@@ -561,7 +561,7 @@ COLUMNS = ("depth", "what", "loop", "ms/step", "images/s", "of limit", "MiB")
 
 
 def table_rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """Return the table's cells under COLUMNS: median (least–most); memory is the peak beyond that of the bare process."""
+    """Return the cells under COLUMNS: median (least–most); memory is the peak beyond that of a bare process."""
     return [
         [
             str(row["depth"]),

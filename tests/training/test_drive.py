@@ -1,0 +1,345 @@
+"""How steps are driven changes no number: blocks of any size, cohorts, catching up, checkpointing, CUDA graphs."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from resx import data
+from resx.spec import RunSpec, SpecError
+from resx.store import open_run
+from resx.training import drive as driving
+from resx.training import loop, many
+from resx.training.loop import Trainee, drive, load_block, prepare, train_networks, train_step
+from resx.training.many import Machine, cohorts, resolve, train_all
+from resx.training.memory import OPTION, checkpoint_activations, memory_needed, memory_warning
+
+SMALL = {
+    "dataset": "synthetic:classes=3,size=8,train=96,test=48",
+    "augment": "crop-flip",
+    "depth": 8,
+    "width": 4,
+    "steps": 12,
+    "batch_size": 16,
+    "eval_every": 5,
+    "eval_images": 40,
+    "warmup": True,
+}
+
+
+def specs_of(*variants: dict[str, Any]) -> list[RunSpec]:
+    return resolve([{**SMALL, **variant} for variant in variants], Machine())
+
+
+def trained_steps(
+    path: Path, spec: RunSpec, blocks: list[int], device: str = "cpu", checkpointed: bool = False
+) -> Trainee:
+    """Train in blocks of these sizes and return the network with what it has become."""
+    with open_run(path, spec) as folder:
+        trainee = prepare(folder, data.load(spec.data, None), torch.device(device), path, checkpointed=checkpointed)
+    done = 0
+    run = None
+    for steps in blocks:
+        load_block([trainee], done, steps)
+        run = run or drive([trainee])
+        assert run(steps, lambda: False) == steps
+        done += steps
+    return trainee
+
+
+def tensors(trainee: Trainee) -> dict[str, torch.Tensor]:
+    """Everything that training changed, by name."""
+    state = loop._state(trainee)
+    momentum = {f"momentum {n}": values for n, values in enumerate(state["momentum"])}
+    flags = {name: state[name] for name in ("warming", "running_error")}
+    return {**trainee.network.state_dict(), **momentum, **flags}
+
+
+def assert_same(mine: Trainee, other: Trainee) -> None:
+    first, second = tensors(mine), tensors(other)
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name].cpu(), second[name].cpu())]
+    assert different == []
+
+
+class Reads(TorchDispatchMode):
+    """Records operations that read the device back or whose result's shape depends on values."""
+
+    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal.default")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.shapes: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.seen += [str(func) for name in self.FORBIDDEN if name in str(func)]
+        self.shapes.append((str(func), getattr(result, "shape", None)))
+        return result
+
+
+@pytest.mark.parametrize(
+    "variant", [{}, {"shortcut": "none"}, {"order": "pre"}, {"active_blocks": 2}, {"precision": "bf16"}]
+)
+def test_a_step_reads_nothing_back_and_has_static_shapes(tmp_path: Path, variant: dict[str, Any]) -> None:
+    [spec] = specs_of(variant)
+    trainee = trained_steps(tmp_path, spec, [1])
+    load_block([trainee], 1, 3)
+    taken = []
+    for k in range(3):
+        with Reads() as reads:
+            train_step(trainee, torch.tensor([k]))
+        assert reads.seen == []
+        taken.append(reads.shapes)
+    assert taken[0] == taken[1] == taken[2]
+    assert len(taken[0]) > 50
+
+
+def test_a_step_changes_no_other_tensor_than_its_state(tmp_path: Path) -> None:
+    """What a graph's warm-up does must be undone by restoring `state`; and nothing may move in memory."""
+    [spec] = specs_of({})
+    trainee, untouched = trained_steps(tmp_path / "a", spec, [2]), trained_steps(tmp_path / "b", spec, [2])
+    before = [tensor.clone() for tensor in trainee.state]
+    places = [tensor.data_ptr() for tensor in trainee.state]
+    drive([trainee])(2, lambda: False)
+    assert places == [tensor.data_ptr() for tensor in trainee.state]
+    with torch.no_grad():
+        for tensor, values in zip(trainee.state, before, strict=True):
+            tensor.copy_(values)
+    for one in (trainee, untouched):
+        load_block([one], 2, 4)
+        drive([one])(4, lambda: False)
+    assert_same(trainee, untouched)
+
+
+def test_loaded_blocks_stay_where_they_are(tmp_path: Path) -> None:
+    [spec] = specs_of({"active_blocks": 2})
+    trainee = trained_steps(tmp_path, spec, [5])
+
+    def places() -> list[int]:
+        assert trainee.tables and trainee.rates is not None
+        noise = [tensor for pair in trainee.noise.values() for tensor in pair]
+        return [tensor.data_ptr() for tensor in [*vars(trainee.tables).values(), trainee.rates, *noise]]
+
+    before = places()
+    load_block([trainee], 5, 3)
+    assert places() == before
+
+
+@pytest.mark.parametrize("blocks", [[1] * 12, [5, 7], [3, 1, 8]])
+def test_blocks_of_any_size_give_the_same_numbers(tmp_path: Path, blocks: list[int]) -> None:
+    [spec] = specs_of({})
+    assert_same(trained_steps(tmp_path / "whole", spec, [12]), trained_steps(tmp_path / "cut", spec, blocks))
+
+
+def metrics(results: Path, spec: RunSpec) -> bytes:
+    return (results / "runs" / spec.run_id / "metrics.csv").read_bytes()
+
+
+def test_a_cohort_gives_every_network_the_bytes_it_has_alone(tmp_path: Path) -> None:
+    specs = specs_of({"shortcut": "none"}, {"seed": 1}, {"depth": 14})
+    train_all(specs, Machine(results=tmp_path / "alone"))
+    together(tmp_path / "together", specs)
+    for spec in specs:
+        assert metrics(tmp_path / "together", spec) == metrics(tmp_path / "alone", spec)
+
+
+def together(results: Path, specs: list[RunSpec], stop_after: int | None = None) -> None:
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return stop_after is not None and asked > stop_after
+
+    with ExitStack() as stack:
+        folders = [stack.enter_context(open_run(results, spec)) for spec in specs]
+        dataset = data.load(specs[0].data, None)
+        train_networks(folders, dataset, device=torch.device("cpu"), results=results, should_stop=should_stop)
+
+
+def test_a_network_that_is_behind_its_cohort_catches_up(tmp_path: Path) -> None:
+    specs = specs_of({"shortcut": "none"}, {})
+    train_all(specs, Machine(results=tmp_path / "alone"))
+    with pytest.raises(loop.Stopped):
+        together(tmp_path / "both", specs[:1], stop_after=6)
+    with pytest.raises(loop.Stopped):
+        together(tmp_path / "both", specs, stop_after=2)
+    together(tmp_path / "both", specs)
+    for spec in specs:
+        assert metrics(tmp_path / "both", spec) == metrics(tmp_path / "alone", spec)
+
+
+def test_a_diverged_network_leaves_its_cohort_alone(tmp_path: Path) -> None:
+    good, bad = specs = specs_of({}, {"lr": 1e30, "warmup": False, "norm": "none"})
+    together(tmp_path / "together", specs)
+    train_all([good], Machine(results=tmp_path / "alone"))
+    assert many.finished_result(bad, tmp_path / "together")["status"] == "diverged"  # type: ignore[index]
+    assert metrics(tmp_path / "together", good) == metrics(tmp_path / "alone", good)
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{}, {"order": "pre"}, {"shortcut": "none"}, {"adapter": "C"}, {"active_blocks": 2}, {"precision": "bf16"}],
+)
+def test_checkpointed_activations_change_no_bit(tmp_path: Path, variant: dict[str, Any]) -> None:
+    """Running statistics among them, which the second forward pass must not update again."""
+    [spec] = specs_of(variant)
+    kept = trained_steps(tmp_path / "kept", spec, [6])
+    assert_same(kept, trained_steps(tmp_path / "again", spec, [6], checkpointed=True))
+    assert int(kept.network.state_dict()["stem.norm.num_batches_tracked"]) == 6
+
+
+def test_checkpointed_runs_write_the_same_metrics(tmp_path: Path) -> None:
+    [spec] = specs_of({})
+    train_all([spec], Machine(results=tmp_path / "kept"))
+    train_all([spec], Machine(results=tmp_path / "again", checkpoint_activations=True))
+    assert metrics(tmp_path / "kept", spec) == metrics(tmp_path / "again", spec)
+
+
+def test_the_memory_estimate_follows_depth_batch_and_checkpointing() -> None:
+    def need(checkpointed: bool = False, **variant: Any) -> int:
+        [spec] = specs_of(variant)
+        return memory_needed(spec, (3, 32, 32), 3, checkpointed)
+
+    shallow, deep = need(depth=8), need(depth=20)
+    assert 1.8 * shallow < deep < 3.5 * shallow
+    assert need(depth=20, batch_size=32) == pytest.approx(2 * deep, rel=0.1)
+    assert need(depth=20, checkpointed=True) < deep / 2
+    one_map = 16 * 4 * 32 * 32 * 4  # bytes of an activation of the first stage: batch, channels, pixels, float32
+    assert shallow > 7 * one_map  # seven layers of at least a quarter of that, each kept twice or more
+
+
+def test_what_will_not_fit_is_told_with_the_option() -> None:
+    assert memory_warning(2**30, 2**31, False) is None
+    line = memory_warning(3 * 2**30, 2**30, False)
+    assert line is not None and "3.0 GiB" in line and "1.0 GiB" in line and OPTION in line and "\n" not in line
+    again = memory_warning(3 * 2**30, 2**30, True)
+    assert again is not None and OPTION not in again and "--batch-size" in again
+
+
+def test_a_network_without_blocks_cannot_be_checkpointed() -> None:
+    with pytest.raises(SpecError, match=OPTION):
+        checkpoint_activations(torch.nn.Linear(2, 2))
+
+
+# --- cohorts on a GPU, without one ---------------------------------------------------------------------------------
+
+
+def cohorts_with(monkeypatch: pytest.MonkeyPatch, specs: list[RunSpec], jobs: int, free: int) -> list[list[RunSpec]]:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    machine = Machine(device="cuda", jobs=jobs)
+    return cohorts(specs, lambda spec: data.load(spec, None), machine)
+
+
+def test_cohorts_share_data_and_schedule_and_are_no_larger_than_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = [{"shortcut": s, "depth": d} for d in (8, 14) for s in ("none", "identity")]
+    alike, other = specs_of(*variants), specs_of({"steps": 24}, {"batch_size": 8}, {"precision": "bf16"})
+    groups = cohorts_with(monkeypatch, alike + other, 3, 2**40)
+    assert [len(group) for group in groups] == [3, 1, 1, 1, 1]
+    assert [spec for group in groups for spec in group] == alike + other
+    assert cohorts(alike, lambda spec: pytest.fail("no data needed"), Machine(jobs=3)) == [[spec] for spec in alike]
+
+
+def test_cohorts_fit_into_memory(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    specs = specs_of({}, {"seed": 1}, {"seed": 2})
+    dataset = data.load(specs[0].data, None)
+    need = memory_needed(specs[0], dataset.input_shape, 3) + dataset.train_x.nbytes + dataset.test_x.nbytes
+    assert [len(group) for group in cohorts_with(monkeypatch, specs, 10, 2 * need)] == [2, 1]
+    assert caplog.text == ""
+    with caplog.at_level(logging.WARNING, "resx"):
+        assert [len(group) for group in cohorts_with(monkeypatch, specs, 10, need - 1)] == [1, 1, 1]
+    assert caplog.text.count(OPTION) == 3
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: x")]
+)
+def test_a_cohort_that_does_not_fit_is_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    specs = specs_of({}, {"seed": 1}, {"seed": 2})
+    sizes = []
+
+    def train_networks_of_one(folders: list[Any], *args: Any, **kwargs: Any) -> None:
+        sizes.append(len(folders))
+        if len(folders) > 1 or folders[0].spec.seed == 2:
+            raise error
+
+    monkeypatch.setattr(many, "train_networks", train_networks_of_one)
+    monkeypatch.setattr(many, "cohorts", lambda specs, datasets, machine: [list(specs)])
+    outcomes = train_all(specs, Machine(results=tmp_path))
+    assert sizes == [3, 1, 2, 1, 1]
+    assert [outcome.error is None for outcome in outcomes] == [True, True, False]
+    assert OPTION in (outcomes[2].error or "")
+
+
+def test_a_failed_capture_is_said_and_steps_are_launched_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(driving, "_captured", fail)
+    monkeypatch.setattr(driving, "_eager", lambda steps, device: "eager")
+    device: Any = SimpleNamespace(type="cuda")
+    assert driving.driver([], [], device) == "eager"  # type: ignore[comparison-overlap]
+    assert "one by one" in caplog.text and "not permitted" in caplog.text
+
+
+# --- on a GPU ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("variant", [{}, {"active_blocks": 2}, {"precision": "bf16"}, {"order": "pre"}])
+def test_a_graph_gives_the_numbers_of_steps_launched_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    [spec] = specs_of(variant)
+    graph = trained_steps(tmp_path / "graph", spec, [5, 7], "cuda")
+    assert caplog.text == ""  # a capture that failed would say so
+    monkeypatch.setattr(driving, "_captured", lambda steps, state, device: driving._eager(steps, device))
+    eager = trained_steps(tmp_path / "eager", spec, [12], "cuda")
+    for name, values in tensors(graph).items():
+        torch.testing.assert_close(values, tensors(eager)[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_branch_of_a_graph_gives_the_numbers_of_a_network_alone(tmp_path: Path, precision: str) -> None:
+    specs = specs_of(*({"shortcut": shortcut, "precision": precision} for shortcut in ("none", "identity")))
+    dataset = data.load(specs[0].data, None)
+    with ExitStack() as stack:
+        folders = [stack.enter_context(open_run(tmp_path / "both", spec)) for spec in specs]
+        pair = [prepare(folder, dataset, torch.device("cuda"), tmp_path) for folder in folders]
+    load_block(pair, 0, 12)
+    drive(pair)(12, lambda: False)
+    for trainee, spec in zip(pair, specs, strict=True):
+        alone = trained_steps(tmp_path / "alone", spec, [12], "cuda")
+        for name, values in tensors(trainee).items():
+            torch.testing.assert_close(values, tensors(alone)[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.cuda
+def test_checkpointing_inside_a_graph_changes_nothing(tmp_path: Path) -> None:
+    [spec] = specs_of({})
+    kept = trained_steps(tmp_path / "kept", spec, [6], "cuda")
+    again = trained_steps(tmp_path / "again", spec, [6], "cuda", checkpointed=True)
+    for name, values in tensors(kept).items():
+        torch.testing.assert_close(values, tensors(again)[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.cuda
+def test_runs_train_as_cohorts_on_a_gpu(tmp_path: Path) -> None:
+    specs = specs_of({"shortcut": "none"}, {}, {"seed": 1})
+    outcomes = train_all(specs, Machine(results=tmp_path, device="cuda", jobs=3))
+    assert [outcome.result["steps_done"] for outcome in outcomes if outcome.result] == [12, 12, 12]
