@@ -69,7 +69,7 @@ def test_one_function_alone_is_compared_with_the_identity_and_none() -> None:
     specs = shortcuts.plan(order({"shortcut": "negation", "order": "pre"}))
     assert {spec.model.shortcut for spec in specs} == {"none", "identity", "negation"}
     assert {spec.model.order for spec in specs} == {"pre"}
-    asked = shortcuts.plan(order(shortcut=["negation"], order=["pre"], depth=[20]))
+    asked = shortcuts.plan(order(shortcut=["negation"], order=["pre"], depth=[32]))
     assert asked == specs
 
 
