@@ -1,6 +1,6 @@
 """Batches that live on the device: order, crop and flip are tables drawn beforehand, and a step only indexes.
 
-He et al. 2016, section 4.2: the per-pixel mean is subtracted, then 4 zeros are padded on each side, a random
+He et al. 2016, section 4.2: the per-pixel mean is subtracted, then 4 zeros are padded on each side (of 32 pixels), a random
 crop of the original size is taken and flipped at random, each image with its own numbers; test images are
 seen once, as they are. The tables of an epoch are drawn on the CPU from the seed and the epoch's number, so
 every network of one seed sees the same batches on every device, and a resumed run needs no generator's state.
@@ -21,14 +21,14 @@ from resx.data.dataset import Dataset, Split
 from resx.seeding import generator
 from resx.spec import DataSpec
 
-PAD = 4
+PAPER_PAD, PAPER_SIZE = 4, 32  # zeros on each side of an image; other sizes are padded in proportion
 
 
 @dataclass(frozen=True)
 class Tables:
     """What each of n_steps batches is made of: tensors [n_steps, batch] on the device.
 
-    index: int64, rows of the training images. dy, dx: int64 0..2·PAD, where the crop begins in the padded
+    index: int64, rows of the training images. dy, dx: int64 0..2·pad, where the crop begins in the padded
     image. flip: bool, whether the crop is mirrored left to right. The last three are None without
     augmentation.
     """
@@ -40,12 +40,12 @@ class Tables:
 
 
 @lru_cache(maxsize=8)  # blocks of steps ask for the same epoch many times
-def _epoch(images: int, seed: int, epoch: int, augment: bool) -> tuple[Tensor, ...]:
-    """Draw one epoch: order [images] and, with augment, the crops' dy and dx and the flips in that order."""
+def _epoch(images: int, seed: int, epoch: int, pad: int) -> tuple[Tensor, ...]:
+    """Draw one epoch: order [images] and, with a pad, the crops' dy and dx and the flips in that order."""
     order = torch.randperm(images, generator=generator(seed, "order", epoch))
-    if not augment:
+    if not pad:
         return (order,)
-    crop = torch.randint(0, 2 * PAD + 1, (2, images), generator=generator(seed, "crop", epoch))
+    crop = torch.randint(0, 2 * pad + 1, (2, images), generator=generator(seed, "crop", epoch))
     flip = torch.randint(0, 2, (images,), generator=generator(seed, "flip", epoch)).bool()
     return order, crop[0], crop[1], flip
 
@@ -76,18 +76,20 @@ class Batches:
         if self.is_images:
             shift, scale = _normalisation(dataset.train_x, data_spec.normalize)
             self._shift, self._scale = shift.to(self.device), scale.to(self.device)
+        self.pad = 0
         if self.augment:
             _, height, width = dataset.input_shape
+            self.pad = max(1, PAPER_PAD * height // PAPER_SIZE)
             self._rows = torch.arange(height, device=self.device)
             self._columns = torch.arange(width, device=self.device)
-            self._first = torch.arange(batch_size, device=self.device)[:, None, None] * (height + 2 * PAD)
+            self._first = torch.arange(batch_size, device=self.device)[:, None, None] * (height + 2 * self.pad)
 
     def tables(self, first_step: int, n_steps: int) -> Tables:
         """Return the tables of n_steps steps from first_step on, cut from the endless stream of epochs."""
         images = len(self._x["train"])
         start, stop = first_step * self.batch_size, (first_step + n_steps) * self.batch_size
         epochs = range(start // images, -(-stop // images))
-        drawn = [_epoch(images, self.seed, epoch, self.augment) for epoch in epochs]
+        drawn = [_epoch(images, self.seed, epoch, self.pad) for epoch in epochs]
         offset = epochs.start * images
         return Tables(
             *(
@@ -139,10 +141,10 @@ class Batches:
     def _cropped(self, x: Tensor, dy: Tensor, dx: Tensor, flip: Tensor) -> Tensor:
         """Pad [B, H, W, C] with zeros, crop each image at its own (dy, dx), mirror it if its flip is set."""
         batch, height, width, channels = x.shape
-        padded = F.pad(x, (0, 0, PAD, PAD, PAD, PAD)).view(-1, channels)
+        padded = F.pad(x, (0, 0, self.pad, self.pad, self.pad, self.pad)).view(-1, channels)
         columns = torch.where(flip[:, None], self._columns.flip(0), self._columns) + dx[:, None]
         rows = self._first + (self._rows + dy[:, None])[:, :, None]
-        pixels = rows * (width + 2 * PAD) + columns[:, None, :]
+        pixels = rows * (width + 2 * self.pad) + columns[:, None, :]
         return padded.index_select(0, pixels.view(-1)).view(batch, height, width, channels)
 
 
