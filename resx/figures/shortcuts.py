@@ -194,7 +194,7 @@ def _write_published(axes: Axes, rows: Sequence[str]) -> None:
     axes.text(
         1.02,
         len(rows) - 0.3,
-        f"2016b, table 1:\n110 layers, CIFAR-10\n(identity {published('identity')})",
+        f"2016b, table 1\n(CIFAR-10, 110):\nidentity {published('identity')}",
         transform=place,
         size=6,
         color=style.QUIET,

@@ -31,9 +31,10 @@ correlation over functions between its distance from an isometry and the outcome
 refuted below.
 
 Settings. primary: log10_train_loss, train_error or test_error. margin: of equivalence in test error, in percentage
-points. donors: the networks that maps are fitted to (with ; between). depth: unless --depth says otherwise; at 20 layers
-the plain network of the pre-activation order still trains on digits, at 32 it no longer keeps up. `--shortcut NAME`, also of a file given with `--plugin`,
-compares that one alone with the identity and with none; `--order` takes one order only.
+points. donors: the networks that maps are fitted to (with ; between). depth: unless --depth says otherwise; with 20
+layers the plain network of the pre-activation order still trains on digits, with 32 it no longer keeps up. `--shortcut
+NAME`, also of a file given with `--plugin`, compares that one alone with the identity and with none; `--order` takes
+one order only.
 """
 
 from __future__ import annotations
