@@ -105,8 +105,9 @@ def reference(dataset, spec, tables, k):
     for place, index in enumerate(tables.index[k].tolist()):
         image = train[index]
         if tables.dy is not None:
-            padded = torch.zeros(channels, height + 8, width + 8, dtype=torch.float64)
-            padded[:, 4:-4, 4:-4] = image
+            pad = max(1, height // 8)
+            padded = torch.zeros(channels, height + 2 * pad, width + 2 * pad, dtype=torch.float64)
+            padded[:, pad:-pad, pad:-pad] = image
             dy, dx = int(tables.dy[k, place]), int(tables.dx[k, place])
             image = padded[:, dy : dy + height, dx : dx + width]
             image = image.flip(2) if tables.flip[k, place] else image
