@@ -1,9 +1,10 @@
 """Batches that live on the device: order, crop and flip are tables drawn beforehand, and a step only indexes.
 
 He et al. 2016, section 4.2: the per-pixel mean is subtracted, then 4 zeros are padded on each side (of 32
-pixels), a random crop of the original size is taken and flipped at random, each image with its own numbers; test images are
-seen once, as they are. The tables of an epoch are drawn on the CPU from the seed and the epoch's number, so
-every network of one seed sees the same batches on every device, and a resumed run needs no generator's state.
+pixels), a random crop of the original size is taken and flipped at random, each image with its own numbers;
+test images are seen once, as they are. The tables of an epoch are drawn on the CPU from the seed and the epoch's
+number, so every network of one seed sees the same batches on every device, and a resumed run needs no
+generator's state.
 """
 
 from __future__ import annotations
