@@ -42,7 +42,9 @@ def labelled(frames: Frames) -> pd.DataFrame:
     runs["task"] = [TASKS[name] for name, _ in parts]
     steps = [int(arguments.get("steps", 0)) for _, arguments in parts]
     runs["size"] = np.where(runs["family"] == "rnn-time", steps, runs["depth"])
-    runs = runs.sort_values("family", key=lambda names: names.map(list(KINDS).index), kind="stable")
+    runs = runs.sort_values("task", kind="stable").sort_values(
+        "family", key=lambda names: names.map(list(KINDS).index), kind="stable"
+    )
     runs["score"] = log10_loss(runs["train_loss"].where(runs["status"] == "finished"))
     return runs
 
@@ -61,6 +63,14 @@ def tree_ratios(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     table = told.pivot_table(index=[*KEYS, "trees", "seed"], columns="kind_of", values="train_loss", sort=False)
     ratio = log10_loss(table["bagging"]) - log10_loss(table["boosting"])
     return pd.DataFrame({"ratio": ratio}, index=table.index).reset_index().rename(columns={"trees": "size"})
+
+
+def largest(ratio: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return, per `kind, task`, the ratio at the greatest size, by seed."""
+    return {
+        f"{kind}, {task}": group[group["size"] == group["size"].max()].set_index("seed")["ratio"]
+        for (kind, task), group in ratio.groupby(KEYS, sort=False)
+    }
 
 
 def interactions(ratio: pd.DataFrame) -> dict[str, pd.Series]:
@@ -94,7 +104,7 @@ def draw(frames: Frames) -> Figure:
             2,
             sharey=True,
             gridspec_kw={
-                "left": 0.2,
+                "left": 0.25,
                 "right": 0.86,
                 "top": 1 - 1.02 / height,
                 "bottom": 0.72 / height,
@@ -150,12 +160,12 @@ def _draw_sizes(axes: Axes, table: pd.DataFrame, name: str, position: int, colou
     own = table[(table["kind"] + ", " + table["task"]) == name]
     means = own.groupby("size")["ratio"].mean().sort_index()
     axes.plot(means.iloc[[0, -1]], [position] * 2, color=colour, linewidth=0.9, alpha=0.6)
-    for place, face in ((0, "white"), (-1, colour)):
+    for place, face, shift in ((0, "white", -9), (-1, colour, 4)):
         axes.plot(means.iloc[place], position, "o", color=colour, markerfacecolor=face, markersize=4.6)
         axes.annotate(
             f"{means.index[place]:g}",
             (means.iloc[place], position),
-            (0, 4),
+            (0, shift),
             textcoords="offset points",
             size=5.5,
             ha="center",

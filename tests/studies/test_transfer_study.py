@@ -61,8 +61,8 @@ def test_a_grid_that_is_not_this_studys_is_refused(grid):
 
 def test_made_frames_with_the_answer_are_supported():
     findings = judge(made(effect=1), SETTINGS)
-    networks, trees = findings.verdicts
-    assert (networks.word, trees.word) == ("supported", "supported")
+    networks, large, trees = findings.verdicts
+    assert (networks.word, large.word, trees.word) == ("supported",) * 3
     assert len(networks.estimates) == len(ARMS) + 1
     assert [one.mean for one in networks.estimates] == pytest.approx([1] * 11, abs=0.1)
     assert networks.estimates[-1].name == "mean of these networks"
@@ -76,6 +76,15 @@ def test_made_frames_with_the_contrary_or_nothing():
     assert judge(made(effect=1, seeds=1), SETTINGS).verdicts[0].word == "inconclusive"
 
 
+def test_a_shortcut_that_only_hurts_less_at_the_large_size_has_not_transferred():
+    frames = made(effect=1)
+    hurt = (frames["runs"]["shortcut"] == "identity") & (frames["runs"]["family"] == "rnn-time")
+    frames["runs"].loc[hurt, "train_loss"] *= 100
+    growing, large, _ = judge(frames, SETTINGS).verdicts
+    assert (growing.word, large.word) == ("supported", "refuted")
+    assert "the worse in: RNN, in time, digits; RNN, in time, long range." in judge(frames, SETTINGS).answer
+
+
 def test_diverged_runs_are_counted_and_their_effects_left_out():
     frames = made(effect=1, diverged={"rnn-time"})
     findings = judge(frames, SETTINGS)
@@ -87,7 +96,7 @@ def test_diverged_runs_are_counted_and_their_effects_left_out():
 
 def test_without_trees_there_is_no_word_on_them():
     findings = judge({"runs": made(effect=1)["runs"]}, SETTINGS)
-    assert len(findings.verdicts) == 1
+    assert len(findings.verdicts) == 2
     assert FIGURES["transfer"]({"runs": made(effect=1)["runs"]})
 
 
