@@ -48,7 +48,6 @@ from resx.studies.effects import estimates, table_of, verdict
 from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
 from resx.training.evaluate import EVAL_BATCH
 from resx.training.initial import TRANSFORMS
-from resx.training.many import default_device
 
 EXACT = 1e-9  # largest difference of outputs that counts as none, in float64
 ARMS = {SHALLOW: "plain-{0} for 2T", CONSTRUCTED: "plain-{0}, then constructed plain-{1}", DEEP: "plain-{1} for 2T"}
@@ -93,11 +92,11 @@ def plan(order: Order) -> list[RunSpec]:
     ]
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
     """Build the network again from its parent, in float64, and compare the two on all training images."""
     assert run.spec.init_from is not None
     parent_run = read_run(run.path.parent / run.spec.init_from.run)
-    batches = Batches(dataset, run.spec.data, run.spec.train.batch_size, run.spec.seed, default_device())
+    batches = Batches(dataset, run.spec.data, run.spec.train.batch_size, run.spec.seed, device)
     shape = (dataset.input_shape, dataset.n_outputs)
     parent = model.build(parent_run.spec.model, *shape, parent_run.spec.seed)
     parent.load_state_dict(parent_run.load_weights())

@@ -92,7 +92,7 @@ def measure_run(name: str, probe: str, spec: RunSpec, settings: Mapping[str, Any
         load_plugin(machine.plugin)
     measure = load_study(name).measures[probe]
     run = _folder(spec, machine)
-    frame = measure.probe(run, data.load(spec.data, machine.data_dir), settings)
+    frame = measure.probe(run, data.load(spec.data, machine.data_dir), settings, torch.device(machine.device))
     run.save_probe(probe, frame.assign(settings=_settings_text(measure, settings)))
 
 

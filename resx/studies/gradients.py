@@ -57,23 +57,27 @@ def plan(order: Order) -> list[RunSpec]:
     return order.runs(depth=[20, 56], shortcut=["none", "identity"], norm=["batch", "none"])
 
 
-def measure_gradients(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure_gradients(
+    run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device
+) -> pd.DataFrame:
     """Apply the probe to every kept step; adds `step`. The rate is that of the step that follows, without warm-up."""
-    x, y = sample(run, dataset, settings["inputs"])
+    x, y = sample(run, dataset, device, settings["inputs"])
     frames = []
     for step in run.snapshots():
         lr = float(learning_rates(run.spec.train, min(step, run.spec.train.steps - 1), 1))
-        network = network_at(run, dataset, step, len(x))
+        network = network_at(run, dataset, device, step, len(x))
         frames.append(gradients(network, x, y, dataset.task, lr).assign(step=step))
     return pd.concat(frames, ignore_index=True)
 
 
-def measure_shattering(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure_shattering(
+    run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device
+) -> pd.DataFrame:
     """Apply the probe to the first and the last kept step; adds `step`. float64, for the smallest distances."""
-    x, _ = sample(run, dataset, settings["inputs"], torch.float64)
+    x, _ = sample(run, dataset, device, settings["inputs"], torch.float64)
     frames = []
     for step in first_and_last(run):
-        network = network_at(run, dataset, step, len(x), torch.float64)
+        network = network_at(run, dataset, device, step, len(x), torch.float64)
         frames.append(shattering(network, x, DISTANCES, settings["lines"]).assign(step=step))
     return pd.concat(frames, ignore_index=True)
 

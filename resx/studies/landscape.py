@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from resx.data import Dataset
 from resx.probes.landscape import curvature, landscape
@@ -56,11 +57,11 @@ def plan(order: Order) -> list[RunSpec]:
     return order.runs(depth=[56], shortcut=["none", "identity"])
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
     """Apply the probe to a run's last weights."""
     images = settings["images"]
-    x, y = sample(run, dataset, images)
-    network = network_at(run, dataset, max(run.snapshots()), min(images, EVAL_BATCH))
+    x, y = sample(run, dataset, device, images)
+    network = network_at(run, dataset, device, max(run.snapshots()), min(images, EVAL_BATCH))
     batches = list(zip(x.split(EVAL_BATCH), y.split(EVAL_BATCH), strict=True))
     sizes = {key: settings[key] for key in ("points", "grid", "radius", "lines")}
     return landscape(network, batches, dataset.task, **sizes, progress=_teller(run.run_id))

@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from resx import stats
 from resx.data import Dataset
@@ -51,7 +52,6 @@ from resx.studies.effects import estimates, table_of, verdict, with_runs
 from resx.studies.load import network_at, without_blocks
 from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
 from resx.training.evaluate import EVAL_BATCH
-from resx.training.many import default_device
 
 MEMBER_SEEDS = 1000  # an ensemble's members have seeds from 1000·(seed + 1) on, which no study uses otherwise
 
@@ -130,30 +130,38 @@ def refuses(spec: RunSpec) -> str | None:
     return too_small(network.blocks)
 
 
-def _inputs(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> tuple[Network, list[Any], list[Any]]:
+def _inputs(
+    run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device
+) -> tuple[Network, list[Any], list[Any]]:
     """Return a trained network in eval mode, the test batches, and the inputs for re-estimated statistics."""
-    batches = Batches(dataset, run.spec.data, run.spec.train.batch_size, run.spec.seed, default_device())
-    network = network_at(run, dataset, max(run.snapshots()), EVAL_BATCH).eval()
+    batches = Batches(dataset, run.spec.data, run.spec.train.batch_size, run.spec.seed, device)
+    network = network_at(run, dataset, device, max(run.snapshots()), EVAL_BATCH).eval()
     test = list(batches.evaluation("test", settings["images"], EVAL_BATCH))
     return network, test, [x for x, _ in batches.evaluation("train", settings["statistics"], EVAL_BATCH)]
 
 
-def measure_lesions(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure_lesions(
+    run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device
+) -> pd.DataFrame:
     """Apply the lesions to a run's last weights."""
-    network, test, statistics = _inputs(run, dataset, settings)
+    network, test, statistics = _inputs(run, dataset, settings, device)
     counts = whole_numbers(settings["counts"], "counts")
     sizes = {"counts": counts, "draws": settings["draws"], "pairs": settings["pairs"]}
     return lesions(network, test, statistics, dataset.task, **sizes)
 
 
-def measure_short_paths(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure_short_paths(
+    run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device
+) -> pd.DataFrame:
     """Test a network that was trained with subsets of its blocks."""
-    network, test, statistics = _inputs(run, dataset, settings)
+    network, test, statistics = _inputs(run, dataset, settings, device)
     assert run.spec.train.active_blocks is not None
     return short_paths(network, run.spec.train.active_blocks, test, statistics, dataset.task, settings["draws"])
 
 
-def measure_ensembles(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure_ensembles(
+    run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device
+) -> pd.DataFrame:
     """Compare a deep network with its ensembles on all test images, from recorded predictions.
 
     Returns rows (ensemble, members, loss, error, member_error, cost): cost is the multiply-adds of all members over

@@ -14,11 +14,10 @@ from resx.model.construction import skeleton
 from resx.seeding import generator
 from resx.spec import ModelSpec, RunSpec, SpecError
 from resx.store import RunFolder
-from resx.training.many import default_device
 
 
 def network_at(
-    run: RunFolder, dataset: Dataset, step: int, batch: int, dtype: torch.dtype = torch.float32
+    run: RunFolder, dataset: Dataset, device: torch.device, step: int, batch: int, dtype: torch.dtype = torch.float32
 ) -> model.Network:
     """Return a run's network with the weights of a kept step, in training mode, so with batch statistics.
 
@@ -30,12 +29,14 @@ def network_at(
     for name, module in model.stochastic_modules(network):
         module.noise = module.draw(generator(run.spec.seed, "noise", name, step), batch)
     assert isinstance(network, model.Network)
-    return network.to(default_device(), dtype).train()
+    return network.to(device, dtype).train()
 
 
-def sample(run: RunFolder, dataset: Dataset, images: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def sample(
+    run: RunFolder, dataset: Dataset, device: torch.device, images: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     """Return (x, y) of so many training images, un-augmented, class-balanced and the same for every seed."""
-    batches = Batches(dataset, run.spec.data, images, run.spec.seed, default_device())
+    batches = Batches(dataset, run.spec.data, images, run.spec.seed, device)
     x, y = next(batches.evaluation("train", images, images))
     return x.to(dtype), y.to(dtype) if dataset.task == "regression" else y
 

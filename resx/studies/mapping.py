@@ -45,6 +45,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from resx import stats
 from resx.data import Dataset
@@ -101,7 +102,7 @@ def _numbers(settings: Mapping[str, Any], key: str, kind: type) -> list[Any]:
         raise SpecError(f"setting '{key}': write numbers with spaces between, not '{settings[key]}'") from error
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
     """Return a row per kept snapshot: step, the columns of `resx.probes.mapping`, and the targets' variance."""
     spec = run.spec
     matrix = linear_map(parse_part(spec.data.dataset)[1]["map"], dataset.n_outputs)

@@ -38,6 +38,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import spearmanr
 
 from resx import stats
@@ -128,10 +129,10 @@ def _check_margin(margin: float, specs: Iterable[RunSpec]) -> None:
             stats.check_margin(margin, data.test_subset or FACTS[name].test)
 
 
-def measure_gain(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure_gain(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
     """Apply the probe to the trained network, with the statistics that it normalises with when it is used."""
-    x, _ = sample(run, dataset, settings["images"])
-    return composed_gain(network_at(run, dataset, max(run.snapshots()), len(x)).eval(), x)
+    x, _ = sample(run, dataset, device, settings["images"])
+    return composed_gain(network_at(run, dataset, device, max(run.snapshots()), len(x)).eval(), x)
 
 
 def no_shortcut(spec: RunSpec) -> str | None:

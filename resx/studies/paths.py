@@ -61,12 +61,12 @@ def refuses(spec: RunSpec) -> str | None:
         return unfit(SHORTCUTS.create(spec.model.shortcut, TRIAL_CHANNELS), TRIAL_CHANNELS)
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
     """Apply the probe to the first and the last weights; adds `step`."""
-    x, y = sample(run, dataset, settings["inputs"], torch.float64)
+    x, y = sample(run, dataset, device, settings["inputs"], torch.float64)
     frames = []
     for step in first_and_last(run):
-        network = network_at(run, dataset, step, len(x), torch.float64)
+        network = network_at(run, dataset, device, step, len(x), torch.float64)
         frames.append(paths(network, x, y, dataset.task, settings["samples"], run.spec.seed).assign(step=step))
     return pd.concat(frames, ignore_index=True)
 

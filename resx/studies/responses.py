@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from resx.data import Dataset
 from resx.probes.responses import responses
@@ -44,10 +45,12 @@ def plan(order: Order) -> list[RunSpec]:
     return order.runs(depth=[20, 56], shortcut=["none", "identity"])
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
     """Apply the probe to a run's first and last weights; adds `step`."""
-    x, _ = sample(run, dataset, settings["inputs"])
-    frames = [responses(network_at(run, dataset, step, len(x)), x).assign(step=step) for step in first_and_last(run)]
+    x, _ = sample(run, dataset, device, settings["inputs"])
+    frames = [
+        responses(network_at(run, dataset, device, step, len(x)), x).assign(step=step) for step in first_and_last(run)
+    ]
     return pd.concat(frames, ignore_index=True)
 
 

@@ -140,10 +140,10 @@ def _transform(text: str) -> str | None:
     return getattr(SHORTCUTS[name], "transform", None) if name in SHORTCUTS else None
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
     """Measure the spectrum of a run's shortcut path at initialisation, in float64, with batch statistics."""
-    x, _ = sample(run, dataset, IMAGES, torch.float64)
-    return spectrum(network_at(run, dataset, 0, len(x), torch.float64), x)
+    x, _ = sample(run, dataset, device, IMAGES, torch.float64)
+    return spectrum(network_at(run, dataset, device, 0, len(x), torch.float64), x)
 
 
 def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+import torch
 
 from resx.data import Dataset
 from resx.spec import Experiment, RunSpec, SpecError, did_you_mean
@@ -42,7 +43,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Measure:
-    """A probe of one run. probe(run, dataset, settings) returns a tidy table, saved as probes/NAME.csv of the run.
+    """A probe of one run. probe(run, dataset, settings, device) returns a tidy table, saved as the run's probes/NAME.csv.
 
     refuses(spec) says in a few words why a run cannot bear the probe, or returns None. keys: the settings that change
     what is measured; a recorded table that was measured with others is measured again. diverged: a diverged run is
@@ -50,7 +51,7 @@ class Measure:
     study's runs the probe is meant for; the others are passed over without a word.
     """
 
-    probe: Callable[[RunFolder, Dataset, Mapping[str, Any]], pd.DataFrame]
+    probe: Callable[[RunFolder, Dataset, Mapping[str, Any], torch.device], pd.DataFrame]
     refuses: Callable[[RunSpec], str | None] = lambda spec: None
     keys: Sequence[str] = ()
     diverged: bool = False

@@ -25,10 +25,11 @@ Heterogeneity of the networks' interactions: range, Cochran's Q, I² and the p o
 allows for few seeds; the mean over kinds is of these ten and not of networks at large.
 
 Limits: one recipe for all (SGD, one learning rate), and sizes at which, in trials on one seed, the small plain network
-and one of the large ones train; with each kind's own optimiser and normalisation plain networks may do better. Where neither large network
-gets below the loss of guessing, the interaction only says what the small ones differ by; the table of networks marks
-these. In time, sizes are different tasks: the same image in 8 or 64 steps, a longer temporal order. Transformers
-are in the pre-activation order, and both kinds of RNN read a shorter temporal order than the other kinds.
+and one of the large ones train; with each kind's own optimiser and normalisation plain networks may do better. Where
+neither large network gets below the loss of guessing, the interaction only says what the small ones differ by;
+the table of networks marks these. In time, sizes are different tasks: the same image in 8 or 64 steps, a longer
+temporal order. Transformers are in the pre-activation order; both kinds of RNN read a shorter temporal order
+than the other kinds. Unshrunk boosting overfits: the table of trees has test losses beside.
 
 Settings (--set): trees, tree_depth, shrinkage (of boosting: 1 fits all of what is left). Kinds: grid family.
 """
@@ -41,6 +42,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import f as f_distribution
 
 from resx import stats
@@ -117,7 +119,7 @@ def plan(order: Order) -> list[RunSpec]:
     return order.resolve(fields)
 
 
-def measure_trees(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure_trees(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
     """Return `resx.probes.boosting` on the run's digits (ten outputs) and on the diabetes data, for the run's seed."""
     from sklearn.datasets import load_diabetes
 
