@@ -43,7 +43,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Measure:
-    """A probe of one run. probe(run, dataset, settings, device) returns a tidy table, saved as the run's probes/NAME.csv.
+    """A probe of one run. probe(run, dataset, settings, device) returns a tidy table, kept with the run.
 
     refuses(spec) says in a few words why a run cannot bear the probe, or returns None. keys: the settings that change
     what is measured; a recorded table that was measured with others is measured again. diverged: a diverged run is
