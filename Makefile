@@ -11,8 +11,8 @@ run: install
 	@echo "The figure is results/studies/compare-digits/degradation.png (.pdf, .svg)."
 
 test: install
-	$(BIN)/ruff format --check resx tests
-	$(BIN)/ruff check resx tests
+	$(BIN)/ruff format --check resx tests examples
+	$(BIN)/ruff check resx tests examples
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 

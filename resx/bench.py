@@ -466,7 +466,7 @@ def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict
     warnings = [] if device.type == "cuda" else _busy(shares, load)
     return {
         "environment": environment,
-        "plan": asdict(plan),
+        "plan": {**asdict(plan), "depths": list(plan.depths)},
         "limits": {
             "flops_per_second": _spread([limit[0] for limit in limits]),
             "bytes_per_second": _spread([limit[1] for limit in limits]),

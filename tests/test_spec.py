@@ -12,7 +12,13 @@ from resx.training.many import Machine, resolve
 
 def test_flat_names_reach_their_fields() -> None:
     spec = build_spec({"depth": 56, "shortcut": "none", "lr": 0.5, "seed": 3, "subset": 100})
-    assert (spec.model.depth, spec.model.shortcut, spec.train.lr, spec.seed, spec.data.subset) == (56, "none", 0.5, 3, 100)
+    assert (spec.model.depth, spec.model.shortcut, spec.train.lr, spec.seed, spec.data.subset) == (
+        56,
+        "none",
+        0.5,
+        3,
+        100,
+    )
     assert spec.flat().keys() == FIELDS.keys()
 
 

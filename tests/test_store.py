@@ -128,7 +128,14 @@ def test_a_bundle_travels(run: RunFolder, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../evil.txt", "/evil.txt", "{run}/../../evil.txt", "{run}/evil.py", "{run}/snapshots/../../x.pt", "{run}/probes/a/b.csv"],
+    [
+        "../evil.txt",
+        "/evil.txt",
+        "{run}/../../evil.txt",
+        "{run}/evil.py",
+        "{run}/snapshots/../../x.pt",
+        "{run}/probes/a/b.csv",
+    ],
 )
 def test_a_bundle_cannot_write_elsewhere(run: RunFolder, tmp_path: Path, name: str) -> None:
     bundle = tmp_path / "evil.zip"

@@ -172,9 +172,7 @@ def _mistakes(fields: Mapping[str, Any], facts: Facts, named: bool) -> list[str]
 
     def number(key: str) -> int | None:
         value = fields.get(key)
-        return (
-            value if isinstance(value, int) and value > 0 else None
-        )  # any other is refused by the form's check
+        return value if isinstance(value, int) and value > 0 else None  # any other is refused by the form's check
 
     size, validation = number("image_size"), number("validation")
     if size and not facts.images:
@@ -183,9 +181,7 @@ def _mistakes(fields: Mapping[str, Any], facts: Facts, named: bool) -> list[str]
         shape = "×".join(str(side) for side in facts.shape[1:])
         errors.append(f"image_size: images of {shape} cannot be averaged down to {size}×{size}")
     if validation and validation >= facts.train:
-        errors.append(
-            f"validation: {validation:,} of {facts.train:,} training images leaves none to train on"
-        )
+        errors.append(f"validation: {validation:,} of {facts.train:,} training images leaves none to train on")
     for key, there in (("subset", facts.train - (validation or 0)), ("test_subset", facts.test)):
         wanted = number(key)
         if wanted and 0 < there < wanted:

@@ -66,9 +66,7 @@ class Dataset:
             if x is None or y is None or len(x) != len(y):
                 raise ValueError("as many inputs as targets are needed in every split")
             if x.dtype != (torch.uint8 if x.ndim == 4 and self.is_images else torch.float32):
-                raise ValueError(
-                    f"inputs must be uint8 [N, C, H, W] or float32, not {x.dtype} {tuple(x.shape)}"
-                )
+                raise ValueError(f"inputs must be uint8 [N, C, H, W] or float32, not {x.dtype} {tuple(x.shape)}")
             if y.dtype != kind:
                 raise ValueError(f"targets of a {self.task} must be {kind}, not {y.dtype}")
 

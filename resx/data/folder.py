@@ -133,9 +133,7 @@ def _list(root: Path) -> Listing:
 
 
 def _classes(folder: Path) -> list[str]:
-    return sorted(
-        entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
-    )
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _files(folder: Path | str) -> Iterator[tuple[str, int, int]]:
@@ -173,9 +171,7 @@ def _decode(listing: Listing, image_size: int | None) -> tuple[dict[str, Images]
                     f"{_size(size)}; set image_size to average all of them down to one size"
                 )
             mixed = True
-            arrays = [
-                _smaller(array, image_size, before) for array, before in zip(arrays, paths, strict=False)
-            ]
+            arrays = [_smaller(array, image_size, before) for array, before in zip(arrays, paths, strict=False)]
         arrays.append(_smaller(image, image_size, path) if mixed and image_size else image)
     channels = max(len(array) for array in arrays)
     whole = np.stack([np.broadcast_to(array, (channels, *array.shape[1:])) for array in arrays])
@@ -191,9 +187,7 @@ def _size(shape: tuple[int, ...]) -> str:
 def _smaller(image: Images, size: int, path: str) -> Images:
     """Average one image [C, H, W] down to a square. Raises SpecError where it is too small for that."""
     if min(image.shape[1:]) < size:
-        raise SpecError(
-            f"dataset 'folder': {path} has {_size(image.shape[1:])} pixels, fewer than image_size {size}"
-        )
+        raise SpecError(f"dataset 'folder': {path} has {_size(image.shape[1:])} pixels, fewer than image_size {size}")
     return averaged_down(torch.from_numpy(image)[None], size)[0].numpy()
 
 
@@ -215,9 +209,7 @@ def _image(path: str) -> Images:
     try:
         with Image.open(path) as image:
             if image.mode not in GREY | COLOUR:
-                raise SpecError(
-                    f"dataset 'folder': {path} has pixels of mode {image.mode}, not 8 bits a channel"
-                )
+                raise SpecError(f"dataset 'folder': {path} has pixels of mode {image.mode}, not 8 bits a channel")
             array = np.asarray(image.convert("L" if image.mode in GREY else "RGB"))
     except SpecError:
         raise

@@ -30,11 +30,7 @@ def load_synthetic(
     """
     given = {"classes": classes, "size": size, "channels": channels, "train": train, "test": test}
     least = {"classes": 2, "size": 4, "channels": 1, "train": classes, "test": classes}
-    errors = [
-        f"dataset 'synthetic': {key} must be at least {least[key]}"
-        for key in given
-        if given[key] < least[key]
-    ]
+    errors = [f"dataset 'synthetic': {key} must be at least {least[key]}" for key in given if given[key] < least[key]]
     if errors:
         raise SpecError(errors)
     draw = generator(0, "synthetic", "patterns", classes, channels)
@@ -47,9 +43,7 @@ def load_synthetic(
         shift = torch.randint(-1, 2, (count, 2), generator=draw)
         rows = (torch.arange(size) + shift[:, :1]) % size
         columns = (torch.arange(size) + shift[:, 1:]) % size
-        shifted = patterns[labels[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
-            0, 3, 1, 2
-        )
+        shifted = patterns[labels[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
         noise = torch.randn(count, channels, size, size, generator=draw)
         return (shifted * 160 + 48 + noise * 24).round().clamp(0, 255).to(torch.uint8).contiguous(), labels
 

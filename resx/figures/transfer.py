@@ -105,7 +105,7 @@ def draw(frames: Frames) -> Figure:
             sharey=True,
             gridspec_kw={
                 "left": 0.25,
-                "right": 0.86,
+                "right": 0.82,
                 "top": 1 - 1.02 / height,
                 "bottom": 0.72 / height,
                 "wspace": 0.1,

@@ -97,9 +97,7 @@ def test_a_pickle_of_unknown_origin_is_not_opened(archive, monkeypatch):
     folder = path.parent / KINDS[name].base_folder
     for file in folder.iterdir():
         file.write_bytes(pickle.dumps({"data": 1}))
-    monkeypatch.setattr(
-        "torchvision.datasets.cifar.pickle.load", lambda *_, **__: pytest.fail("it was opened")
-    )
+    monkeypatch.setattr("torchvision.datasets.cifar.pickle.load", lambda *_, **__: pytest.fail("it was opened"))
     with pytest.raises(SpecError):
         DATASETS.create(name, path.parent)
     found = look(name, path.parent, verify=True)

@@ -153,9 +153,7 @@ def test_images_are_averaged_down_and_rounded():
 def test_published_numbers_stand_beside_all_images_at_full_size_only(monkeypatch):
     made = DATASETS.create("synthetic:classes=10,size=32,train=100,test=50", None)
     monkeypatch.setitem(FACTS, "cifar10", made.facts)
-    monkeypatch.setitem(
-        DATASETS._entries, "cifar10", lambda root: dataclasses.replace(made, reference="cifar10")
-    )
+    monkeypatch.setitem(DATASETS._entries, "cifar10", lambda root: dataclasses.replace(made, reference="cifar10"))
     assert data.load(DataSpec(dataset="cifar10")).reference == "cifar10"
     for less in ({"subset": 50}, {"test_subset": 20}, {"validation": 10}, {"image_size": 16}):
         assert data.load(DataSpec(dataset="cifar10", **less)).reference is None

@@ -120,9 +120,7 @@ def test_the_spec_has_content_and_label_and_no_path(tree, tmp_path):
     moved = tmp_path / "elsewhere" / "tree"
     shutil.copytree(tree, moved)
     assert data.complete(spec(), moved) == complete
-    assert (
-        data.complete(spec(label="Farm"), tree).label == data.load(spec(label="Farm"), tree).label == "Farm"
-    )
+    assert data.complete(spec(label="Farm"), tree).label == data.load(spec(label="Farm"), tree).label == "Farm"
     assert data.complete(complete, tree) == complete
 
 

@@ -69,9 +69,7 @@ def test_plain_imagenet_networks_lack_exactly_the_projections(depth: int) -> Non
 
 @pytest.mark.parametrize(("depth", "expected"), [(16, 138_357_544), (19, 143_667_240)])
 def test_vgg(depth: int, expected: int) -> None:
-    counted = model.count(
-        ModelSpec(family="vgg", depth=depth, width=None, shortcut="none"), IMAGENET_INPUT, 1000
-    )
+    counted = model.count(ModelSpec(family="vgg", depth=depth, width=None, shortcut="none"), IMAGENET_INPUT, 1000)
     assert counted.parameters == expected
     assert counted.multiply_adds == pytest.approx(paper.VGG_MULTIPLY_ADDS[depth].value, rel=0.012)
 
@@ -95,9 +93,7 @@ def run_models(*arguments: str) -> str:
 
 def test_models_counts_one_network() -> None:
     found = json.loads(run_models("--depth", "20", "--adapter", "B", "--json"))
-    assert found == [
-        {"name": "ResNet-20 (CIFAR)", "depth": 20, "parameters": 272_474, "multiply_adds": 40_813_184}
-    ]
+    assert found == [{"name": "ResNet-20 (CIFAR)", "depth": 20, "parameters": 272_474, "multiply_adds": 40_813_184}]
     assert "272,474" in run_models("--depth", "20", "--adapter", "B")
 
 
