@@ -68,7 +68,7 @@ def compare(
     from resx.store import load_runs, read_run
     from resx.studies import compare as study
     from resx.studies.publish import publish as publish_study
-    from resx.training.many import resolve, train_all
+    from resx.training.many import left_to_train, resolve, train_all
 
     written = load_experiment(experiment)
     base = request.base_fields(written.run)
@@ -84,7 +84,7 @@ def compare(
     if dry_run:
         print_estimate(specs, machine, as_json=json)
         return
-    with Display(sum(spec.train.steps for spec in specs), len(specs), quiet=quiet) as display:
+    with Display(left_to_train(specs, machine), quiet=quiet) as display:
         outcomes = train_all(specs, machine, display.report)
     print_failures(outcomes)
     done = [outcome for outcome in outcomes if outcome.result]

@@ -70,7 +70,7 @@ def _run(
     from resx.studies.drive import conclude, load_frames, measure_all
     from resx.studies.publish import publish as publish_study
     from resx.studies.study import Order
-    from resx.training.many import resolve, train_all
+    from resx.training.many import left_to_train, resolve, train_all
 
     study, written, machine = load_study(name), load_experiment(experiment), request.machine()
     settings = study.settings({**written.study, **_settings(pairs)})
@@ -86,7 +86,7 @@ def _run(
         if not quiet:
             typer.echo(line, err=True)
 
-    with Display(sum(spec.train.steps for spec in specs), len(specs), quiet=quiet) as display:
+    with Display(left_to_train(specs, machine), quiet=quiet) as display:
         outcomes = train_all(specs, machine, display.report)
     print_failures(outcomes)
     measure_all(name, study, outcomes, settings, machine, say)

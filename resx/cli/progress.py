@@ -14,12 +14,15 @@ from resx.training.loop import Progress
 
 
 class Display:
-    """Shows the progress of a sweep. Use it as a context manager and pass `report` to what trains."""
+    """Shows the progress of a sweep. Use it as a context manager and pass `report` to what trains.
 
-    def __init__(self, total_steps: int, runs: int, *, quiet: bool = False) -> None:
+    On a terminal: a bar for the sweep, one for each run in training, and for a single run one for its epoch.
+    """
+
+    def __init__(self, steps: dict[str, int], *, quiet: bool = False) -> None:
+        """steps: of every run that is left to train, by its id."""
         self.quiet = quiet
-        self.runs = runs
-        self.steps: dict[str, int] = {}
+        self.done = dict.fromkeys(steps, 0)
         self.tasks: dict[str, TaskID] = {}
         console = Console(stderr=True)
         self.bars = (
@@ -35,9 +38,12 @@ class Display:
             if console.is_terminal and not quiet
             else None
         )
-        self.sweep = (
-            self.bars.add_task("all runs (steps)", total=total_steps, numbers="") if self.bars and runs > 1 else None
-        )
+        self.sweep = self._add(f"{len(steps)} runs", sum(steps.values())) if self.bars and len(steps) > 1 else None
+        self.epoch = self._add("epoch", 100) if self.bars and len(steps) == 1 else None
+
+    def _add(self, description: str, total: int) -> TaskID:
+        assert self.bars
+        return self.bars.add_task(description, total=total, numbers="")
 
     def __enter__(self) -> Display:
         if self.bars:
@@ -52,31 +58,32 @@ class Display:
 
     def report(self, progress: Progress) -> None:
         """Show where a run stands."""
-        first = self.steps.setdefault(progress.run_id, progress.step)
         if self.bars:
-            self._move_bars(progress, first)
+            self._move_bars(self.bars, progress)
         elif progress.row and not self.quiet:
             print(plain_line(progress), file=sys.stderr, flush=True)
 
-    def _move_bars(self, progress: Progress, first: int) -> None:
-        assert self.bars
+    def _move_bars(self, bars: Bars, progress: Progress) -> None:
         if progress.run_id not in self.tasks:
-            self.tasks[progress.run_id] = self.bars.add_task(progress.run_id, total=progress.steps, numbers="")
+            self.tasks[progress.run_id] = self._add(progress.run_id, progress.steps)
         task = self.tasks[progress.run_id]
         numbers = _numbers(progress.row) if progress.row else f"running {_running(progress)}"
-        self.bars.update(task, completed=progress.step, numbers=numbers)
-        if progress.step >= progress.steps:
-            self.bars.remove_task(task)
-            del self.tasks[progress.run_id]
+        bars.update(task, completed=progress.step, numbers=f"epoch {progress.epoch:.1f} {numbers}")
+        if self.epoch is not None:
+            bars.update(
+                self.epoch, completed=100 * (progress.epoch % 1), description=f"epoch {int(progress.epoch) + 1}"
+            )
         if self.sweep is not None:
-            self.bars.advance(self.sweep, progress.step - self.steps[progress.run_id])
-        self.steps[progress.run_id] = progress.step
+            bars.advance(self.sweep, progress.step - self.done[progress.run_id])
+            self.done[progress.run_id] = progress.step
+            if progress.step >= progress.steps:
+                bars.remove_task(self.tasks.pop(progress.run_id))
 
 
 def plain_line(progress: Progress) -> str:
     """Return one line that says where a run stands and what its evaluation gave."""
     assert progress.row
-    where = f"{progress.run_id} step {progress.step}/{progress.steps}"
+    where = f"{progress.run_id} step {progress.step}/{progress.steps} epoch {progress.epoch:.1f}"
     running = f" running {_running(progress)}" if not math.isnan(progress.running_loss) else ""
     return f"{where}{running} {_numbers(progress.row)}".rstrip()
 

@@ -29,7 +29,7 @@ def train(
     """
     from resx.cli.progress import Display
     from resx.cli.show import print_estimate, print_failures, print_json, print_run
-    from resx.training.many import resolve, train_all
+    from resx.training.many import left_to_train, resolve, train_all
 
     experiment = load_experiment(spec)
     if experiment.grid:
@@ -46,7 +46,7 @@ def train(
     if dry_run:
         print_estimate(specs, machine, as_json=json)
         return
-    with Display(specs[0].train.steps, 1, quiet=quiet) as display:
+    with Display(left_to_train(specs, machine), quiet=quiet) as display:
         [outcome] = train_all(specs, machine, display.report)
     print_failures([outcome])
     if json:

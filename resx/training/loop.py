@@ -44,11 +44,15 @@ CHECKPOINT_SHARE = 0.05  # of the time that may go into writing checkpoints
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: after `step` of `steps`. `row` holds an evaluation's numbers where there was one."""
+    """Where a run stands: after `step` of `steps`, in passes over the training images after `epoch` (a fraction).
+
+    row: an evaluation's numbers, where there was one.
+    """
 
     run_id: str
     step: int
     steps: int
+    epoch: float
     running_loss: float
     running_error: float
     row: dict[str, float] | None = None
@@ -326,7 +330,9 @@ def _read_block(trainee: Trainee, n_steps: int) -> None:
 def _progress(trainee: Trainee, row: dict[str, float] | None = None) -> Progress:
     steps = trainee.since[2]
     running = (trainee.since[0] / steps, 100 * trainee.since[1] / steps) if steps else (math.nan, math.nan)
-    return Progress(trainee.folder.run_id, trainee.step, trainee.spec.train.steps, *running, row)
+    train = trainee.spec.train
+    epoch = trainee.step * train.batch_size / len(trainee.dataset.train_x)
+    return Progress(trainee.folder.run_id, trainee.step, train.steps, epoch, *running, row)
 
 
 def _record(trainee: Trainee, report: Callable[[Progress], None]) -> None:

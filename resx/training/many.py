@@ -159,6 +159,11 @@ def _generations(todo: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:
         left = [spec for spec in left if spec not in ready]
 
 
+def left_to_train(specs: Sequence[RunSpec], machine: Machine) -> dict[str, int]:
+    """Return the steps of every run that is not finished yet, by its id. Raises StoreError where one is damaged."""
+    return {spec.run_id: spec.train.steps for spec in specs if finished_result(spec, machine.results) is None}
+
+
 def finished_result(spec: RunSpec, results: Path) -> dict[str, Any] | None:
     """Return the recorded result of a spec, or None where it is not finished. Raises StoreError where damaged."""
     path = results / "runs" / spec.run_id
