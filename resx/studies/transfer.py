@@ -16,10 +16,11 @@ Primary outcome: log10 (final training loss, plain / residual), of which units c
 that ratio at the greatest size minus that at the smallest, within a seed, with its 95 % interval over seeds;
 networks are judged as one family by a joint sign-flip over seeds.
 
-Criteria, written down before the runs of experiments/transfer-digits.toml, whose seeds are not the trials': residual learning transfers to a kind of network on a task if its interaction
-is above 0 and, since one above 0 may also come of a shortcut that hurts the small network more than the large, so is
-the ratio at the greatest size. Either is supported in general if it is above 0 for all, and refuted if it is
-significantly below 0 for one. For trees: the interaction is above 0 on both data sets.
+Criteria, written down before the runs of experiments/transfer-digits.toml, whose seeds are not the trials':
+residual learning transfers to a kind of network on a task if its interaction is above 0 and, since one above 0 may
+also come of a shortcut that hurts the small network more than the large, so is the ratio at the greatest size.
+Either is supported in general if it is above 0 for all, and refuted if it is significantly below 0 for one. For
+trees: the interaction is above 0 on both data sets.
 
 Heterogeneity of the networks' interactions: range, Cochran's Q, I² and the p of Welch's analysis of variance, which
 allows for few seeds; the mean over kinds is of these ten and not of networks at large.
@@ -31,10 +32,11 @@ the table of networks marks these. In time, sizes are different tasks: the same 
 temporal order. Transformers are in the pre-activation order; both kinds of RNN read a shorter temporal order
 than the other kinds. Unshrunk boosting overfits: the table of trees has test losses beside.
 
-Trials: on seed 0 sizes were changed until networks trained (Transformers of 16 sublayers in the original order, an MLP of
-38 layers and longer temporal orders for RNNs had stayed at guessing), the second criterion was added when the
-shortcut in time had a positive interaction only because it hurt less at the large size, and the trees' share of the
-data was raised from 0.5 to 0.8 because unshrunk boosting was erratic, which raised its effect. Seed 0 is no test.
+Trials: on seed 0 sizes were changed until networks trained (Transformers of 16 sublayers in the original order, an
+MLP of 38 layers and longer temporal orders for RNNs had stayed at guessing), the second criterion was added when
+the shortcut in time had a positive interaction only because it hurt less at the large size, and the trees' share of
+the data was raised from 0.5 to 0.8 because unshrunk boosting was erratic, which raised its effect. Seed 0 is no
+test.
 
 Settings (--set): trees, tree_depth, shrinkage (of boosting: 1 fits all of what is left). Kinds: grid family.
 """
