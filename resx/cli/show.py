@@ -21,7 +21,7 @@ from resx.stats import MIN_SEEDS
 from resx.training.estimate import estimate_cost
 from resx.training.many import Machine, Outcome
 
-CONSOLE = Console()
+CONSOLE = Console(width=None if sys.stdout.isatty() else 140)  # a file is not cut at 80 columns
 
 
 def clean(value: Any) -> Any:
