@@ -27,7 +27,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -376,10 +376,14 @@ def export_csv(runs: Sequence[RunFolder], target: Path) -> None:
     write_atomic(target, table.to_csv(index=False))
 
 
-def export_tables(runs: Sequence[RunFolder], target: Path) -> None:
-    """Copy each run's small text files and probe tables to target/runs/, the layout that `load_runs` reads."""
+def export_tables(runs: Sequence[RunFolder], target: Path, probes: Collection[str] | None = None) -> None:
+    """Copy each run's small text files and probe tables to target/runs/, the layout that `load_runs` reads.
+
+    probes: the names of the tables that are wanted; None for all.
+    """
     for run in runs:
-        for file in [*(run.path / name for name in TABLES), *sorted((run.path / "probes").glob("*.csv"))]:
+        tables = [file for file in (run.path / "probes").glob("*.csv") if probes is None or file.stem in probes]
+        for file in [*(run.path / name for name in TABLES), *sorted(tables)]:
             if file.exists():
                 write_atomic(target / "runs" / run.run_id / file.relative_to(run.path), file.read_bytes())
 

@@ -94,7 +94,8 @@ def _run(
     folder = machine.results / "studies" / (written.name or name)
     done = conclude(study, load_frames(machine.results, done_ids), settings, folder)
     if publish:
-        publish_study([read_run(machine.results / "runs" / run_id) for run_id in done_ids], done.files, publish)
+        folders = [read_run(machine.results / "runs" / run_id) for run_id in done_ids]
+        publish_study(folders, done.files, publish, study.measures)
     if json:
         findings = done.findings
         print_json(

@@ -4,7 +4,7 @@ were made. The copy has the layout of the original, so `load_runs` and `resx plo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,12 +14,14 @@ from resx.store import RunFolder, export_tables, write_atomic
 PROVENANCE = ("command", "commit", "torch", "device", "hardware", "threads")
 
 
-def publish(runs: Sequence[RunFolder], files: Iterable[Path], target: Path) -> None:
+def publish(runs: Sequence[RunFolder], files: Iterable[Path], target: Path, probes: Collection[str] = ()) -> None:
     """Copy runs (text tables only) and a study's files to `target`, with provenance.csv. Raises StoreError.
+
+    probes: the probe tables that belong to the study.
 
     provenance.csv: one row per command, commit and machine, with the number of runs and the seconds they took.
     """
-    export_tables(runs, target)
+    export_tables(runs, target, probes)
     for file in files:
         write_atomic(target / file.name, file.read_bytes())
     write_atomic(target / "provenance.csv", provenance(runs).to_csv(index=False))
