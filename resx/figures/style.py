@@ -203,10 +203,15 @@ def panels(
 
 
 def heading(figure: Figure, title: str, subtitle: str) -> None:
-    """Write a title and a quiet second line above the panels."""
+    """Write a title and a quiet second line above the panels; one that is too long for the figure is set smaller."""
     width, height = figure.get_size_inches()
-    figure.text(_LEFT / width, 1 - 0.10 / height, title, size=10.5, weight="bold", va="top")
-    figure.text(_LEFT / width, 1 - 0.32 / height, subtitle, size=7.5, color=QUIET, va="top")
+    lines = [
+        figure.text(_LEFT / width, 1 - 0.10 / height, title, size=10.5, weight="bold", va="top"),
+        figure.text(_LEFT / width, 1 - 0.32 / height, subtitle, size=7.5, color=QUIET, va="top"),
+    ]
+    room = (width - _LEFT) * figure.dpi
+    for line in lines:
+        line.set_fontsize(line.get_fontsize() * min(1.0, 0.98 * room / line.get_window_extent().width))
 
 
 def key(figure: Figure, *rows: Sequence[Line2D]) -> None:
