@@ -1,6 +1,7 @@
 """Every registered figure: drawn from tables, same bytes twice, and what the degradation figure must show."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,16 @@ from resx import paper
 from resx.figures import FIGURES, select, style, terminal
 from resx.figures.style import END_LABEL, OKABE_ITO
 from resx.spec import SpecError
+from resx.store import load_probes, load_runs
+
+OF_CURVES = ("degradation", "curves")  # drawn from any runs; a study's figures need what its probes measured
+RESULTS = Path(__file__).parents[2] / "results"
+COMMITTED = [
+    (folder, name)
+    for folder in sorted({file.parent for file in RESULTS.glob("**/*.png")})
+    for name in FIGURES
+    if (folder / f"{name}.png").exists()
+]
 
 
 def test_figures_are_found_by_their_files():
@@ -21,7 +32,7 @@ def test_figures_are_found_by_their_files():
         FIGURES["degradaton"]
 
 
-@pytest.mark.parametrize("name", list(FIGURES))
+@pytest.mark.parametrize("name", OF_CURVES)
 def test_saving_twice_gives_the_same_bytes(name, made_up, tmp_path):
     before = dict(rcParams)
     stems = [tmp_path / "first" / "v1.5", tmp_path / "second" / "v1.5"]
@@ -40,7 +51,17 @@ def test_the_users_matplotlib_settings_change_nothing(made_up, tmp_path, monkeyp
     assert plain.read_bytes() == other.read_bytes()
 
 
-@pytest.mark.parametrize("name", list(FIGURES))
+@pytest.mark.parametrize(
+    ("folder", "name"), COMMITTED, ids=lambda item: item if isinstance(item, str) else str(item.relative_to(RESULTS))
+)
+def test_a_committed_figure_is_drawn_again_from_its_tables(folder, name, tmp_path):
+    runs, curves = load_runs(folder)
+    frames = {"runs": runs, "curves": curves, **load_probes(folder, runs["run_id"])}
+    first, second = (style.save(FIGURES[name](frames), tmp_path / word, ["svg"])[0] for word in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("name", OF_CURVES)
 def test_every_figure_has_a_picture_in_the_terminal(name, made_up):
     figure = FIGURES[name](made_up())
     for width in (60, 120):
@@ -126,10 +147,10 @@ def test_runs_that_diverged_before_the_first_evaluation_are_drawn(made_up):
     lost = frames["runs"].query("status == 'diverged'")["run_id"].item()
     curves = frames["curves"].copy()
     curves.loc[curves["run_id"] == lost, curves.columns[3:]] = np.nan
-    for name in FIGURES:
+    for name in OF_CURVES:
         FIGURES[name]({"runs": frames["runs"], "curves": curves})
     nothing = {"runs": frames["runs"], "curves": curves.iloc[:0]}
-    for name in FIGURES:
+    for name in OF_CURVES:
         FIGURES[name](nothing)
 
 
