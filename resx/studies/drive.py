@@ -6,11 +6,14 @@ What a probe measured on a run is written to the run's folder as soon as it is k
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import pandas as pd
@@ -23,6 +26,7 @@ from resx.spec import RunSpec, SpecError
 from resx.store import RunFolder, load_probes, load_runs, read_run, write_atomic
 from resx.studies import load_study
 from resx.studies.study import Findings, Measure, Study
+from resx.training.loop import Stopped
 from resx.training.many import Machine, Outcome
 
 Say = Callable[[str], None]
@@ -66,12 +70,20 @@ def measure_all(
     if not tasks:
         return
     say(f"measuring {len(tasks)} runs")
+    with _stopped_by_signals():
+        _measure_tasks(name, tasks, settings, machine, say)
+
+
+def _measure_tasks(
+    name: str, tasks: Sequence[tuple[str, RunSpec]], settings: Mapping[str, Any], machine: Machine, say: Say
+) -> None:
     if machine.jobs == 1 or len(tasks) == 1 or machine.device.startswith("cuda"):
         for count, (probe, spec) in enumerate(tasks, 1):
             measure_run(name, probe, spec, settings, machine)
             say(f"{probe}: {spec.run_id} measured ({count}/{len(tasks)})")
         return
-    with ProcessPoolExecutor(machine.jobs, mp_context=get_context("spawn")) as pool:
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; this one ends the others
+    with ProcessPoolExecutor(machine.jobs, get_context("spawn"), signal.signal, ignore) as pool:
         futures = {
             pool.submit(measure_run, name, probe, spec, dict(settings), machine): (probe, spec) for probe, spec in tasks
         }
@@ -82,7 +94,27 @@ def measure_all(
                 say(f"{probe}: {spec.run_id} measured ({count}/{len(tasks)})")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
             raise
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Raise Stopped on Ctrl-C or SIGTERM; what was measured until then is recorded."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Stopped("", 0, number)
+
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def measure_run(name: str, probe: str, spec: RunSpec, settings: Mapping[str, Any], machine: Machine) -> None:

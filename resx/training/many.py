@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -400,7 +401,11 @@ def _start_worker(machine: Machine) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(there, machine), daemon=True)
-    process.start()
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
+    process.start()  # it ignores Ctrl-C until it can leave a checkpoint
+    if in_main:
+        signal.signal(signal.SIGINT, before)
     there.close()
     return _Worker(process, here)
 
