@@ -140,7 +140,7 @@ def _print(comparison: Comparison, files: dict[str, list[Path]]) -> None:
     columns = ["<network", "seeds", "parameters", "training error %", "test error %", "binomial ±", *paper]
     print_table(rows, columns, title=f"{comparison.title}: last iterate, mean ± spread over seeds")
     for outcome, effects in comparison.effects.items():
-        if outcome != comparison.primary and not outcome.endswith("error"):
+        if not effects or (outcome != comparison.primary and not outcome.endswith("error")):
             continue
         rows = [
             [effect.name, number(effect.mean, sign=True), effect.interval, str(effect.n), number(effect.p, 3)]
