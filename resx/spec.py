@@ -55,6 +55,11 @@ def parse_part(text: str) -> tuple[str, dict[str, str]]:
     return name.strip(), arguments
 
 
+def slug(text: str) -> str:
+    """Return the text as part of a file's name: lower case, letters, digits, dots and hyphens, at most 60."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:60]
+
+
 class Frozen(BaseModel):
     """A specification: immutable, and a key it does not know is an error."""
 
@@ -197,9 +202,8 @@ class RunSpec(Frozen):
         """Name the run: a slug for people and 8 hex digits of the canonical JSON's SHA-256."""
         kind = "plain" if self.model.shortcut == "none" else self.model.shortcut
         kind = "residual" if kind == "identity" else kind
-        words = f"{kind}-{self.model.depth}-{self.data.label or self.data.dataset}-s{self.seed}".lower()
-        slug = re.sub(r"[^a-z0-9.]+", "-", words).strip("-.")[:60]
-        return f"{slug}-{hashlib.sha256(self.canonical().encode()).hexdigest()[:8]}"
+        words = slug(f"{kind}-{self.model.depth}-{self.data.label or self.data.dataset}-s{self.seed}")
+        return f"{words}-{hashlib.sha256(self.canonical().encode()).hexdigest()[:8]}"
 
 
 _SECTIONS: dict[str, type[Frozen]] = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec}

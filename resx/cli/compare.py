@@ -18,6 +18,7 @@ from resx.cli.options import (
     parse_seeds,
     training_options,
 )
+from resx.spec import slug
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +93,7 @@ def compare(
     runs = runs[runs["run_id"].isin([outcome.spec.run_id for outcome in done])]
     comparison = study.compare(runs, written.study)
     frames = select({"runs": runs, "curves": curves})
-    name = written.name or f"compare-{specs[0].data.label or specs[0].data.dataset}"
+    name = written.name or slug(f"compare-{specs[0].data.label or specs[0].data.dataset}")
     files, figure = study.write(comparison, frames, machine.results / "studies" / name)
     if publish:
         folders = [read_run(machine.results / "runs" / outcome.spec.run_id) for outcome in done]

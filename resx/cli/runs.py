@@ -40,7 +40,7 @@ def list_runs(results: Results = None, json: Json = False) -> None:
 
     runs, _ = load_runs(results)
     if json:
-        print_json(runs.drop(columns=["init_from"]).to_dict("records"))
+        print_json(runs.to_dict("records"))
         return
     rows = [
         [

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import typer
+from pydantic import BaseModel
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -25,13 +26,15 @@ CONSOLE = Console(width=None if sys.stdout.isatty() else 140)  # a file is not c
 
 
 def clean(value: Any) -> Any:
-    """Replace nan and infinite numbers by None, which JSON can write."""
+    """Return what JSON can write: None for nan and infinite numbers, plain values for paths and specs."""
     if isinstance(value, Mapping):
         return {key: clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [clean(item) for item in value]
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
