@@ -145,7 +145,7 @@ def _answer(shown: pd.DataFrame, verdicts: list[Any]) -> str:
         if np.isfinite(start["ratio"]):
             text += f"; what a block adds is {start['ratio']:.2f} and {end['ratio']:.2f} of its input"
         lines.append(text)
-    words = "; ".join(f"{item.hypothesis[0].lower()}{item.hypothesis[1:]}: {item.word}" for item in verdicts)
+    words = "; ".join(f"'{item.hypothesis}': {item.word}" for item in verdicts)
     return (
         f"{'. '.join(lines)}. In words: {words}. At initialisation batch normalisation makes all "
         "responses 1, in plain and residual networks alike; this says nothing about the functions. A small response "
