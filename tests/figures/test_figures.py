@@ -20,7 +20,7 @@ OF_CURVES = ("degradation", "curves")  # drawn from any runs; a study's figures 
 RESULTS = Path(__file__).parents[2] / "results"
 COMMITTED = [
     (folder, name)
-    for folder in sorted({file.parent for file in RESULTS.glob("**/*.png")})
+    for folder in sorted(file.parent for file in RESULTS.glob("**/provenance.csv"))
     for name in FIGURES
     if (folder / f"{name}.png").exists()
 ]
