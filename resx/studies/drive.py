@@ -34,11 +34,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Done:
-    """A study's findings, the files that were written and the tables behind them."""
+    """A study's findings and the files that were written."""
 
     findings: Findings
     files: list[Path]
-    frames: dict[str, pd.DataFrame]
 
 
 def measure_all(
@@ -167,7 +166,7 @@ def conclude(study: Study, frames: dict[str, pd.DataFrame], settings: Mapping[st
         write_atomic(files[-1], findings.answer + "\n")
     for name in study.figures:
         files += style.save(FIGURES[name](frames), folder / name)
-    return Done(findings, files, frames)
+    return Done(findings, files)
 
 
 def _verdict_table(findings: Findings) -> pd.DataFrame:

@@ -17,9 +17,8 @@ PROVENANCE = ("command", "commit", "torch", "device", "hardware", "threads")
 def publish(runs: Sequence[RunFolder], files: Iterable[Path], target: Path, probes: Collection[str] = ()) -> None:
     """Copy runs (text tables only) and a study's files to `target`, with provenance.csv. Raises StoreError.
 
-    probes: the probe tables that belong to the study.
-
-    provenance.csv: one row per command, commit and machine, with the number of runs and the seconds they took.
+    probes: the probe tables that belong to the study. provenance.csv: one row per command, commit and machine, with
+    the number of runs and the seconds they took.
     """
     export_tables(runs, target, probes)
     for file in files:

@@ -14,7 +14,7 @@ from resx import data, model
 from resx.spec import RunSpec
 from resx.store import open_run
 from resx.training.loop import drive, load_block, prepare
-from resx.training.many import Machine, finished_result
+from resx.training.many import Machine, finished_result, one_thread
 from resx.training.schedule import SNAPSHOTS, evaluation_steps
 
 TIMED_STEPS = 3
@@ -65,20 +65,16 @@ def estimate_cost(specs: Sequence[RunSpec], machine: Machine) -> Cost:
 def _step_seconds(spec: RunSpec, machine: Machine) -> float:
     dataset = data.load(spec.data, machine.data_dir)
     parentless = spec.model_copy(update={"init_from": None})  # a parent may not be trained yet, and costs no time
-    device, threads = torch.device(machine.device), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as folder, open_run(Path(folder), parentless) as run:
-            trainee = prepare(run, dataset, device, Path(folder), checkpointed=machine.checkpoint_activations)
-            load_block([trainee], 0, TIMED_STEPS)
-            drive_steps = drive([trainee])
-            drive_steps(1, lambda: False)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            started = time.perf_counter()
-            drive_steps(TIMED_STEPS, lambda: False)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            return (time.perf_counter() - started) / TIMED_STEPS
-    finally:
-        torch.set_num_threads(threads)
+    device = torch.device(machine.device)
+    with one_thread(), tempfile.TemporaryDirectory() as folder, open_run(Path(folder), parentless) as run:
+        trainee = prepare(run, dataset, device, Path(folder), checkpointed=machine.checkpoint_activations)
+        load_block([trainee], 0, TIMED_STEPS)
+        drive_steps = drive([trainee])
+        drive_steps(1, lambda: False)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        drive_steps(TIMED_STEPS, lambda: False)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) / TIMED_STEPS

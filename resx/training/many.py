@@ -208,7 +208,8 @@ def _stop_signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread, as every network on a CPU does, and restore what was set."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -220,7 +221,7 @@ def _one_thread() -> Iterator[None]:
 def _train_here(todo: Sequence[RunSpec], machine: Machine, report: Report) -> dict[str, str]:
     errors: dict[str, str] = {}
     datasets = _Datasets(machine.data_dir)
-    with _stop_signals() as received, _one_thread():
+    with _stop_signals() as received, one_thread():
         groups = list(reversed(cohorts(todo, datasets, machine)))
         while groups:
             group = groups.pop()
@@ -300,33 +301,23 @@ def _train_group(
 ) -> None:
     """Train specs that share data and schedule side by side in this process. Raises StoreError out of memory, too."""
     try:
-        _train_together(specs, datasets, machine, report, should_stop)
+        with ExitStack() as stack:
+            folders = [stack.enter_context(open_run(machine.results, spec)) for spec in specs]
+            train_networks(
+                folders,
+                datasets(specs[0].data),
+                device=torch.device(machine.device),
+                results=machine.results,
+                allow_change=machine.allow_change,
+                checkpointed=machine.checkpoint_activations,
+                report=report,
+                should_stop=should_stop,
+            )
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
         advice = memory_advice(machine.checkpoint_activations)
         raise StoreError(f"{specs[0].run_id}: out of memory on {machine.device}; {advice}") from None
-
-
-def _train_together(
-    specs: Sequence[RunSpec],
-    datasets: _Datasets,
-    machine: Machine,
-    report: Report,
-    should_stop: Callable[[], bool],
-) -> None:
-    with ExitStack() as stack:
-        folders = [stack.enter_context(open_run(machine.results, spec)) for spec in specs]
-        train_networks(
-            folders,
-            datasets(specs[0].data),
-            device=torch.device(machine.device),
-            results=machine.results,
-            allow_change=machine.allow_change,
-            checkpointed=machine.checkpoint_activations,
-            report=report,
-            should_stop=should_stop,
-        )
 
 
 # --- several processes ---------------------------------------------------------------------------------------------
