@@ -18,7 +18,7 @@ part (eight turns of 45° would be none); and of learned maps only the product i
 Primary outcome: log10 of the final training loss (over the variance of the targets, in tables). Effects are
 differences within a seed, with 95 % intervals over seeds, judged as one family by a joint sign-flip over seeds.
 
-Criteria, written down before the runs of experiments/mapping-digits.toml, whose seeds are none of the trials':
+Criteria, written down before the runs of experiments/question2-digits.toml, whose seeds are none of the trials':
 
 1. Knowing R helps exactly when R is not the identity: identity − R is above 0 for every map with Rᴸ ≠ I (supported:
    all of the family; refuted: one of them is significantly below 0), and within ±margin (90 % interval) where Rᴸ = I
