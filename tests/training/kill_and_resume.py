@@ -5,33 +5,44 @@ Forks, so that torch is imported once; the parent itself never trains, since a f
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import sys
 import time
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from resx.spec import RunSpec
+from resx.training import loop
 from resx.training.many import Machine, train_all
 
 torch.set_num_threads(1)
 
+STEPS = 16  # an attempt takes at most so many, and those of the delay, before it is killed
+DELAY = 0.01  # seconds
+
 
 def main(results: Path, spec: RunSpec, kills: int) -> None:
-    """Kill `kills` attempts, print the step that each resumed from, and finish."""
+    """Kill `kills` attempts in the middle of their training, then finish."""
     machine = Machine(results=results, jobs=1)
+    loop.CHECKPOINT_SHARE = inf  # a checkpoint after every block of steps, so that kills fall into writes, too
     random.seed(1)
-    for attempt in range(kills):
+    for _ in range(kills):
+        reader, writer = os.pipe()
+        steps, delay = random.randint(1, STEPS), random.uniform(0, DELAY)
         child = os.fork()
         if child == 0:
+            _tell_after(steps, writer)
             train_all([spec], machine)
             os._exit(0)
-        _wait_for_attempt(results / "runs" / spec.run_id / "environment.json", attempt)
-        time.sleep(random.uniform(0, 0.2))
+        os.close(writer)
+        os.read(reader, 1)  # returns at once, empty, if the child is gone
+        os.close(reader)
+        time.sleep(delay)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     child = os.fork()
@@ -42,13 +53,18 @@ def main(results: Path, spec: RunSpec, kills: int) -> None:
     sys.exit(os.waitstatus_to_exitcode(status))
 
 
-def _wait_for_attempt(record: Path, attempt: int) -> None:
-    """Wait until the child has begun to train, so that the kill falls into training."""
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        if record.exists() and len(json.loads(record.read_text())) > attempt:
-            return
-        time.sleep(0.005)
+def _tell_after(steps: int, writer: int) -> None:
+    """Write a byte once this process has made so many training steps."""
+    original, taken = loop.train_step, 0
+
+    def train_step(*args: Any) -> None:
+        nonlocal taken
+        original(*args)
+        taken += 1
+        if taken == steps:
+            os.write(writer, b".")
+
+    loop.train_step = train_step
 
 
 if __name__ == "__main__":

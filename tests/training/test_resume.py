@@ -37,7 +37,7 @@ def run_path(results: Path, spec: RunSpec) -> Path:
 
 
 def test_killed_ten_times_a_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    spec = small()
+    spec = small(steps=240)  # more than ten killed attempts can take
     train_all([spec], Machine(results=tmp_path / "whole"))
     script = Path(__file__).with_name("kill_and_resume.py")
     done = subprocess.run(
@@ -49,7 +49,9 @@ def test_killed_ten_times_a_run_gives_the_same_bytes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     whole, killed = run_path(tmp_path / "whole", spec), run_path(tmp_path / "killed", spec)
     assert (killed / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
-    assert len(read_run(killed).attempts()) > 1, "no attempt got as far as a checkpoint: nothing was resumed"
+    began = [attempt["first_step"] for attempt in read_run(killed).attempts()]
+    assert len(began) == 11
+    assert began[-1] > 0, "no attempt got as far as a checkpoint: nothing was resumed"
     assert set(read_run(killed).snapshots()) == set(read_run(whole).snapshots())
 
 
