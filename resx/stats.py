@@ -191,13 +191,6 @@ def binomial_error(error: float, n_images: int) -> float:
     return 100 * math.sqrt(share * (1 - share) / n_images)
 
 
-def binomial_interval(error: float, n_images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's interval (low, high in %) of an error (%) on n_images; it has a width even at 0 %."""
-    wrong = round(error / 100 * n_images)
-    bounds = stats.binomtest(wrong, n_images).proportion_ci(confidence, method="wilson")
-    return 100 * float(bounds.low), 100 * float(bounds.high)
-
-
 def log10_loss(loss: ArrayLike) -> NDArray[np.float64]:
     """Return log10 of cross-entropy losses (any shape), the outcome at the floor; nan stays nan.
 

@@ -14,7 +14,6 @@ from resx.stats import (
     Estimate,
     at_floor,
     binomial_error,
-    binomial_interval,
     equivalence,
     joint_sign_flip,
     log10_loss,
@@ -189,11 +188,6 @@ def test_words(given, expected, equivalent, said):
 
 def test_binomial_error_of_a_test_set():
     assert binomial_error(7, 10_000) == pytest.approx(100 * math.sqrt(0.07 * 0.93 / 10_000))
-    low, high = binomial_interval(0, 297)
-    assert low == 0
-    assert high == pytest.approx(100 * 1.959964**2 / (297 + 1.959964**2))  # Wilson's upper bound at zero
-    low, high = binomial_interval(7, 10_000)
-    assert (low, high) == pytest.approx((7 - 1.96 * 0.2551, 7 + 1.96 * 0.2551), abs=0.03)
 
 
 def test_log10_loss_keeps_nan_and_makes_zero_finite():

@@ -75,7 +75,8 @@ def _told(shortcut: str, adapter: str | None) -> tuple[str, str]:
         return "beside", PLAIN
     parts, base = ModelSpec.model_validate({"adapter": adapter}).adapter, AdapterSpec()
     assert parts
-    changed = [key for key in ("spatial", "grow", "shrink") if getattr(parts, key) != getattr(base, key)]
+    # where channels only grow there is no shrinking part, and where they fit no growing one
+    changed = [key for key in ("spatial", "grow", "shrink") if getattr(parts, key) not in (getattr(base, key), None)]
     words = [str(getattr(parts, key)).replace("norm=true", "").removesuffix(":") for key in changed]
     words += ["everywhere"] if parts.where != base.where else []
     if not words:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from resx.figures import FIGURES, Frames, panels, style
 
@@ -33,8 +33,9 @@ def draw(frames: Frames) -> Figure:
             axes.margins(x=0.02)
         for axes in grid[0]:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # the range is often less than a decade
+            axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
             axes.axhline(1, color=style.QUIET, linewidth=0.6)
         for (kind, depth), group in rows[rows["quantity"] == "std"].groupby(["kind", "depth"]):
             trained = group[(group["step"] == group["last"]) & (group["last"] > 0)]

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from resx import paper, stats
 from resx.figures import FIGURES, Frames, panels, style
 from resx.model import SHORTCUTS
-from resx.probes.spectrum import summary
+from resx.probes.spectrum import FLOOR, summary
 from resx.spec import SpecError, parse_part
 
 ORDERS = {"pre": "pre-activation order", "post": "original order"}
@@ -25,6 +25,7 @@ KINDS = ("constant", "fixed", "learned", "gated", "noisy", "fitted", "other")
 FAR = 4  # times the difference that four of five functions stay within: beyond, a mean is written, not drawn
 KIND_NAMES = {"fixed": "fixed map", "noisy": "dropout", "fitted": "fitted map"}
 NAMES, ERRORS = 1.65, 0.85  # inches left and right of the panels, for the functions' names and the published errors
+PREDICTORS = {"distance": "distance from an isometry", "log10_gain": "|log10 gain|"}  # columns of `spectra`
 # this project's functions in the words of Identity Mappings' table 1
 TABLE_1 = {
     "identity": "identity",
@@ -78,9 +79,28 @@ def differences(runs: pd.DataFrame, outcome: str) -> pd.DataFrame:
 
 
 def spectra(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per run of `variants`: its columns, and gain, distance and directions of its shortcut path."""
+    """Return a row per run of `variants`: its columns, those of the spectrum's `summary`, and the PREDICTORS."""
     told = measured.groupby("run_id")[["image", "value"]].apply(summary).reset_index()
+    told["log10_gain"] = np.log10(told["gain"].clip(lower=FLOOR)).abs()
     return told.merge(runs, on="run_id")
+
+
+def correlations(table: pd.DataFrame, outcome: str) -> dict[tuple[str, str], pd.Series]:
+    """Return Spearman's correlation over functions of each predictor and the outcome, a value per seed.
+
+    table: `spectra`. Keys: column of PREDICTORS and order. A seed in which it is not defined is absent.
+    """
+    found = {}
+    for order in [order for order in ORDERS if order in set(table["order"])]:
+        seeds = table[table["order"] == order].groupby("seed")
+        for predictor in PREDICTORS:
+            values = {
+                seed: group[predictor].corr(group[outcome], method="spearman")
+                for seed, group in seeds
+                if group[outcome].nunique() > 2 and group[predictor].nunique() > 1
+            }
+            found[predictor, order] = pd.Series(values, dtype=float)
+    return found
 
 
 def published(variant: str) -> str:
@@ -123,7 +143,7 @@ def draw(frames: Frames) -> Figure:
         style.heading(
             figure,
             f"Other shortcut functions against the identity: {panels.data_label(runs)}, {depth} layers",
-            "Difference in log10 of the final training loss, paired by seed: right of 0 trains worse. "
+            "Difference in log10 of the final training loss, paired by seed: right of 0, the identity, trains worse. "
             + panels.summary(runs).partition(".")[0]
             + ".",
         )
@@ -214,44 +234,71 @@ def _kind_key(kinds: dict[str, str], colour: dict[str, str]) -> list[Line2D]:
 
 @FIGURES.register("shortcut-spectrum")
 def draw_spectrum(frames: Frames) -> Figure:
-    """Final training loss against the distance of the shortcut path from an isometry at initialisation.
+    """Functions ranked by final training loss, each with what the spectrum of its shortcut path foretold.
 
-    frames: runs and spectrum. One dot per function, the mean over seeds, in both orders. Raises SpecError without
+    frames: runs and spectrum. A row per function, means over seeds, in both orders: a dot for the distance from an
+    isometry at initialisation, a ring for |log10 gain|; Spearman's correlations above. Raises SpecError without
     measured spectra.
     """
     if "spectrum" not in frames:
         raise SpecError("shortcut-spectrum: no spectrum is recorded; `resx probe shortcuts` measures them")
     runs = _classifications(frames["runs"])
     table = spectra(frames["spectrum"], runs)
+    foretold = correlations(table, "log10_train_loss")
     orders = [order for order in ORDERS if order in set(table["order"])]
+    columns = ["log10_train_loss", *PREDICTORS]
+    ranked = {
+        order: table[table["order"] == order]
+        .groupby(["variant", "kind"])[columns]
+        .mean()
+        .dropna()
+        .sort_values("log10_train_loss", ascending=False)
+        .reset_index()
+        for order in orders
+    }
     colour = style.colours(KINDS)
     with style.context():
-        figure, grid = style.panels(1, len(orders), 3.0, titled=True)
-        named = {}
+        figure, grid = style.panels(
+            1, len(orders), 0.165 * max(map(len, ranked.values())) + 0.1, titled=True, free=True
+        )
+        wide = figure.get_figwidth()
+        cells = grid[0, 0].get_subplotspec().get_gridspec()
+        panel = (wide - NAMES * len(orders) - 0.1) / len(orders)
+        cells.update(left=NAMES / wide, right=1 - 0.1 / wide, wspace=NAMES / panel)
         for axes, order in zip(grid[0], orders, strict=True):
+            axes.set_position(axes.get_subplotspec().get_position(figure))
             axes.set_title(ORDERS[order])
-            rows = table[table["order"] == order].groupby(["variant", "kind"], sort=False)
-            means = rows[["distance", "log10_train_loss"]].mean().reset_index().dropna()
-            axes.set_xlim(-0.3, 6.3)
-            for kind, points in means.groupby("kind"):
-                x, y = points["distance"], points["log10_train_loss"]
-                axes.plot(x, y, "o", markersize=4, color=colour[str(kind)])
-            named[order] = means
-            axes.set_xlabel("distance from an isometry at initialisation")
-        for axes, means in zip(grid[0], named.values(), strict=True):  # the panels' common limits are known now
-            _name_points(axes, means, colour)
-        grid[0, 0].set_ylabel("log10 of the final training loss")
+            _draw_predictors(axes, ranked[order], {name: foretold[name, order].mean() for name in PREDICTORS}, colour)
+        depth = ", ".join(str(value) for value in sorted(runs["depth"].unique()))
         style.heading(
             figure,
-            f"Does the spectrum of the shortcuts foretell training? {panels.data_label(runs)}",
-            "Distance: root mean square of the log10 singular values of all shortcuts' product; 0 isometry, 6 nothing.",
+            f"Does the spectrum of the shortcuts foretell training? {panels.data_label(runs)}, {depth} layers",
+            "Functions ranked by final training loss, the best at the top: a predictor that holds grows downwards.",
         )
-        style.key(figure, _kind_key(dict(zip(table["variant"], table["kind"], strict=True)), colour))
+        marks = [
+            panels.handle(
+                "distance of the shortcuts' product from an isometry", linestyle="", marker="o", markersize=4
+            ),
+            panels.handle("|log10 gain|", linestyle="", marker="o", markersize=5.5, markerfacecolor="none"),
+        ]
+        style.key(figure, marks, _kind_key(dict(zip(table["variant"], table["kind"], strict=True)), colour))
     return figure
 
 
-def _name_points(axes: Axes, means: pd.DataFrame, colour: dict[str, str]) -> None:
-    """Name the functions at the right edge, where they ended."""
-    columns = (means["log10_train_loss"], means["variant"], means["kind"])
-    labels = [(6.3, float(y), name, colour[kind]) for y, name, kind in zip(*columns, strict=True)]
-    style.end_labels(axes, labels, size=5.0)
+def _draw_predictors(axes: Axes, ranked: pd.DataFrame, foretold: dict[str, float], colour: dict[str, str]) -> None:
+    """Draw the functions of one order, the worst first (at the bottom), with the mean correlations as a caption."""
+    look: dict[str, Any] = {"linestyle": "", "marker": "o"}
+    for place, kind, distance, gain in zip(
+        range(len(ranked)), ranked["kind"], ranked["distance"], ranked["log10_gain"], strict=True
+    ):
+        axes.plot(distance, place, markersize=4, color=colour[kind], **look)
+        axes.plot(gain, place, markersize=6, color=colour[kind], markerfacecolor="none", **look)
+    axes.set_ylim(-0.7, len(ranked) - 0.3)
+    axes.set_xlim(-0.3, 6.3)
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x")
+    axes.tick_params(axis="y", length=0)
+    axes.set_yticks(range(len(ranked)), ranked["variant"], size=7)
+    for label, kind in zip(axes.get_yticklabels(), ranked["kind"], strict=True):
+        label.set_color(colour[kind])
+    axes.set_xlabel("decades (0 isometry, 6 nothing)\nρ " + ", ".join(f"{foretold[name]:.2f}" for name in PREDICTORS))

@@ -49,7 +49,7 @@ import torch
 from resx import stats
 from resx.data import Dataset
 from resx.figures.panels import kind_name
-from resx.figures.shortcuts import ORDERS, differences, published, spectra, variants
+from resx.figures.shortcuts import ORDERS, PREDICTORS, correlations, differences, published, spectra, variants
 from resx.model import SHORTCUTS
 from resx.probes.spectrum import spectrum
 from resx.spec import RunSpec, SpecError, did_you_mean
@@ -159,7 +159,7 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
         order: _costs(runs[runs["order"] == order], list(rankings[order]["shortcut"]), settings["margin"])
         for order in orders
     }
-    foretold = _correlations(spectra(frames["spectrum"], runs), primary) if "spectrum" in frames else {}
+    foretold = _foretold(spectra(frames["spectrum"], runs), primary) if "spectrum" in frames else {}
     planned = {**_contrasts(found, runs), **{f"{name} − {EXPLAINS}": rho - EXPLAINS for name, rho in foretold.items()}}
     judged = estimates(planned)
     verdicts = _verdicts(judged)
@@ -268,27 +268,15 @@ def _contrasts(found: Mapping[str, pd.DataFrame], runs: pd.DataFrame) -> dict[st
     return columns
 
 
-def _correlations(table: pd.DataFrame, primary: str) -> dict[str, pd.Series]:
-    """Return Spearman's correlation over functions of each predictor and the outcome, by name, a value per seed."""
-    table = table.assign(gain=table["gain"].clip(lower=1e-6).map(np.log10).abs())
-    found = {}
-    for order in [order for order in ORDERS if order in set(table["order"])]:
-        for predictor, name in (("distance", "distance from an isometry"), ("gain", "|log10 gain|")):
-            values = {
-                seed: group[predictor].corr(group[primary], method="spearman")
-                for seed, group in table[table["order"] == order].groupby("seed")
-                if group[primary].nunique() > 2 and group[predictor].nunique() > 1
-            }
-            found[f"{name} ({order})"] = pd.Series(values, dtype=float)
-    return found
+def _foretold(table: pd.DataFrame, primary: str) -> dict[str, pd.Series]:
+    return {f"{PREDICTORS[name]} ({order})": rho for (name, order), rho in correlations(table, primary).items()}
 
 
 def _verdicts(judged: Mapping[str, Estimate]) -> list[Verdict]:
     def both(text: str) -> list[str]:
         return [f"{text} ({order})" for order in ORDERS if f"{text} ({order})" in judged]
 
-    distance = [f"{name} − {EXPLAINS}" for name in (f"distance from an isometry ({order})" for order in ORDERS)]
-    gain = [f"{name} − {EXPLAINS}" for name in (f"|log10 gain| ({order})" for order in ORDERS)]
+    spectral = [f"{predictor} ({order}) − {EXPLAINS}" for predictor in PREDICTORS.values() for order in ORDERS]
     cases: list[tuple[str, list[str], Literal[-1, 1]]] = [
         ("Fixed maps other than the identity train worse", both("fixed maps − identity"), 1),
         (
@@ -305,7 +293,7 @@ def _verdicts(judged: Mapping[str, Estimate]) -> list[Verdict]:
         ),
         (
             "The spectrum of the shortcuts at initialisation explains which functions train",
-            [name for name in [*distance, *gain] if name in judged],
+            [name for name in spectral if name in judged],
             1,
         ),
     ]

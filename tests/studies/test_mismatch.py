@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from resx import data, model
-from resx.figures.mismatch import REFERENCE, arms, differences, draw
+from resx.figures.mismatch import DESIGNS, REFERENCE, arms, differences, draw
 from resx.model import GROW, SHRINK, SPATIAL, count
 from resx.spec import FIELDS, ModelSpec, RunSpec, SpecError, build_spec
 from resx.studies import mismatch, question3
@@ -72,6 +72,19 @@ GAINS = {"subsample+zero+chop": 0.0, "zero+pad+chop": 0.0, "subsample+copy+chop"
 
 def words(findings: Any) -> dict[str, str]:
     return {verdict.hypothesis.partition(":")[0]: verdict.word for verdict in findings.verdicts}
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_each_network_has_a_name_of_its_own_made_of_parts_that_it_has(design: str) -> None:
+    specs = mismatch.plan(order({**SETTINGS, "design": design}))
+    runs = pd.DataFrame([{**spec.flat(), "run_id": spec.run_id} for spec in specs])
+    named = arms(runs.assign(status="finished", train_loss=1.0, train_error=0.0, test_error=0.0))
+    assert named.groupby("arm")["seed"].nunique().eq(2).all()
+    assert len(named) == 2 * named["arm"].nunique()
+    assert not named["arm"].str.contains("None").any()
+    one_part = named["arm"].str.startswith("spatial: space-to-depth")
+    assert set(named.loc[one_part, "group"]) == {"spatial"}
+    assert one_part.any()
 
 
 def test_every_registered_part_is_tried() -> None:
