@@ -69,7 +69,7 @@ def _run(
     from resx.studies import load_study
     from resx.studies.drive import conclude, load_frames, measure_all
     from resx.studies.publish import publish as publish_study
-    from resx.studies.study import Order
+    from resx.studies.study import Order, planned
     from resx.training.many import left_to_train, resolve, train_all
 
     study, written, machine = load_study(name), load_experiment(experiment), request.machine()
@@ -77,7 +77,7 @@ def _run(
     wanted = parse_seeds(seeds) if seeds else [int(seed) for seed in written.grid.get("seed", range(study.seeds))]
     grid = {key: values for key, values in written.grid.items() if key != "seed"}
     order = Order(request.base_fields(written.run), wanted, settings, grid, lambda fields: resolve(fields, machine))
-    specs = list(dict.fromkeys(study.plan(order)))
+    specs = planned(study, order)
     if dry_run:
         print_estimate(specs, machine, as_json=json)
         return

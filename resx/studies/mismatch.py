@@ -27,7 +27,8 @@ Constant width is better: its difference is below 0. Gains away from 1 cost: the
 Settings. design: alternating, or standard (constant widths, in which two shortcuts mismatch). primary:
 log10_train_loss, train_error or test_error. margin: for equivalence, in points of test error; 0 stands for 0.3 where
 the data is a whole published set at full size and for 1.0 elsewhere. images: how many the gain is measured on. In the
-grid of an experiment's file, adapter and depth replace the defaults.
+grid of an experiment's file, adapter and depth replace the defaults; `--adapter TEXT`, also of a file given with
+`--plugin`, compares that one alone with the reference and the networks beside it.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ MARGIN_WHOLE, MARGIN = 0.3, 1.0  # points of test error
 def plan(order: Order) -> list[RunSpec]:
     """Every way of making shapes match, the plain twin, and a network of constant width and as many multiply-adds."""
     _check(order.settings)
+    asked = order.grid.get("adapter") or ([order.base["adapter"]] if "adapter" in order.base else ways())
     specs: list[RunSpec] = []
     for depth in order.grid.get("depth", [order.base.get("depth", 20)]):
         base = {**order.base, "depth": depth}
@@ -79,8 +81,7 @@ def plan(order: Order) -> list[RunSpec]:
         if alternating and depth == 8:
             raise SpecError("depth: with alternating widths, 8 layers have no shrinking shortcut; use 14 or more")
         twins = {**base, "widths": ALTERNATING if alternating else None}
-        cells = [{**twins, "shortcut": "identity", "adapter": text} for text in order.grid.get("adapter", ways())]
-        cells = [{**twins, "shortcut": "identity", "adapter": str(AdapterSpec())}, *cells]
+        cells = [{**twins, "shortcut": "identity", "adapter": text} for text in [str(AdapterSpec()), *asked]]
         cells.append({**twins, "shortcut": "none"})
         if alternating:
             [reference] = order.resolve([cells[0]])

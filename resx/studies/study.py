@@ -6,7 +6,7 @@ Everything that a study says is computed from tables, so it can be said again fr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -118,3 +118,31 @@ class Study:
         if errors:
             raise SpecError(list(dict.fromkeys(errors)))
         return values
+
+
+def planned(study: Study, order: Order) -> list[RunSpec]:
+    """Return the runs of a study, each once.
+
+    Raises SpecError for what the study cannot bear, and for a field that was asked for but changes none of its runs.
+    """
+    specs = _plan(study, order)
+    recorded = [spec.flat() for spec in specs]
+    asked = [(key, [value], "base") for key, value in order.base.items() if key != "preset"]
+    asked += [(key, list(values), "grid") for key, values in order.grid.items()]
+    for key, values, part in asked:
+        if all(any(flat.get(key) == value for flat in recorded) for value in values):
+            continue
+        rest = {name: value for name, value in getattr(order, part).items() if name != key}
+        without = replace(order, base=rest) if part == "base" else replace(order, grid=rest)
+        try:
+            unread = _plan(study, without) == specs
+        except SpecError:  # it could not do without
+            unread = False
+        if unread:
+            text = ", ".join(map(str, values))
+            raise SpecError(f"{key}: this study chooses it by itself, so '{text}' changes nothing; leave it out")
+    return specs
+
+
+def _plan(study: Study, order: Order) -> list[RunSpec]:
+    return list(dict.fromkeys(study.plan(order)))
