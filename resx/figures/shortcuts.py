@@ -301,4 +301,4 @@ def _draw_predictors(axes: Axes, ranked: pd.DataFrame, foretold: dict[str, float
     axes.set_yticks(range(len(ranked)), ranked["variant"], size=7)
     for label, kind in zip(axes.get_yticklabels(), ranked["kind"], strict=True):
         label.set_color(colour[kind])
-    axes.set_xlabel("decades (0 isometry, 6 nothing)\nρ " + ", ".join(f"{foretold[name]:.2f}" for name in PREDICTORS))
+    axes.set_xlabel(f"decades; ρ with loss: ● {foretold['distance']:.2f}, ○ {foretold['log10_gain']:.2f}")
