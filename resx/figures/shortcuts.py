@@ -277,9 +277,12 @@ def draw_spectrum(frames: Frames) -> Figure:
         )
         marks = [
             panels.handle(
-                "distance of the shortcuts' product from an isometry", linestyle="", marker="o", markersize=4
+                "distance of the shortcuts' product from an isometry (6: nothing arrives)",
+                linestyle="",
+                marker="o",
+                markersize=4,
             ),
-            panels.handle("|log10 gain|", linestyle="", marker="o", markersize=5.5, markerfacecolor="none"),
+            panels.handle("|log10 gain|", linestyle="", marker="o", markersize=6, markerfacecolor="none"),
         ]
         style.key(figure, marks, _kind_key(dict(zip(table["variant"], table["kind"], strict=True)), colour))
     return figure
