@@ -42,13 +42,26 @@ class Estimate:
     p: float | None = None
 
     @property
+    def decimals(self) -> int:
+        """Return how many decimals are worth showing: two, or up to four where the interval is that narrow."""
+        half = (self.high - self.low) / 2
+        return min(max(2, -math.floor(math.log10(half))), 4) if half > 0 else 2
+
+    @property
+    def middle(self) -> str:
+        """Return the mean with its sign, to the decimals that its interval has."""
+        return f"{self.mean:+.{self.decimals}f}"
+
+    @property
     def interval(self) -> str:
         """Return `low to high` with signs, or '–' where there is none."""
-        return f"{self.low:+.2f} to {self.high:+.2f}" if math.isfinite(self.low + self.high) else "–"
+        if not math.isfinite(self.low + self.high):
+            return "–"
+        return f"{self.low:+.{self.decimals}f} to {self.high:+.{self.decimals}f}"
 
     def __str__(self) -> str:
         judged = "" if self.p is None else f", p={self.p:.3g}"
-        return f"{self.name}: {self.mean:+.2f} [{self.interval}], n={self.n}{judged}"
+        return f"{self.name}: {self.middle} [{self.interval}], n={self.n}{judged}"
 
 
 def _values(values: ArrayLike) -> NDArray[np.float64]:

@@ -42,6 +42,14 @@ def test_one_seed_has_a_mean_and_no_interval():
     assert "–" in str(estimate)
 
 
+@pytest.mark.parametrize(
+    ("half", "shown"),
+    [(0.2, "+0.01 [-0.19 to +0.21]"), (0.004, "+0.012 [+0.008 to +0.016]"), (0.0, "+0.01 [+0.01 to +0.01]")],
+)
+def test_a_narrow_interval_is_shown_with_more_decimals(half: float, shown: str) -> None:
+    assert f"x: {shown}, n=6" == str(Estimate("x", 0.012, 0.012 - half, 0.012 + half, 6))
+
+
 def test_a_missing_seed_is_not_dropped():
     assert math.isnan(t_interval([1.0, np.nan, 2.0]).mean)
     assert np.isnan(joint_sign_flip([[1.0, 2.0], [np.nan, 2.0]])).all()

@@ -189,7 +189,7 @@ def _draw_forest(
             axes.plot(estimate.mean, place, "|", markersize=7, markeredgewidth=1.6, **look)
             if not low <= estimate.mean <= high:
                 side, text = (0.99, "right") if estimate.mean > high else (0.01, "left")
-                axes.text(side, place, f"{estimate.mean:+.1f}", transform=edge, size=6.5, ha=text, va="center", **look)
+                axes.text(side, place, f"{estimate.mean:+.2g}", transform=edge, size=6.5, ha=text, va="center", **look)
         if len(known) < len(values):
             axes.plot(0.98, place, "x", transform=edge, markersize=4, **look)
     axes.set_xlabel("Δ log10 training loss")

@@ -184,7 +184,7 @@ def _draw_interaction(axes: Axes, values: pd.Series, position: int, colour: str)
         axes.plot(known, [position] * len(known), "|", color=colour, markersize=5, alpha=0.6)
     axes.plot(found.mean, position, "s", color=colour, markersize=4.6)
     axes.annotate(
-        f"{found.mean:+.2f}  [{found.interval}]" if np.isfinite(found.low) else f"{found.mean:+.2f}",
+        f"{found.middle}  [{found.interval}]" if np.isfinite(found.low) else found.middle,
         (1.02, position),
         xycoords=axes.get_yaxis_transform(),
         size=6.5,

@@ -288,7 +288,7 @@ def differences_table(
 
 
 def _mean(one: Estimate) -> str:
-    return f"{one.mean:+.2f}" if np.isnan(one.low) else f"{one.mean:+.2f} ({one.interval})"
+    return one.middle if np.isnan(one.low) else f"{one.middle} ({one.interval})"
 
 
 def _verdicts(
