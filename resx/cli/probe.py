@@ -119,7 +119,8 @@ def _run(
         _print(done)
         seconds = sum(outcome.result["seconds"] for outcome in outcomes if outcome.result)
         if len(wanted) < MIN_SEEDS:
-            typer.echo(f"{len(wanted)} seeds: screening. {six_seeds(len(wanted), seconds / machine.jobs)}")
+            counted = "1 seed" if len(wanted) == 1 else f"{len(wanted)} seeds"
+            typer.echo(f"{counted}: screening. {six_seeds(len(wanted), seconds / machine.jobs)}")
     if len(done_ids) < len(outcomes):
         raise typer.Exit(1)
 

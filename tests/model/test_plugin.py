@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from resx.cli import run
-from resx.model import SHORTCUTS
+from resx.model import GROW, SHORTCUTS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_shortcut.py"
 TINY = ["--preset", "digits", "--depth", "8", "--width", "4", "--steps", "2", "--eval-every", "2", "--subset", "40"]
@@ -26,7 +26,8 @@ class Done:
 @pytest.fixture
 def resx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     """Run the command line here; what plugins register is gone afterwards."""
-    monkeypatch.setattr(SHORTCUTS, "_entries", dict(SHORTCUTS._entries))
+    for registry in (SHORTCUTS, GROW):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     loaded = set(sys.modules)
 
     def call(*arguments: object) -> Done:
@@ -67,6 +68,34 @@ def test_the_study_compares_it_with_the_identity(resx: Any) -> None:
     assert done.code == 0, done.err
     ranking = json.loads(done.out)["tables"]["ranking-pre"]
     assert {row["shortcut"] for row in ranking} == {"none", "identity", "bounded:a=2.0"}
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        ("torch.cat([x, x.roll(1, 1)[:, : self.extra]], 1)", 0, ""),
+        ("x", 2, "growing adapter 'mine': from 4 to 8 channels at stride 2, 1×4×4×4 became 1×4×4×4, not 1×8×4×4"),
+    ],
+)
+def test_an_adapter_of_ones_own_is_compared_with_the_reference(
+    resx: Any, body: str, code: int, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch\nfrom resx.model import GROW\n"
+        "@GROW.register('mine')\n"
+        "class Mine(torch.nn.Module):\n"
+        "    def __init__(self, in_channels, out_channels, stride):\n"
+        "        super().__init__()\n        self.extra = out_channels - in_channels\n"
+        f"    def forward(self, x):\n        return {body}\n"
+    )
+    asked = ["--adapter", "subsample+mine", "--seeds", "1", "--jobs", "1", "--set", "design=standard", "--json"]
+    done = resx("probe", "mismatch", *TINY, "--plugin", file, *asked)
+    assert done.code == code, done.err
+    assert words in done.err
+    if code == 0:
+        outcomes = json.loads(done.out)["tables"]["outcomes"]
+        assert {row["network"] for row in outcomes} == {"subsample+pad+chop", "grow: mine", "plain"}
 
 
 @pytest.mark.parametrize(
