@@ -237,7 +237,7 @@ def draw_spectrum(frames: Frames) -> Figure:
     """Functions ranked by final training loss, each with what the spectrum of its shortcut path foretold.
 
     frames: runs and spectrum. A row per function, means over seeds, in both orders: a dot for the distance from an
-    isometry at initialisation, a ring for |log10 gain|; Spearman's correlations above. Raises SpecError without
+    isometry at initialisation, a ring for |log10 gain|; Spearman's correlations below. Raises SpecError without
     measured spectra.
     """
     if "spectrum" not in frames:
