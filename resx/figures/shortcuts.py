@@ -197,16 +197,16 @@ def _draw_forest(
 
 
 def _limits(found: pd.DataFrame) -> tuple[float, float]:
-    """Return limits that show what most functions do: a mean far outside is written at the edge."""
-    means = found.mean().dropna().to_numpy(float)
-    reach = FAR * float(np.quantile(np.abs(means), 0.8)) if len(means) else 0.0
-    inside = np.append(means[np.abs(means) <= reach], 0.0)
-    values = found.to_numpy(float).ravel()
-    values = np.append(
-        inside, values[np.isfinite(values) & (values >= inside.min() * 1.3) & (values <= inside.max() * 1.3)]
-    )
-    margin = 0.08 * (float(np.ptp(values)) or 1.0)
-    return float(values.min()) - margin, float(values.max()) + margin
+    """Return limits that show every seed and interval of most functions: a mean far outside is written at the edge."""
+    means = found.mean().dropna().abs()
+    reach = FAR * float(means.quantile(0.8)) if len(means) else 0.0
+    ends = [0.0]
+    for name in means.index[means <= reach]:
+        known = found[name].dropna().to_numpy()
+        estimate = stats.t_interval(known)
+        ends += [*known, *(end for end in (estimate.low, estimate.high) if np.isfinite(end))]
+    margin = 0.05 * (max(ends) - min(ends) or 1.0)
+    return min(ends) - margin, max(ends) + margin
 
 
 def _write_published(axes: Axes, rows: Sequence[str]) -> None:
