@@ -59,6 +59,11 @@ class Estimate:
             return "–"
         return f"{self.low:+.{self.decimals}f} to {self.high:+.{self.decimals}f}"
 
+    @property
+    def with_interval(self) -> str:
+        """Return `mean (low to high)`, or the mean alone where there is no interval."""
+        return self.middle if self.interval == "–" else f"{self.middle} ({self.interval})"
+
     def __str__(self) -> str:
         judged = "" if self.p is None else f", p={self.p:.3g}"
         return f"{self.name}: {self.middle} [{self.interval}], n={self.n}{judged}"

@@ -24,7 +24,8 @@ ORDERS = {"pre": "pre-activation order", "post": "original order"}
 KINDS = ("constant", "fixed", "learned", "gated", "noisy", "fitted", "other")
 FAR = 4  # times the difference that four of five functions stay within: beyond, a mean is written, not drawn
 KIND_NAMES = {"fixed": "fixed map", "noisy": "dropout", "fitted": "fitted map"}
-NAMES, ERRORS = 1.65, 0.85  # inches left and right of the panels, for the functions' names and the published errors
+# inches: a row; left of a panel, for the functions' names; right of it, for the published errors or for nothing
+ROW, NAMES, ERRORS, EDGE = 0.165, 1.65, 0.85, 0.1
 PREDICTORS = {"distance": "distance from an isometry", "log10_gain": "|log10 gain|"}  # columns of `spectra`
 # this project's functions in the words of Identity Mappings' table 1
 TABLE_1 = {
@@ -78,6 +79,11 @@ def differences(runs: pd.DataFrame, outcome: str) -> pd.DataFrame:
     return table.sub(table["identity"], axis=0).drop(columns="identity")
 
 
+def orders_of(runs: pd.DataFrame) -> list[str]:
+    """Return the orders of the block that occur, the one that answers first."""
+    return [order for order in ORDERS if order in set(runs["order"])]
+
+
 def spectra(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return a row per run of `variants`: its columns, those of the spectrum's `summary`, and the PREDICTORS."""
     told = measured.groupby("run_id")[["image", "value"]].apply(summary).reset_index()
@@ -91,7 +97,7 @@ def correlations(table: pd.DataFrame, outcome: str) -> dict[tuple[str, str], pd.
     table: `spectra`. Keys: column of PREDICTORS and order. A seed in which it is not defined is absent.
     """
     found = {}
-    for order in [order for order in ORDERS if order in set(table["order"])]:
+    for order in orders_of(table):
         seeds = table[table["order"] == order].groupby("seed")
         for predictor in PREDICTORS:
             values = {
@@ -119,30 +125,23 @@ def draw(frames: Frames) -> Figure:
     the test errors of Identity Mappings' table 1. Raises SpecError without a run with the identity.
     """
     runs = _classifications(frames["runs"])
-    orders = [order for order in ORDERS if order in set(runs["order"])]
+    orders = orders_of(runs)
     found = {order: differences(runs[runs["order"] == order], "log10_train_loss") for order in orders}
     kinds = dict(zip(runs["variant"], runs["kind"], strict=True))
     rows = _sorted(found[orders[0]], kinds)
     colour = style.colours(KINDS)
     with style.context():
-        figure, grid = style.panels(1, len(orders), 0.165 * len(rows) + 0.1, titled=True)
-        wide = figure.get_figwidth()
-        cells = grid[0, 0].get_subplotspec().get_gridspec()
-        cells.update(left=NAMES / wide, right=1 - ERRORS / wide, wspace=0.08)
-        for axes in grid.flat:
-            axes.set_position(axes.get_subplotspec().get_position(figure))
+        figure, grid = style.panels(1, len(orders), ROW * len(rows) + 0.1, titled=True)
+        _make_room(figure, grid, ERRORS, 0.08)
         for axes, order in zip(grid[0], orders, strict=True):
             axes.set_title(ORDERS[order])
             _draw_forest(axes, found[order], rows, kinds, colour)
             if order == "post":
                 _write_published(axes, rows)
-        grid[0, 0].set_yticks(range(len(rows)), rows)
-        for label, name in zip(grid[0, 0].get_yticklabels(), rows, strict=True):
-            label.set_color(colour[kinds[name]])
-        depth = ", ".join(str(value) for value in sorted(runs["depth"].unique()))
+        _name_rows(grid[0, 0], rows, [colour[kinds[name]] for name in rows])
         style.heading(
             figure,
-            f"Other shortcut functions against the identity: {panels.data_label(runs)}, {depth} layers",
+            f"Other shortcut functions against the identity: {_told(runs)}",
             "Difference in log10 of the final training loss, paired by seed: right of 0, the identity, trains worse. "
             + panels.summary(runs).partition(".")[0]
             + ".",
@@ -153,6 +152,26 @@ def draw(frames: Frames) -> Figure:
             marks.append(panels.handle("diverged", linestyle="", marker="x", markersize=5))
         style.key(figure, marks, _kind_key(kinds, colour))
     return figure
+
+
+def _make_room(figure: Figure, grid: Any, right: float, between: float) -> None:
+    """Place the panels with room for names; right: inches beside the last, between: as a share of a panel's width."""
+    wide = figure.get_figwidth()
+    cells = grid[0, 0].get_subplotspec().get_gridspec()
+    cells.update(left=NAMES / wide, right=1 - right / wide, wspace=between)
+    for axes in grid.flat:
+        axes.set_position(axes.get_subplotspec().get_position(figure))
+
+
+def _name_rows(axes: Axes, names: Sequence[str], colours: Sequence[str], **look: Any) -> None:
+    axes.set_yticks(range(len(names)), names, **look)
+    for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
+        label.set_color(colour)
+
+
+def _told(runs: pd.DataFrame) -> str:
+    """Return the data and the depth for a heading."""
+    return f"{panels.data_label(runs)}, {', '.join(str(depth) for depth in sorted(runs['depth'].unique()))} layers"
 
 
 def _classifications(runs: pd.DataFrame) -> pd.DataFrame:
@@ -245,7 +264,7 @@ def draw_spectrum(frames: Frames) -> Figure:
     runs = _classifications(frames["runs"])
     table = spectra(frames["spectrum"], runs)
     foretold = correlations(table, "log10_train_loss")
-    orders = [order for order in ORDERS if order in set(table["order"])]
+    orders = orders_of(table)
     columns = ["log10_train_loss", *PREDICTORS]
     ranked = {
         order: table[table["order"] == order]
@@ -258,21 +277,15 @@ def draw_spectrum(frames: Frames) -> Figure:
     }
     colour = style.colours(KINDS)
     with style.context():
-        figure, grid = style.panels(
-            1, len(orders), 0.165 * max(map(len, ranked.values())) + 0.1, titled=True, free=True
-        )
-        wide = figure.get_figwidth()
-        cells = grid[0, 0].get_subplotspec().get_gridspec()
-        panel = (wide - NAMES * len(orders) - 0.1) / len(orders)
-        cells.update(left=NAMES / wide, right=1 - 0.1 / wide, wspace=NAMES / panel)
+        figure, grid = style.panels(1, len(orders), ROW * max(map(len, ranked.values())) + 0.1, titled=True, free=True)
+        panel = (figure.get_figwidth() - NAMES * len(orders) - EDGE) / len(orders)
+        _make_room(figure, grid, EDGE, NAMES / panel)
         for axes, order in zip(grid[0], orders, strict=True):
-            axes.set_position(axes.get_subplotspec().get_position(figure))
             axes.set_title(ORDERS[order])
             _draw_predictors(axes, ranked[order], {name: foretold[name, order].mean() for name in PREDICTORS}, colour)
-        depth = ", ".join(str(value) for value in sorted(runs["depth"].unique()))
         style.heading(
             figure,
-            f"Does the spectrum of the shortcuts foretell training? {panels.data_label(runs)}, {depth} layers",
+            f"Does the spectrum of the shortcuts foretell training? {_told(runs)}",
             "Functions ranked by final training loss, the best at the top: a predictor that holds grows downwards.",
         )
         marks = [
@@ -301,7 +314,5 @@ def _draw_predictors(axes: Axes, ranked: pd.DataFrame, foretold: dict[str, float
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
     axes.tick_params(axis="y", length=0)
-    axes.set_yticks(range(len(ranked)), ranked["variant"], size=7)
-    for label, kind in zip(axes.get_yticklabels(), ranked["kind"], strict=True):
-        label.set_color(colour[kind])
+    _name_rows(axes, list(ranked["variant"]), [colour[kind] for kind in ranked["kind"]], size=7)
     axes.set_xlabel(f"decades; ρ with loss: ● {foretold['distance']:.2f}, ○ {foretold['log10_gain']:.2f}")

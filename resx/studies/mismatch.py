@@ -280,15 +280,11 @@ def differences_table(
     rows = []
     for arm, one in sorted(found.items(), key=lambda item: item[1].mean):
         if arm in alike:
-            row: dict[str, Any] = {"network": arm, SHORT[primary]: _mean(one), "seeds": one.n}
+            row: dict[str, Any] = {"network": arm, SHORT[primary]: one.with_interval, "seeds": one.n}
             row["p"] = np.nan if one.p is None else one.p
-            row |= {} if primary == "test_error" else {SHORT["test_error"]: _mean(errors[arm])}
+            row |= {} if primary == "test_error" else {SHORT["test_error"]: errors[arm].with_interval}
             rows.append(row | {f"within ±{alike[arm].margin:g}": alike[arm].status})
     return pd.DataFrame(rows)
-
-
-def _mean(one: Estimate) -> str:
-    return one.middle if np.isnan(one.low) else f"{one.middle} ({one.interval})"
 
 
 def _verdicts(
@@ -351,7 +347,7 @@ def _answer(
     unit = OUTCOMES[settings["primary"]]
     sentences = [f"{DESIGNS[settings['design']]}; differences in {unit}, lower is better."]
     if PLAIN in found:
-        against = f"the plain twin is {_mean(found[PLAIN])} from {reference}"
+        against = f"the plain twin is {found[PLAIN].with_interval} from {reference}"
         sentences.append(f"Without shortcuts, {against}, so that modifying the input works is {judged[PLAIN]}.")
     plain = against_plain(named, settings["primary"])
     free = [arm for arm in ways_there if arm in plain and arm not in zeros and arm not in learned(named)]
@@ -365,7 +361,8 @@ def _answer(
     if len(ranked) > 1:
         best, worst = ranked[0], ranked[-1]
         sentences.append(
-            f"From the reference, the best way ({best.name}) is {_mean(best)}, the worst ({worst.name}) {_mean(worst)}."
+            f"From the reference, the best way ({best.name}) is {best.with_interval}, "
+            f"the worst ({worst.name}) {worst.with_interval}."
         )
     for name, what in (
         (LEARNED, "those with parameters, on average"),
@@ -373,7 +370,9 @@ def _answer(
         (CONSTANT, "constant width at equal multiply-adds"),
     ):
         if name in found:
-            sentences.append(f"{what.capitalize()}: {_mean(found[name])} ({_title(name, verdicts)}: {judged[name]}).")
+            sentences.append(
+                f"{what.capitalize()}: {found[name].with_interval} ({_title(name, verdicts)}: {judged[name]})."
+            )
     status = [alike[arm].status for arm in ways_there if arm in alike]
     sentences.append(
         f"In test error {status.count('equivalent')} of {len(status)} ways are equivalent to the reference "

@@ -49,7 +49,16 @@ import torch
 from resx import stats
 from resx.data import Dataset
 from resx.figures.panels import kind_name
-from resx.figures.shortcuts import ORDERS, PREDICTORS, correlations, differences, published, spectra, variants
+from resx.figures.shortcuts import (
+    ORDERS,
+    PREDICTORS,
+    correlations,
+    differences,
+    orders_of,
+    published,
+    spectra,
+    variants,
+)
 from resx.model import SHORTCUTS
 from resx.probes.spectrum import spectrum
 from resx.spec import RunSpec, SpecError, did_you_mean
@@ -151,7 +160,7 @@ def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
     check(settings)
     primary = settings["primary"]
     runs = variants(frames["runs"])
-    orders = [order for order in ORDERS if order in set(runs["order"])]
+    orders = orders_of(runs)
     found = {order: differences(runs[runs["order"] == order], primary) for order in orders}
     each = {order: _one_by_one(table) for order, table in found.items()}
     rankings = {order: _ranking(runs[runs["order"] == order], each[order]) for order in orders}
@@ -225,6 +234,7 @@ def _costs(runs: pd.DataFrame, names: Sequence[str], margin: float) -> pd.DataFr
             "shortcut": variant,
             "train %": group["train_error"].mean(),
             "test %": group["test_error"].mean(),
+            "Δ test %": _paired(errors.get(variant)),
             "same": _same(group, reference, errors.get(variant), margin),
             "compute": (own + cost.get(donor, 0.0)) / float(reference["multiply_adds"].iloc[0]),
         }
@@ -232,6 +242,11 @@ def _costs(runs: pd.DataFrame, names: Sequence[str], margin: float) -> pd.DataFr
             row["table 1"] = published(variant) or "–"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _paired(differing: pd.Series | None) -> str:
+    known = pd.Series(dtype=float) if differing is None else differing.dropna()
+    return stats.t_interval(known.to_numpy()).with_interval if len(known) else "–"
 
 
 def _same(group: pd.DataFrame, reference: pd.DataFrame, differing: pd.Series | None, margin: float) -> str:

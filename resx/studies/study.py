@@ -127,13 +127,15 @@ def planned(study: Study, order: Order) -> list[RunSpec]:
     """
     specs = _plan(study, order)
     recorded = [spec.flat() for spec in specs]
-    asked = [(key, [value], "base") for key, value in order.base.items() if key != "preset"]
-    asked += [(key, list(values), "grid") for key, values in order.grid.items()]
-    for key, values, part in asked:
+    asked = [
+        (key, [value], replace(order, base=_rest(order.base, key)))
+        for key, value in order.base.items()
+        if key != "preset"
+    ]
+    asked += [(key, list(values), replace(order, grid=_rest(order.grid, key))) for key, values in order.grid.items()]
+    for key, values, without in asked:
         if all(any(flat.get(key) == value for flat in recorded) for value in values):
             continue
-        rest = {name: value for name, value in getattr(order, part).items() if name != key}
-        without = replace(order, base=rest) if part == "base" else replace(order, grid=rest)
         try:
             unread = _plan(study, without) == specs
         except SpecError:  # it could not do without
@@ -146,3 +148,7 @@ def planned(study: Study, order: Order) -> list[RunSpec]:
 
 def _plan(study: Study, order: Order) -> list[RunSpec]:
     return list(dict.fromkeys(study.plan(order)))
+
+
+def _rest(fields: Mapping[str, Any], left_out: str) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key != left_out}
