@@ -1,118 +1,162 @@
-"""The loss around a trained network's weights, along filter-normalised random directions (Li et al. 2018).
+"""Landscape: do shortcuts keep the loss surface from turning chaotic (Li et al. 2018)?
 
-Weights may be scaled without changing a network that has normalisations, so a step of one size means different things
-in different networks. Li et al. (section 4) therefore scale a random direction, filter by filter, to the norm of the
-filter that it moves.
+Question. Li et al. find the loss around a trained deep plain network chaotic and far from convex, and smooth around a
+residual one, and take this for the reason that the latter trains. Is it so around these networks?
+
+Method. The weights of a trained network are moved along random directions, each filter by a vector as long as the
+filter itself (filter normalisation); biases, gains and shifts stay. Directions are the same for all networks until they
+are scaled. The mean loss on `images` training images is measured along `lines` directions at `points` places, and in
+the plane of the first two on a lattice of `grid` × `grid`, up to `radius` times the filters' norms. Batch normalisation
+is used in two ways, told apart everywhere: `batch` takes its statistics anew, from the same images, at every place, so
+the loss is a function of the weights alone; `running` keeps those of training, which fit the middle only.
+
+Primary outcome. The share of the plane (%) where the loss is clearly not convex: its Hessian within the plane, by
+second differences on the lattice, has λ_min < −0.1·|λ_max| (statistics `batch`); plain minus residual at the
+greatest depth.
+
+Criteria, fixed beforehand; t intervals over seeds, one joint sign-flip over all effects, at least 6 seeds. Shortcuts
+keep the surface smooth: supported above 0, refuted below. Beside it the same with running statistics, and by how much
+the loss rises half a filter's norm away, along lines (log10 of the ratio, which depends on the loss in the middle).
+
+What it cannot show. A network near chance level stands on a plateau, where the ratio says little, for there is hardly
+any curvature; the figure shows whether that is so. A plane through one point says nothing about the rest of a space of
+hundreds of thousands of dimensions, a coarse lattice sees no fine structure, and the surface around where training
+ended does not say why it got there: a plain network that trained badly ends in another place altogether.
+
+Settings. images, points, grid, radius, lines.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import product
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from resx.probes.taps import reestimated
-from resx.seeding import generator
-from resx.training.evaluate import evaluate
+from resx.data import Dataset
+from resx.probes.landscape import curvature, landscape
+from resx.spec import RunSpec, SpecError
+from resx.store import RunFolder
+from resx.studies.effects import estimates, table_of, verdict, with_runs
+from resx.studies.load import network_at, sample, without_blocks
+from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.training.evaluate import EVAL_BATCH
 
-Direction = dict[str, Tensor]
-Batch = tuple[Tensor, Tensor]
-
-
-@torch.no_grad()
-def direction(network: nn.Module, number: int) -> Direction:
-    """Return a random direction: a tensor for each weight of more than one dimension; biases and gains stay.
-
-    Drawn from (number, name) alone, so networks that share names share directions until they are scaled: each filter
-    (an output's weights) is given the norm that the network's own filter has.
-    """
-    found = {}
-    for name, weight in network.named_parameters():
-        if weight.dim() < 2:
-            continue
-        draw = torch.randn(weight.shape, generator=generator(0, "landscape", number, name)).to(weight)
-        axes = tuple(range(1, weight.dim()))
-        own, drawn = (torch.linalg.vector_norm(values, dim=axes, keepdim=True) for values in (weight, draw))
-        found[name] = draw * (own / drawn)
-    return found
+NOT_CONVEX = -0.1  # λ_min / |λ_max| below which a place counts as not convex
+HALF = 0.5  # of the filters' norms: where the rise is read
 
 
-@contextmanager
-def moved(network: nn.Module, steps: Sequence[tuple[float, Direction]]) -> Iterator[None]:
-    """Add multiples of directions to a network's weights; the weights come back at the end, bit for bit."""
-    parameters = dict(network.named_parameters())
-    kept = {name: parameters[name].detach().clone() for _, way in steps for name in way}
-    try:
-        with torch.no_grad():
-            for size, way in steps:
-                for name, change in way.items():
-                    parameters[name].add_(change, alpha=size)
-        yield
-    finally:
-        with torch.no_grad():
-            for name, value in kept.items():
-                parameters[name].copy_(value)
+def plan(order: Order) -> list[RunSpec]:
+    """Plain and residual at depth 56. Raises SpecError for settings that leave nothing to measure."""
+    settings = order.settings
+    if settings["grid"] < 3 or settings["points"] < 3 or settings["lines"] < 1 or settings["radius"] <= 0:
+        raise SpecError("landscape: grid and points must be at least 3, lines at least 1, radius above 0")
+    return order.runs(depth=[56], shortcut=["none", "identity"])
 
 
-def landscape(
-    network: nn.Module,
-    batches: Sequence[Batch],
-    task: str,
-    *,
-    points: int = 21,
-    grid: int = 11,
-    radius: float = 1.0,
-    lines: int = 2,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> pd.DataFrame:
-    """Measure the mean loss on batches (x, y) around the network's weights.
-
-    Along `lines` directions at `points` places from −radius to radius, and in the plane of the first two directions on
-    a grid × grid lattice; radius is in units of the filters' norms. Returns rows (shape, direction, statistics, a, b,
-    loss). statistics: `running`, those of training, which fit the weights in the middle only; and `batch`, re-estimated
-    at every place on the same inputs, which makes the loss a function of the weights alone. A loss that is not
-    finite is recorded as such. progress(done, total) is told after every place.
-    """
-    network = copy.deepcopy(network).eval()
-    ways = [direction(network, number) for number in range(max(lines, 2))]
-    axis, lattice = np.linspace(-radius, radius, points), np.linspace(-radius, radius, grid)
-    places: list[tuple[str, int, float, float]] = [
-        ("line", number, float(a), 0.0) for number in range(lines) for a in axis
-    ]
-    places += [("plane", 0, float(a), float(b)) for a, b in product(lattice, lattice)]
-    inputs = [x for x, _ in batches]
-    rows = []
-    for done, (shape, number, a, b) in enumerate(places, 1):
-        steps = [(a, ways[number])] if shape == "line" else [(a, ways[0]), (b, ways[1])]
-        with moved(network, steps):
-            rows.append((shape, number, "running", a, b, evaluate(network, batches, task).loss))
-            with reestimated(network, inputs):
-                rows.append((shape, number, "batch", a, b, evaluate(network, batches, task).loss))
-        progress(done, len(places))
-    return pd.DataFrame(rows, columns=["shape", "direction", "statistics", "a", "b", "loss"])
+def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
+    """Apply the probe to a run's last weights."""
+    images = settings["images"]
+    x, y = sample(run, dataset, device, images)
+    network = network_at(run, dataset, device, max(run.snapshots()), min(images, EVAL_BATCH))
+    batches = list(zip(x.split(EVAL_BATCH), y.split(EVAL_BATCH), strict=True))
+    sizes = {key: settings[key] for key in ("points", "grid", "radius", "lines")}
+    return landscape(network, batches, dataset.task, **sizes, progress=_teller(run.run_id))
 
 
-def curvature(plane: pd.DataFrame) -> NDArray[np.float64]:
-    """Return λ_min / |λ_max| of the loss's Hessian within the plane, at the inner places of the lattice: [g−2, g−2].
+def _teller(run_id: str) -> Callable[[int, int], None]:
+    """Return what tells a terminal each quarter of the way; runs that are measured at a time do so side by side."""
 
-    plane: rows (a, b, loss) of one network and one kind of statistics. Second differences at the lattice's spacing, so
-    only what is as coarse as the lattice is seen. λ_max is the eigenvalue of the larger size: the ratio lies between
-    −1 and 1, and is negative where the loss curves down along some direction of the plane. nan where a loss is not
-    finite.
-    """
-    loss = plane.pivot(index="a", columns="b", values="loss").to_numpy(float)
-    with np.errstate(invalid="ignore", over="ignore"):
-        aa = loss[2:, 1:-1] - 2 * loss[1:-1, 1:-1] + loss[:-2, 1:-1]
-        bb = loss[1:-1, 2:] - 2 * loss[1:-1, 1:-1] + loss[1:-1, :-2]
-        ab = (loss[2:, 2:] - loss[2:, :-2] - loss[:-2, 2:] + loss[:-2, :-2]) / 4
-        mean, spread = (aa + bb) / 2, np.sqrt(((aa - bb) / 2) ** 2 + ab**2)
-        low, size = mean - spread, np.abs(mean) + spread
-        ratio = np.divide(low, size, out=np.zeros_like(low), where=size > 0)
-    return np.where(np.isfinite(aa + bb + ab), ratio, np.nan)
+    def tell(done: int, total: int) -> None:
+        if sys.stderr.isatty() and done * 4 // total > (done - 1) * 4 // total:
+            print(f"{run_id}: {done} of {total} places", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
+    """Compare planes and lines of plain and residual networks, paired by seed."""
+    rows = with_runs(frames["landscape"], frames["runs"])
+    rows = rows[rows["status"] == "finished"]
+    table = _outcomes(rows)
+    depth = int(rows["depth"].max())
+    others = [kind for kind in table["kind"].unique() if kind != "plain"]
+    columns: dict[str, pd.Series] = {}
+    first: dict[str, list[str]] = {}
+    for kind in others:
+        for statistics in ("batch", "running"):
+            for quantity, words in (
+                ("not_convex", "not convex (% of the plane)"),
+                ("rise", "log10 rise at half a norm"),
+            ):
+                name = f"{words}, {statistics}, plain-{depth} − {kind}-{depth}"
+                of = table[(table["depth"] == depth) & (table["statistics"] == statistics)]
+                by_kind = {key: group.set_index("seed")[quantity] for key, group in of.groupby("kind")}
+                if {"plain", kind} <= set(by_kind):
+                    columns[name] = by_kind["plain"] - by_kind[kind]
+                    first.setdefault(kind, []).append(name)
+    found = estimates(columns)
+    verdicts: list[Verdict] = []
+    for kind, names in first.items():
+        verdicts += verdict(
+            f"The loss around a plain network is less convex than around a {kind} one ({depth} layers)",
+            "share of the plane that is not convex, statistics of the images at every place, plain minus the other: "
+            "supported above 0, refuted below",
+            found,
+            names,
+            +1,
+        )
+    return Findings({"landscape": table, "effects": table_of(found)}, verdicts, _answer(table, verdicts))
+
+
+def _outcomes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per network, seed and kind of statistics: loss in the middle, rise, share that is not convex."""
+    found = []
+    for (kind, depth, statistics, seed), group in rows.groupby(["kind", "depth", "statistics", "seed"], sort=False):
+        lines = group[group["shape"] == "line"].groupby(["direction", "a"])["loss"].first().unstack("direction")
+        axis = lines.index.to_numpy(float)
+        middle = float(lines.iloc[int(np.abs(axis).argmin())].mean())
+        at_half = [int(np.abs(axis - side).argmin()) for side in (-HALF, HALF)]
+        rise = float(np.log10(lines.iloc[at_half] / middle).mean().mean())
+        ratio = curvature(group[group["shape"] == "plane"])
+        known = ratio[np.isfinite(ratio)]
+        found.append(
+            {
+                "kind": kind,
+                "depth": depth,
+                "statistics": statistics,
+                "seed": seed,
+                "middle": middle,
+                "rise": rise if np.isfinite(rise) else np.nan,
+                "not_convex": 100 * float((known < NOT_CONVEX).mean()) if known.size else np.nan,
+            }
+        )
+    return pd.DataFrame(found).sort_values(["statistics", "kind", "depth", "seed"], ignore_index=True)
+
+
+def _answer(table: pd.DataFrame, verdicts: list[Verdict]) -> str:
+    lines = []
+    for (kind, depth, statistics), group in table.groupby(["kind", "depth", "statistics"], sort=False):
+        lines.append(
+            f"{kind}-{depth} with {statistics} statistics: not convex in {group['not_convex'].mean():.0f} % of the "
+            f"plane, loss {group['middle'].mean():.2g} in the middle"
+        )
+    words = " ".join(f"{item.hypothesis}: {item.word}." for item in verdicts)
+    return (
+        f"{'; '.join(lines)}. {words} This is the neighbourhood of where training ended, in one plane and on a coarse "
+        "lattice; it does not say why training got there."
+    )
+
+
+STUDY = Study(
+    plan=plan,
+    judge=judge,
+    figures=("landscape",),
+    measures={
+        "landscape": Measure(measure, without_blocks, keys=("images", "points", "grid", "radius", "lines")),
+    },
+    defaults={"images": 250, "points": 21, "grid": 11, "radius": 1.0, "lines": 2},
+)

@@ -1,198 +1,171 @@
-"""Paths: how much of the gradient comes through paths of each length (Veit et al. 2016, section 4), exactly.
+"""Paths: through how many blocks does the gradient of a residual network come (Veit et al. 2016)?
 
-A network of n residual blocks is a sum over 2^n paths, each of which takes the branch of k blocks and the shortcut of
-the others. With the activation pattern of a forward pass fixed, the gradient is a sum over these paths too. Carrying
-one gradient per path length back through the blocks gives the sum over all paths of a length without listing
-them: for y = ReLU(A x + F(x)), first m_k = 1[y>0] ⊙ g_k, then g_k ← Aᵀ m_k + J_Fᵀ m_{k−1}. J_F is that of the whole
-batch, since batch normalisation couples images.
+Question. A residual network of n blocks is a sum over 2^n paths, which take the branch of k blocks and the shortcut
+of the others. Veit et al. argue that it therefore behaves like an ensemble of many relatively shallow networks,
+since almost all of the gradient comes through short paths (5 to 17 of 54 blocks). Their estimate multiplies the
+mean gradient norm of one path by the number of paths, as if gradients of different paths never cancelled.
+
+Method. At initialisation and after training, with the activation pattern of a forward pass over `inputs` training
+images fixed (batch statistics, float64), one gradient per path length is carried back through the blocks, to the
+stem's output. Their sum is the whole gradient, up to rounding (`residue`). Per length k: the share ⟨g_k, Σg⟩/‖Σg‖²,
+signed, summing to 1; the norm ‖g_k‖; beside them the estimate of Veit et al. from `samples` paths of each length,
+and the binomial share of paths of that length. 'half' is the smallest k from which the cumulative share stays above
+one half; the binomial's middle is n/2. Cancellation is Σ‖g_k‖/‖Σg‖, 1 where there is none.
+
+Only for residual networks whose shortcut is linear in x alone: a plain network has one path, a gate has no path
+lengths.
+
+Primary outcome. half/n − 1/2 after training at the greatest depth: how far the gradient's middle lies below that of
+all paths.
+
+Criteria, fixed beforehand; t intervals over seeds, one joint sign-flip over all effects, at least 6 seeds. Short
+paths carry the gradient: supported where half/n − 1/2 is below 0, refuted above. Depth adds paths that carry
+little: supported where half/n falls from the shallow to the deep network, refuted where it rises. Both say where
+the gradient comes from, not that the network is an ensemble; for that, see lesions.
+
+Settings. inputs: training images. samples: paths drawn per length for the estimate of Veit et al.
 """
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
-from math import comb
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
-from resx.model import Network
-from resx.probes.taps import capture
-from resx.spec import SpecError
-from resx.training.evaluate import loss_of
+from resx import paper
+from resx.data import Dataset
+from resx.model import SHORTCUTS
+from resx.probes.paths import paths, summarise, unfit
+from resx.spec import RunSpec
+from resx.store import RunFolder
+from resx.studies.effects import estimates, phases, table_of, verdict, with_runs
+from resx.studies.load import first_and_last, network_at, sample, without_blocks
+from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
 
-
-@dataclass(frozen=True)
-class Passage:
-    """One block's recorded forward pass, in three pieces that can be run backwards one by one.
-
-    into_adapter, into_branch -> adapted, branched; into_sum (both of them again, cut off) -> out.
-    """
-
-    x: Tensor
-    adapted: Tensor
-    branched: Tensor
-    into_sum: tuple[Tensor, Tensor]
-    out: Tensor
-
-    def split(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradients with respect to the adapter's and the branch's output, mask of the ReLU applied."""
-        to_adapter, to_branch = torch.autograd.grad(self.out, self.into_sum, gradient, retain_graph=True)
-        return to_adapter, to_branch
-
-    def through_shortcut(self, gradient: Tensor) -> Tensor:
-        return torch.autograd.grad(self.adapted, self.x, gradient, retain_graph=True)[0]
-
-    def through_branch(self, gradient: Tensor) -> Tensor:
-        return torch.autograd.grad(self.branched, self.x, gradient, retain_graph=True)[0]
+TRIAL_CHANNELS = 4  # of the shortcut that is tried out; linearity does not depend on them
 
 
-@dataclass(frozen=True)
-class Trace:
-    """A forward pass: passages of all blocks, first to last, and the loss gradient behind the last and before the
-    first block (the stem's output), the latter as autograd gives it."""
-
-    passages: list[Passage]
-    behind: Tensor
-    before: Tensor
+def plan(order: Order) -> list[RunSpec]:
+    """Residual networks of depths 20 and 56."""
+    return order.runs(depth=[20, 56], shortcut=["identity"])
 
 
-def trace(network: Network, x: Tensor, y: Tensor, task: str) -> Trace:
-    """Run the network on inputs x with targets y in its mode and keep what is needed to follow paths back.
-
-    Raises SpecError where a shortcut does not read x, or is not linear in it.
-    """
-    blocks = network.blocks
-    with capture(network, ["stem", *(block.name for block in blocks)]) as outputs:
-        loss = loss_of(network(x), y, task)
-    first, last = outputs["stem"], outputs[blocks[-1].name]
-    before, behind = torch.autograd.grad(loss, [first, last])
-    passages = []
-    for block, into in zip(blocks, [first, *(outputs[block.name] for block in blocks[:-1])], strict=True):
-        into = into.detach().requires_grad_()
-        adapted, branched = block.adapter(into), block.branch(into)
-        reason = unfit(block.shortcut, branched.shape[1])
-        if reason:
-            raise SpecError(f"paths: {reason}")
-        cut = (adapted.detach().requires_grad_(), branched.detach().requires_grad_())
-        passages.append(Passage(into, adapted, branched, cut, block.activation(block.shortcut(*cut))))
-    return Trace(passages, behind, before)
+def refuses(spec: RunSpec) -> str | None:
+    """Say why a run has no paths of different lengths, or return None."""
+    reason = without_blocks(spec)
+    if reason:
+        return reason
+    with torch.random.fork_rng(devices=[]):
+        return unfit(SHORTCUTS.create(spec.model.shortcut, TRIAL_CHANNELS), TRIAL_CHANNELS)
 
 
-@torch.no_grad()
-def unfit(shortcut: nn.Module, channels: int) -> str | None:
-    """Say why paths are not defined beside this shortcut function, or return None.
-
-    They are where it is a linear function of x plus one of F(x), whatever its parameters are: it is tried out on
-    random numbers, with random parameters.
-    """
-    if not getattr(shortcut, "reads_x", True):
-        return "a plain network has one path only, through all its layers"
-    stream = torch.Generator().manual_seed(0)
-    trial = copy.deepcopy(shortcut).cpu().double().eval()
-    for parameter in trial.parameters():  # initial ones may be zeros, beside which a gate looks linear
-        parameter.copy_(torch.randn(parameter.shape, generator=stream))
-    a, b, f, g = (torch.randn(2, channels, 4, 4, generator=stream, dtype=torch.float64) for _ in range(4))
-    together = trial(a, f) + trial(b, g)
-    separable = torch.allclose(together, trial(a, g) + trial(b, f))
-    linear = torch.allclose(together, trial(a + b, f + g) + trial(0 * a, 0 * f))
-    return None if separable and linear else "the shortcut is not linear in x alone, so paths have no lengths"
+def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
+    """Apply the probe to the first and the last weights; adds `step`."""
+    x, y = sample(run, dataset, device, settings["inputs"], torch.float64)
+    frames = []
+    for step in first_and_last(run):
+        network = network_at(run, dataset, device, step, len(x), torch.float64)
+        frames.append(paths(network, x, y, dataset.task, settings["samples"], run.spec.seed).assign(step=step))
+    return pd.concat(frames, ignore_index=True)
 
 
-def path_gradients(passed: Trace) -> list[Tensor]:
-    """Return, for k = 0 … n, the gradient at the stem's output through all paths of k branches.
+def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
+    """Judge where the gradient's middle lies, against that of all paths and over depth, paired by seed."""
+    rows = lengths(phases(with_runs(frames["paths"], frames["runs"])))
+    depths = sorted(rows["depth"].unique())
+    shallow, deep = int(depths[0]), int(depths[-1])
+    kind = "residual" if (rows["kind"] == "residual").any() else str(rows["kind"].iloc[0])
+    index = pd.MultiIndex.from_frame(rows[["kind", "phase", "depth", "seed"]])
+    relative = (rows["half"] / rows["n"]).set_axis(index).sort_index()
 
-    Their sum is the whole gradient, `passed.before`.
-    """
-    gradients = [passed.behind]
-    for passage in reversed(passed.passages):
-        carried = [torch.zeros_like(passage.x) for _ in range(len(gradients) + 1)]
-        for k, gradient in enumerate(gradients):
-            to_adapter, to_branch = passage.split(gradient)
-            carried[k] += passage.through_shortcut(to_adapter)
-            carried[k + 1] += passage.through_branch(to_branch)
-        gradients = carried
-    return gradients
+    def outcome(phase: str, depth: int) -> pd.Series:
+        there = (kind, phase, depth) in relative.index
+        return relative.loc[(kind, phase, depth)] if there else pd.Series(dtype=float)
+
+    columns: dict[str, pd.Series] = {}
+    for phase in ("trained", "initial"):
+        for depth in depths:
+            columns[f"half/n − 1/2, {kind}-{depth}, {phase}"] = outcome(phase, depth) - 0.5
+        if shallow < deep:
+            columns[f"half/n, {kind}-{deep} − {kind}-{shallow}, {phase}"] = outcome(phase, deep) - outcome(
+                phase, shallow
+            )
+    columns[f"half/n, {kind}-{deep}, trained − initial"] = outcome("trained", deep) - outcome("initial", deep)
+    found = estimates(columns)
+    verdicts = [
+        *verdict(
+            f"The gradient of {kind}-{deep} comes through paths shorter than the middle of all paths",
+            "half/n − 1/2 after training: supported below 0, refuted above",
+            found,
+            [f"half/n − 1/2, {kind}-{deep}, {phase}" for phase in ("trained", "initial")],
+            -1,
+        ),
+        *verdict(
+            "Depth adds paths that carry little of the gradient",
+            "half/n, deep minus shallow, after training: supported below 0, refuted above",
+            found,
+            [f"half/n, {kind}-{deep} − {kind}-{shallow}, {phase}" for phase in ("trained", "initial")],
+            -1,
+        ),
+    ]
+    measured = ["n", "half", "middle", "low", "high", "paths", "cancellation"]
+    means = rows.groupby(["kind", "depth", "phase"], sort=False)[measured].mean()
+    means.insert(0, "seeds", rows.groupby(["kind", "depth", "phase"], sort=False).size())
+    means = means.reset_index()
+    return Findings({"paths": _table(means), "effects": table_of(found)}, verdicts, _answer(means, verdicts))
 
 
-def sampled_norm(passed: Trace, length: int, samples: int, stream: torch.Generator) -> float:
-    """Return the mean norm of the gradient through one path of `length` branches, drawn at random `samples` times."""
-    n, norms = len(passed.passages), []
-    for _ in range(samples if 0 < length < n else 1):  # there is one path of length 0, and one of n
-        taken = set(torch.randperm(n, generator=stream)[:length].tolist())
-        gradient = passed.behind
-        for place in reversed(range(n)):
-            to_adapter, to_branch = passed.passages[place].split(gradient)
-            if place in taken:
-                gradient = passed.passages[place].through_branch(to_branch)
-            else:
-                gradient = passed.passages[place].through_shortcut(to_adapter)
-        norms.append(float(gradient.norm()))
-    return float(np.mean(norms))
-
-
-def paths(network: Network, x: Tensor, y: Tensor, task: str, samples: int, seed: int = 0) -> pd.DataFrame:
-    """Measure how much of the loss gradient at the stem's output comes through paths of each length.
-
-    x: [B, C, H, W], float64 for an exact sum. Returns rows
-    (length, share, gradient, whole, sampled, binomial, residue):
-    share ⟨g_k, Σg⟩ / ‖Σg‖², signed, sums to 1; gradient ‖g_k‖; whole ‖Σg‖; sampled: the estimate of Veit et al., mean
-    norm of a path of this length times the number of such paths, as a share of its sum over lengths; binomial: the
-    share of all paths that have this length; residue: ‖Σg − autograd's gradient‖ / ‖autograd's gradient‖. Raises
-    SpecError for a shortcut that is not linear in x alone.
-    """
-    passed = trace(network, x, y, task)
-    gradients = torch.stack(path_gradients(passed)).flatten(1)
-    whole = gradients.sum(dim=0)
-    n = len(passed.passages)
-    counts = np.array([comb(n, length) for length in range(n + 1)], dtype=float)
-    stream = torch.Generator().manual_seed(seed)
-    estimate = counts * [sampled_norm(passed, length, samples, stream) for length in range(n + 1)]
+def _table(means: pd.DataFrame) -> pd.DataFrame:
+    """Return the means over seeds under names that a reader can do without this file."""
     return pd.DataFrame(
         {
-            "length": np.arange(n + 1),
-            "share": (gradients @ whole / whole.square().sum()).cpu().numpy(),
-            "gradient": gradients.norm(dim=1).cpu().numpy(),
-            "whole": float(whole.norm()),
-            "sampled": estimate / estimate.sum(),
-            "binomial": counts / counts.sum(),
-            "residue": float((whole - passed.before.flatten()).norm() / passed.before.norm()),
+            "network": means["kind"] + "-" + means["depth"].astype(str),
+            "phase": means["phase"],
+            "seeds": means["seeds"],
+            "n/2": means["n"] / 2,
+            "half": means["half"],
+            "sampled": means["middle"],
+            "95 % from": means["low"],
+            "to": means["high"],
+            "% of paths": means["paths"].round(1),
+            "cancels": means["cancellation"].round(2),
         }
     )
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """What the path lengths of one network amount to; `n` blocks, so the binomial's middle is n/2.
-
-    half: smallest k from which the cumulative share stays above one half. middle: of the sampled estimate, the
-    smallest k with at least half of it. low, high: lengths that hold its middle 95 %; paths: the share (%) of all
-    paths that have these lengths or shorter ones. cancellation: Σ‖g_k‖ / ‖Σg‖.
-    """
-
-    n: int
-    half: int
-    middle: int
-    low: int
-    high: int
-    paths: float
-    cancellation: float
+def lengths(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, per run and phase, what its path lengths amount to (resx.probes.paths.Lengths)."""
+    kept = ["run_id", "kind", "depth", "norm", "seed", "phase"]
+    found = [
+        {**dict(zip(kept, key, strict=True)), **vars(summarise(group))} for key, group in rows.groupby(kept, sort=False)
+    ]
+    return pd.DataFrame(found)
 
 
-def summarise(table: pd.DataFrame) -> Lengths:
-    """Summarise the rows that `paths` gives for one network at one step."""
-    table = table.sort_values("length")
-    share, sampled = np.cumsum(table["share"].to_numpy()), np.cumsum(table["sampled"].to_numpy())
-    below = np.flatnonzero(share <= 0.5)
-    low, middle, high = (int(np.argmax(sampled >= level)) for level in (0.025, 0.5, 0.975))
-    return Lengths(
-        n=len(table) - 1,
-        half=int(below[-1]) + 1 if len(below) else 0,
-        middle=middle,
-        low=low,
-        high=high,
-        paths=100 * float(table["binomial"].to_numpy()[: high + 1].sum()),
-        cancellation=float(table["gradient"].sum() / table["whole"].iloc[0]),
+def _answer(table: pd.DataFrame, verdicts: list[Verdict]) -> str:
+    lines = [
+        f"{row['kind']}-{row['depth']}, {row['phase']}: half of the gradient comes through paths of at most "
+        f"{row['half']:.1f} of {row['n']:.0f} blocks (middle of all paths: {row['n'] / 2:g}); the sampled estimate has "
+        f"its middle at {row['middle']:.1f} and 95 % of its weight at {row['low']:.1f} to {row['high']:.1f}, lengths "
+        f"that {row['paths']:.2g} % of all paths do not exceed; Σ‖g_k‖ is {row['cancellation']:.1f} times ‖Σg‖."
+        for row in table.to_dict("records")
+    ]
+    words = "; ".join(f"{item.hypothesis}: {item.word}" for item in verdicts)
+    low, high = paper.VEIT_EFFECTIVE_LENGTHS
+    return (
+        f"{' '.join(lines)} In words: {words}. {paper.VEIT_MODULES.source} [{paper.VEIT_MODULES.mark}] report {low} to "
+        f"{high} of {paper.VEIT_MODULES.value:.0f} blocks, {paper.VEIT_EFFECTIVE_SHARE.value} % of all paths, for a "
+        "trained ResNet-110 on CIFAR-10. This tells through how many blocks the gradient comes. The paths share their "
+        "weights and their activation pattern, so it does not by itself make the network an ensemble of shallow ones."
     )
+
+
+STUDY = Study(
+    plan=plan,
+    judge=judge,
+    figures=("paths",),
+    measures={"paths": Measure(measure, refuses, keys=("inputs", "samples"))},
+    defaults={"inputs": 64, "samples": 16},
+)

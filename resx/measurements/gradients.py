@@ -1,0 +1,146 @@
+"""Gradients: their norms through depth and training, and how alike they are for nearby inputs.
+
+He et al. 2016, section 4.1 (gradients have healthy norms); Yang et al. 2019 (with batch normalisation, gradients
+of plain networks explode at initialisation); Balduzzi et al. 2017 (gradients of plain networks shatter: inputs close to
+each other have unrelated ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from resx.model import Network
+from resx.probes.taps import capture
+from resx.training.evaluate import loss_of
+
+
+def gradients(network: Network, x: Tensor, y: Tensor, task: str, lr: float) -> pd.DataFrame:
+    """Measure the gradient of the mean loss on inputs x [B, C, H, W] with targets y, in the network's mode.
+
+    Returns rows (quantity, stage, layer, name, value). `activation`: norm of the gradient with respect to the
+    output of the stem and of each block, the whole batch as one vector; `layer` counts the weighted layers before
+    it. `weight`: norm of the gradient of a convolution's or the head's weight; `update`: lr·‖gradient‖ / ‖weight‖,
+    the relative size of a step without momentum and decay.
+    """
+    blocks = network.blocks
+    places = [("stem", 0, _layers(network.stem))]
+    for block in blocks:
+        places.append((block.name, int(block.name.split(".")[1]), places[-1][2] + _layers(block.branch)))
+    names = [name for name, parameter in network.named_parameters() if parameter.dim() > 1]
+    weights = [network.get_parameter(name) for name in names]
+    with capture(network, [name for name, _, _ in places]) as outputs:
+        loss = loss_of(network(x), y, task)
+    activations = [outputs[name] for name, _, _ in places]
+    found = torch.autograd.grad(loss, [*activations, *weights])
+    norms = torch.stack([gradient.double().norm() for gradient in found]).tolist()
+    sizes = torch.stack([weight.detach().double().norm() for weight in weights]).tolist()
+    rows: list[tuple[str, float, int, str, float]] = []
+    for (name, stage, layer), norm in zip(places, norms, strict=False):
+        rows.append(("activation", stage, layer, name, norm))
+    for layer, (name, norm, size) in enumerate(zip(names, norms[len(places) :], sizes, strict=True), 1):
+        place = float(name.split(".")[1]) if name.startswith("stages.") else np.nan
+        rows.append(("weight", place, layer, name, norm))
+        rows.append(("update", place, layer, name, lr * norm / size))
+    return pd.DataFrame(rows, columns=["quantity", "stage", "layer", "name", "value"])
+
+
+def growth(activations: pd.DataFrame) -> tuple[float, float]:
+    """Return by what factor the gradient grows per layer on its way back to the input, and the same within stages.
+
+    activations: rows (stage, layer, value) of one network at one step. A log-linear fit of norm against layer; the
+    second has an intercept of its own for each stage, which leaves the jumps where maps shrink out. Above 1 the
+    gradient explodes towards the input, below 1 it vanishes. nan where a norm is zero or not finite.
+    """
+    layer, stage = activations["layer"].to_numpy(float), activations["stage"].to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log = np.log(activations["value"].to_numpy(float))
+    if not np.isfinite(log).all():
+        return np.nan, np.nan
+    within_layer, within_log = layer.copy(), log.copy()
+    for one in np.unique(stage):
+        within_layer[stage == one] -= layer[stage == one].mean()
+        within_log[stage == one] -= log[stage == one].mean()
+    overall = np.polyfit(layer, log, 1)[0]
+    within = (within_layer @ within_log) / (within_layer @ within_layer)
+    return float(np.exp(-overall)), float(np.exp(-within))
+
+
+def shattering(network: Network, x: Tensor, distances: Sequence[float], lines: int) -> pd.DataFrame:
+    """Measure the correlation of input gradients between an input and another at a distance along a line.
+
+    x: [B, C, H, W] with B ≥ 2. Line i runs from image i towards image i+1; a distance is a fraction of the way
+    between them. The gradient is that of one output (i modulo their number) with respect to the input; normalisation
+    uses the statistics of x, held fixed, so that each input has a gradient of its own. Returns rows (distance,
+    correlation), the mean cosine over lines; a line along which all units are dead, so that a gradient is zero, is left
+    out, and nan stands where there is no other. The network's running statistics are replaced, and it is left in eval
+    mode.
+    """
+    calibrate(network, x)
+    starts = x[:lines]
+    directions = x.roll(-1, dims=0)[:lines] - starts
+    outputs = torch.arange(len(starts), device=x.device)
+    reference = _input_gradients(network, starts, outputs)
+    correlations = []
+    for distance in distances:
+        gradient = _input_gradients(network, starts + distance * directions, outputs)
+        cosines = torch.cosine_similarity(reference, gradient)
+        known = (reference.norm(dim=1) > 0) & (gradient.norm(dim=1) > 0)
+        correlations.append(float(cosines[known].mean()))
+    return pd.DataFrame({"distance": list(distances), "correlation": correlations})
+
+
+def _input_gradients(network: Network, x: Tensor, outputs: Tensor) -> Tensor:
+    """Return the gradient of each input's own output: float64 [B, C·H·W]."""
+    x = x.detach().requires_grad_()
+    logits = network(x)
+    chosen = logits.gather(1, (outputs % logits.shape[1])[:, None]).sum()
+    (gradient,) = torch.autograd.grad(chosen, x)
+    return gradient.double().flatten(1)
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, x: Tensor) -> None:
+    """Give every normalisation the statistics of x as its running ones, and put the network in eval mode.
+
+    On x its output is then that of training mode.
+    """
+    norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    momenta = [norm.momentum for norm in norms.values()]
+    for norm in norms.values():
+        norm.momentum = 1.0  # the statistics of this batch alone
+    with capture(network.train(), norms) as outputs:
+        network(x)
+    for (name, norm), momentum in zip(norms.items(), momenta, strict=True):
+        assert norm.running_var is not None
+        norm.running_var *= 1 - norm.num_features / outputs[name].numel()  # BN keeps the unbiased one, uses the other
+        norm.momentum = momentum
+    network.eval()
+
+
+def _layers(part: nn.Module) -> int:
+    return sum(isinstance(module, nn.Conv2d) for module in part.modules())
+
+
+def half_distance(correlations: pd.DataFrame) -> float:
+    """Return the distance at which the correlation first falls below one half, interpolated in log distance.
+
+    correlations: rows (distance, correlation). The smallest distance where it is below from the start, the largest
+    where it never is; nan where there is no correlation, all gradients being zero.
+    """
+    table = correlations.sort_values("distance")
+    distance, value = table["distance"].to_numpy(), table["correlation"].to_numpy()
+    if np.isnan(value).any():
+        return np.nan
+    below = np.flatnonzero(value < 0.5)
+    if not len(below):
+        return float(distance[-1])
+    if below[0] == 0:
+        return float(distance[0])
+    after = below[0]
+    share = (value[after - 1] - 0.5) / (value[after - 1] - value[after])
+    return float(distance[after - 1] * (distance[after] / distance[after - 1]) ** share)

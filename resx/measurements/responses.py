@@ -1,0 +1,55 @@
+"""Responses of layers, and what blocks add to their input (He et al. 2016, section 4.2 and Fig. 7).
+
+A layer's response is what it puts out after its normalisation and before the ReLU or the addition. In a residual
+network that is the residual function's own size, apart from the shortcut.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from resx.model import Network
+from resx.probes.taps import capture
+
+
+@torch.no_grad()
+def responses(network: Network, x: Tensor) -> pd.DataFrame:
+    """Measure responses on inputs x [B, C, H, W], in the mode that the network is in.
+
+    Returns rows (quantity, layer, name, value). `std`: standard deviation of a 3×3 layer's response over images,
+    channels and positions, layers counted from 1. Where the shortcut reads x also, per block, `ratio`:
+    ‖F(x)‖ / ‖x‖, and `cosine`: between F(x) and x, both means over images, x being the adapter's output.
+    """
+    layers = response_names(network)
+    adding = [block for block in network.blocks if getattr(block.shortcut, "reads_x", True)]
+    taps = [f"{block.name}.{part}" for block in adding for part in ("adapter", "branch")]
+    with capture(network, [*layers, *taps]) as outputs:
+        network(x)
+    rows: list[tuple[str, int, str, float]] = []
+    for layer, name in enumerate(layers, 1):
+        rows.append(("std", layer, name, float(outputs[name].double().std())))
+    for position, block in enumerate(adding, 1):
+        into, added = (outputs[f"{block.name}.{part}"].double().flatten(1) for part in ("adapter", "branch"))
+        ratio = (added.norm(dim=1) / into.norm(dim=1)).mean()
+        cosine = torch.cosine_similarity(added, into).mean()
+        rows.append(("ratio", position, block.name, float(ratio)))
+        rows.append(("cosine", position, block.name, float(cosine)))
+    return pd.DataFrame(rows, columns=["quantity", "layer", "name", "value"])
+
+
+def response_names(network: Network) -> list[str]:
+    """Return, in layer order, the modules that put out the 3×3 layers' responses.
+
+    That is the normalisation right after the convolution, or the convolution where none follows it (the last one of
+    a pre-activation branch).
+    """
+    names = []
+    for prefix, part in [("stem", network.stem), *((f"{b.name}.branch", b.branch) for b in network.blocks)]:
+        children = list(part.named_children())
+        for place, (name, child) in enumerate(children):
+            if isinstance(child, nn.Conv2d) and child.kernel_size == (3, 3):
+                following = [other for other, _ in children[place + 1 : place + 2] if other.startswith("norm")]
+                names.append(f"{prefix}.{(following or [name])[0]}")
+    return names
