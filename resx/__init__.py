@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 from resx.spec import RunSpec, SpecError, build_spec
 
 if TYPE_CHECKING:
-    from resx.store import load_runs
-    from resx.training.many import train
+    from resx.lab import train
+    from resx.store.tables import load_runs
 
 __all__ = ["RunSpec", "SpecError", "build_spec", "load_runs", "train"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "train":
-        from resx.training.many import train
+        from resx.lab import train
 
         return train
     if name == "load_runs":
-        from resx.store import load_runs
+        from resx.store.tables import load_runs
 
         return load_runs
     raise AttributeError(f"module 'resx' has no attribute '{name}'")

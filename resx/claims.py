@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from resx import stats
-from resx.figures.panels import kind_name
+from resx.figures.parts import kind_name
+from resx.probes.study import Verdict
 from resx.stats import Estimate
-from resx.studies.study import Verdict
 
 
 def with_runs(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -20,14 +20,18 @@ import pandas as pd
 import torch
 
 from resx import data
+from resx.engines import Outcome, train_all
 from resx.figures import FIGURES, style
+from resx.probes import load_study
+from resx.probes.study import Findings, Measure, Study
 from resx.registry import load_plugin
 from resx.spec import RunSpec, SpecError
-from resx.store import RunFolder, load_probes, load_runs, read_run, write_atomic
-from resx.studies import load_study
-from resx.studies.study import Findings, Measure, Study
+from resx.store.files import StoreError, write_atomic
+from resx.store.run import RunFolder, read_run
+from resx.store.tables import load_probes, load_runs
 from resx.training.loop import Stopped
-from resx.training.many import Machine, Outcome
+from resx.training.machine import Machine, make_machine
+from resx.training.resolve import resolve
 
 Say = Callable[[str], None]
 
@@ -187,3 +191,18 @@ def _verdict_table(findings: Findings) -> pd.DataFrame:
             for estimate in verdict.estimates
         ]
     )
+
+
+def train(spec: RunSpec | None = None, *, machine: Machine | None = None, **fields: Any) -> dict[str, Any]:
+    """Train one network, or return it where it is finished already: the Python face of `resx train`.
+
+    Give a RunSpec or flat fields (`train(preset="digits", depth=56, shortcut="none")`). Returns the content of
+    result.json with the folder. Raises SpecError for bad input, StoreError where training failed.
+    """
+    machine = machine or make_machine()
+    given = spec.flat() if spec else {}
+    [resolved] = resolve([{**given, **fields}], machine)
+    [outcome] = train_all([resolved], machine)
+    if outcome.result is None:
+        raise StoreError(outcome.error or f"{resolved.run_id}: did not finish")
+    return {**outcome.result, "folder": str(machine.results / "runs" / resolved.run_id)}

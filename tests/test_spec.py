@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from resx.spec import FIELDS, PRESETS, RunSpec, SpecError, build_spec, load_toml
-from resx.training.many import Machine, resolve
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
 
 
 def test_flat_names_reach_their_fields() -> None:

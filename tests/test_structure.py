@@ -14,8 +14,9 @@ import resx
 ROOT = Path(resx.__file__).parent
 # a module imports only from its own room and from rooms to the left
 ROOMS = (
-    "spec registry seeding paper stats data model store training probes claims figures studies bench report cli".split()
-)
+    "spec registry seeding paper stats store data model training measurements engines claims probes figures lab ledger "
+    "report bench cli"
+).split()
 
 
 def imports(file: Path) -> set[str]:

@@ -43,10 +43,13 @@ from torchvision.transforms.functional import to_pil_image
 from resx import data, model
 from resx.model.construction import skeleton
 from resx.spec import RunSpec
-from resx.store import describe_environment, open_run, write_atomic
+from resx.store.environment import describe_environment
+from resx.store.files import write_atomic
+from resx.store.run import open_run
 from resx.training.evaluate import autocast, evaluate, loss_of
 from resx.training.loop import drive, evaluation_batch, load_block, prepare, set_precision
-from resx.training.many import Machine, resolve
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
 
 TRAIN_IMAGES, TEST_IMAGES = 2048, 1024
 BUSY_SHARE = 0.9  # of a core that a measured process must get

@@ -83,7 +83,7 @@ def _handle(error: Exception) -> int:
     if "torch" in sys.modules:
         import torch
 
-        from resx.store import StoreError
+        from resx.store.files import StoreError
         from resx.training.loop import Stopped
 
         if isinstance(error, StoreError):

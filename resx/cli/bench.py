@@ -49,9 +49,9 @@ def bench(
     Examples: [bold]resx bench[/bold],
     [bold]resx bench --depths 20,56,110 --precision bf16 --networks 10 --publish results/bench[/bold]
     """
-    from resx import bench as library
+    from resx.bench import plan as library
     from resx.cli.show import print_json, print_table
-    from resx.training.many import make_machine
+    from resx.training.machine import make_machine
 
     machine = make_machine(device=device, jobs=processes)
     plan = library.Plan(

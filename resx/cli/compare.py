@@ -23,8 +23,8 @@ from resx.spec import slug
 if TYPE_CHECKING:
     import pandas as pd
 
-    from resx.studies.compare import Comparison
-    from resx.training.many import Outcome
+    from resx.engines import Outcome
+    from resx.probes.degradation import Comparison
 
 
 @training_options("depth", "shortcut")
@@ -65,11 +65,13 @@ def compare(
     """
     from resx.cli.progress import Display
     from resx.cli.show import CONSOLE, print_estimate, print_failures, print_json
+    from resx.engines import left_to_train, train_all
     from resx.figures import select, terminal
-    from resx.store import load_runs, read_run
-    from resx.studies import compare as study
-    from resx.studies.publish import publish as publish_study
-    from resx.training.many import left_to_train, resolve, train_all
+    from resx.probes import degradation as study
+    from resx.probes.publish import publish as publish_study
+    from resx.store.run import read_run
+    from resx.store.tables import load_runs
+    from resx.training.resolve import resolve
 
     written = load_experiment(experiment)
     base = request.base_fields(written.run)
@@ -119,7 +121,7 @@ def compare(
 
 def _print(comparison: Comparison, files: dict[str, list[Path]]) -> None:
     from resx.cli.show import number, print_table
-    from resx.studies.compare import OUTCOME_NAMES
+    from resx.probes.degradation import OUTCOME_NAMES
 
     def spread(row: pd.Series, outcome: str) -> str:
         return number(row[outcome]) + (f" ± {row[f'{outcome}_std']:.2f}" if row["seeds"] > 1 else "")

@@ -17,7 +17,7 @@ import typer
 from resx.spec import PRESET_SUMMARIES, Experiment, load_toml
 
 if TYPE_CHECKING:
-    from resx.training.many import Machine
+    from resx.training.machine import Machine
 
 NETWORK, DATA, RECIPE, MACHINE = "Network", "Data", "Recipe", "Where and how"
 
@@ -98,7 +98,7 @@ class Request:
 
     def machine(self) -> Machine:
         """Return where and how to train. Raises SpecError for an absent device."""
-        from resx.training.many import make_machine
+        from resx.training.machine import make_machine
 
         return make_machine(**self.settings)
 

@@ -68,7 +68,8 @@ def plot(
     from rich.console import Console
 
     from resx.figures import FIGURES, select, style, terminal
-    from resx.store import load_probes, load_runs, results_root
+    from resx.store.files import results_root
+    from resx.store.tables import load_probes, load_runs
 
     draw = FIGURES[name]
     filters: dict[str, list[Any]] = {

@@ -10,11 +10,11 @@ import typer
 from rich.markup import escape
 
 from resx.cli.options import DryRun, Json, Quiet, Request, flowing, load_experiment, parse_seeds, training_options
+from resx.probes import study_names
 from resx.spec import SpecError
-from resx.studies import study_names
 
 if TYPE_CHECKING:
-    from resx.studies.drive import Done
+    from resx.lab import Done
 
 probe_app = typer.Typer(
     no_args_is_help=True,
@@ -64,13 +64,14 @@ def _run(
 ) -> None:
     from resx.cli.progress import Display
     from resx.cli.show import print_estimate, print_failures, print_json, six_seeds
+    from resx.engines import left_to_train, train_all
+    from resx.lab import conclude, load_frames, measure_all
+    from resx.probes import load_study
+    from resx.probes.publish import publish as publish_study
+    from resx.probes.study import Order, planned
     from resx.stats import MIN_SEEDS
-    from resx.store import read_run
-    from resx.studies import load_study
-    from resx.studies.drive import conclude, load_frames, measure_all
-    from resx.studies.publish import publish as publish_study
-    from resx.studies.study import Order, planned
-    from resx.training.many import left_to_train, resolve, train_all
+    from resx.store.run import read_run
+    from resx.training.resolve import resolve
 
     study, written, machine = load_study(name), load_experiment(experiment), request.machine()
     settings = study.settings({**written.study, **_settings(pairs)})

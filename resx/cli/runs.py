@@ -12,7 +12,7 @@ from resx.cli.options import Json, Results
 from resx.spec import SpecError
 
 if TYPE_CHECKING:
-    from resx.store import RunFolder
+    from resx.store.run import RunFolder
 
 runs_app = typer.Typer(no_args_is_help=True, help="List, show, export, import and remove recorded runs.")
 
@@ -36,7 +36,8 @@ Names = Annotated[
 def list_runs(results: Results = None, json: Json = False) -> None:
     """List every recorded run with its status and errors."""
     from resx.cli.show import number, print_json, print_table
-    from resx.store import load_runs, results_root
+    from resx.store.files import results_root
+    from resx.store.tables import load_runs
 
     runs, _ = load_runs(results)
     if json:
@@ -67,7 +68,8 @@ def show(
 ) -> None:
     """Show one run: its spec, its result, and on what it was made."""
     from resx.cli.show import number, print_json, print_table
-    from resx.store import find_run, results_root
+    from resx.store.files import results_root
+    from resx.store.run import find_run
 
     run = find_run(results_root(results), name)
     content = {
@@ -114,7 +116,9 @@ def export(
     Examples: [bold]resx runs export curves.csv[/bold],
     [bold]resx runs export --format bundle gpu-runs.zip[/bold]
     """
-    from resx.store import export_bundle, export_csv, export_tables, results_root
+    from resx.store.bundle import export_bundle
+    from resx.store.files import results_root
+    from resx.store.tables import export_csv, export_tables
 
     chosen = _chosen(results_root(results), names)
     if kind is Format.csv:
@@ -149,7 +153,8 @@ def import_runs(
     results: Results = None,
 ) -> None:
     """Take in the runs of a bundle; a run that is here already stays as it is."""
-    from resx.store import import_bundle, results_root
+    from resx.store.bundle import import_bundle
+    from resx.store.files import results_root
 
     new, kept = import_bundle(bundle, results_root(results))
     typer.echo(f"{len(new)} runs imported, {len(kept)} were here already and stay as they are")
@@ -162,7 +167,8 @@ def remove(
     results: Results = None,
 ) -> None:
     """Remove recorded runs with everything measured on them."""
-    from resx.store import remove_run, results_root
+    from resx.store.files import results_root
+    from resx.store.run import remove_run
 
     chosen = _chosen(results_root(results), names)
     listed = ", ".join(run.run_id for run in chosen)
@@ -174,7 +180,7 @@ def remove(
 
 
 def _chosen(results: Path, names: list[str] | None) -> list[RunFolder]:
-    from resx.store import find_run, find_runs, read_run
+    from resx.store.run import find_run, find_runs, read_run
 
     chosen = [find_run(results, name) for name in names] if names else [read_run(path) for path in find_runs(results)]
     if not chosen:

@@ -17,10 +17,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from resx.engines import Outcome
 from resx.spec import RunSpec
 from resx.stats import MIN_SEEDS
 from resx.training.estimate import estimate_cost
-from resx.training.many import Machine, Outcome
+from resx.training.machine import Machine
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 140)  # a file is not cut at 80 columns
 

@@ -29,7 +29,8 @@ def train(
     """
     from resx.cli.progress import Display
     from resx.cli.show import print_estimate, print_failures, print_json, print_run
-    from resx.training.many import left_to_train, resolve, train_all
+    from resx.engines import left_to_train, train_all
+    from resx.training.resolve import resolve
 
     experiment = load_experiment(spec)
     if experiment.grid:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resx.figures import FIGURES, Frames, as_text, panels, style
+from resx.figures import FIGURES, Frames, as_text, parts, style
 from resx.spec import SpecError
 
 SHALLOW, CONSTRUCTED, DEEP = "shallow", "constructed", "deep"
@@ -65,11 +65,11 @@ def draw(frames: Frames) -> Figure:
         seeds = chosen["seed"].nunique()
         style.heading(
             figure,
-            f"A deep plain network built from a shallow one: {panels.data_label(chosen)}",
+            f"A deep plain network built from a shallow one: {parts.data_label(chosen)}",
             f"{'Mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}. Every arm is two runs of {half} "
             "iterations; at the line the rate restarts and identities are inserted.",
         )
-        marks = [panels.handle("mean", linewidth=1.8), panels.handle("single seeds", linewidth=0.6, alpha=0.6)]
+        marks = [parts.handle("mean", linewidth=1.8), parts.handle("single seeds", linewidth=0.6, alpha=0.6)]
         style.key(figure, marks)
     return figure
 
@@ -123,6 +123,6 @@ def _draw(axes: Axes, lines: pd.DataFrame, column: str, words: dict[str, str], c
         table = rows.groupby(["step", "run_id"])[column].last().unstack("run_id")
         mean = style.seed_lines(axes, table, [], colour[name])
         end = float(mean.iloc[-1])
-        shown = f"{end:.2g}" if column.endswith("loss") else panels.percent(end)
+        shown = f"{end:.2g}" if column.endswith("loss") else parts.percent(end)
         labels.append((float(mean.index[-1]), end, f"{words[name]}  {shown}", colour[name]))
     style.end_labels(axes, labels)

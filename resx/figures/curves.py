@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resx.figures import FIGURES, Frames, panels, style
+from resx.figures import FIGURES, Frames, parts, style
 from resx.spec import FIELDS, SpecError
 
 MAX_COLUMNS = 4
@@ -25,7 +25,7 @@ def draw(frames: Frames) -> Figure:
     where that makes too many columns.
     """
     runs, curves = frames["runs"], frames["curves"]
-    arms = panels.split(runs, ["shortcut", *(field for field in FIELDS if field not in _WITHIN)])
+    arms = parts.split(runs, ["shortcut", *(field for field in FIELDS if field not in _WITHIN)])
     if len(arms) > MAX_COLUMNS:
         raise SpecError(
             f"these runs are of {len(arms)} kinds ({'; '.join(arms)}); choose up to {MAX_COLUMNS}, "
@@ -46,18 +46,18 @@ def draw(frames: Frames) -> Figure:
             style.count_iterations(rate)
             for depth, group in arm.groupby("depth"):
                 for axes, quantity in ((loss, "loss"), (error, "error")):
-                    means = panels.draw_network(axes, group, curves, quantity, colour[depth])
+                    means = parts.draw_network(axes, group, curves, quantity, colour[depth])
                     if not means.empty:
                         end = means.iloc[-1]
-                        shown = panels.percent(end) if quantity == "error" else f"{end:.3g}"
+                        shown = parts.percent(end) if quantity == "error" else f"{end:.3g}"
                         text = f"{depth} layers  {shown}"
                         labels.setdefault(axes, []).append((means.index[-1], end, text, colour[depth]))
             _draw_rates(rate, arm, curves, colour)
         for axes, items in labels.items():  # only now are the limits that columns share final
             style.end_labels(axes, items)
         figure.align_ylabels(grid[:, 0])
-        style.heading(figure, f"Recorded curves: {panels.data_label(runs)}", panels.summary(runs))
-        style.key(figure, panels.key(runs, "images"))
+        style.heading(figure, f"Recorded curves: {parts.data_label(runs)}", parts.summary(runs))
+        style.key(figure, parts.key(runs, "images"))
     return figure
 
 

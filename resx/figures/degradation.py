@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from resx import paper
-from resx.figures import FIGURES, Frames, as_text, panels, style
+from resx.figures import FIGURES, Frames, as_text, parts, style
 from resx.spec import FIELDS, SpecError
 
 TOPS = (1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 100)  # where an axis of errors (%) may end
@@ -35,7 +35,7 @@ def draw(frames: Frames) -> Figure:
     edge. Raises SpecError where the runs do not share one recipe.
     """
     runs, curves = frames["runs"], frames["curves"]
-    arms = panels.split(runs, ARM)
+    arms = parts.split(runs, ARM)
     _check_one_recipe(runs)
     columns = COLUMNS if len(arms) > 2 * COLUMNS else math.ceil(len(arms) / math.ceil(len(arms) / COLUMNS))
     colour = style.colours(sorted(runs["depth"].unique()))
@@ -53,8 +53,8 @@ def draw(frames: Frames) -> Figure:
             published |= _draw_published(axes, arm, colour)
         for axes in grid[:, 0]:
             axes.set_ylabel("error (%)")
-        style.heading(figure, f"Error against iterations: {panels.data_label(runs)}", panels.summary(runs))
-        style.key(figure, panels.key(runs, "error"), list(published.values()))
+        style.heading(figure, f"Error against iterations: {parts.data_label(runs)}", parts.summary(runs))
+        style.key(figure, parts.key(runs, "error"), list(published.values()))
     return figure
 
 
@@ -90,10 +90,10 @@ def _draw_arm(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: dict
     style.mark_drops(axes, [drop * steps for drop in runs["drops"].iloc[0]])
     labels = []
     for depth, group in runs.groupby("depth"):
-        means = panels.draw_network(axes, group, curves, "error", colour[depth])
+        means = parts.draw_network(axes, group, curves, "error", colour[depth])
         if not means.empty:
             end = means.iloc[-1]
-            labels.append((means.index[-1], end, f"{depth} layers  {panels.percent(end)}", colour[depth]))
+            labels.append((means.index[-1], end, f"{depth} layers  {parts.percent(end)}", colour[depth]))
         elif (group["status"] == "diverged").all():
             labels.append((steps, axes.get_ylim()[1], f"{depth} layers  diverged", colour[depth]))
     style.end_labels(axes, labels)
@@ -112,12 +112,12 @@ def _draw_published(axes: Axes, runs: pd.DataFrame, colour: dict[Any, str]) -> d
     )
     handles = {}
     for depth in runs["depth"].unique() if same else []:
-        number = paper.CIFAR_TEST_ERROR.get((panels.kind_name(arm["shortcut"]), int(depth)))
+        number = paper.CIFAR_TEST_ERROR.get((parts.kind_name(arm["shortcut"]), int(depth)))
         if number is None or number.value > axes.get_ylim()[1]:
             continue
         look: dict[str, Any] = {"marker": "<" if number.read_off else "D", "markersize": 4.2, "linestyle": ""}
         look |= {"markerfacecolor": "white", "clip_on": False, "zorder": 5}
         axes.plot(runs["steps"].iloc[0], number.value, color=colour[depth], **look)
         read_off = ", read off the curve" if number.read_off else ""
-        handles[number.source] = panels.handle(f"{number.source}{read_off}: the paper's own test error", **look)
+        handles[number.source] = parts.handle(f"{number.source}{read_off}: the paper's own test error", **look)
     return handles

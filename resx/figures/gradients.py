@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resx import paper
-from resx.figures import FIGURES, Frames, panels, style
+from resx.figures import FIGURES, Frames, parts, style
 
 ROWS = ("gradient norm", "growth per layer (%)", "gradient correlation")
 
@@ -22,7 +22,7 @@ def draw(frames: Frames) -> Figure:
     frames: runs, gradients and shattering. A column per kind of network and normalisation, a colour per depth; dotted
     at initialisation, full after training.
     """
-    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(panels.kind_name))
+    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(parts.kind_name))
     told = runs[["run_id", "kind", "depth", "norm", "seed", "status"]]
     norms = frames["gradients"].merge(told, on="run_id")
     norms = norms[norms["quantity"] == "activation"]
@@ -50,20 +50,20 @@ def draw(frames: Frames) -> Figure:
         diverged = int((runs.loc[runs["run_id"].isin(norms["run_id"]), "status"] == "diverged").sum())
         style.heading(
             figure,
-            f"Gradients: {panels.data_label(runs[runs['run_id'].isin(norms['run_id'])])}",
+            f"Gradients: {parts.data_label(runs[runs['run_id'].isin(norms['run_id'])])}",
             f"{f'Mean of {seeds} seeds' if seeds > 1 else 'One seed'}; norms and distances on a log scale."
             + (f" {diverged} diverged runs: at initialisation only." if diverged else ""),
         )
-        depths = [panels.handle(f"{depth} layers", linewidth=1.8) for depth in colour]
+        depths = [parts.handle(f"{depth} layers", linewidth=1.8) for depth in colour]
         for handle, shade in zip(depths, colour.values(), strict=True):
             handle.set_color(shade)
         published = paper.PLAIN_GRADIENT_FACTOR
         percent = 100 * (published.value - 1)
         source = f"{published.source} [{published.mark}]: {percent:+.0f} % at initialisation, wide plain networks"
         marks = [
-            panels.handle("at initialisation", linewidth=1.1, linestyle=":"),
-            panels.handle("after training", linewidth=1.6),
-            panels.handle(source, linestyle="", marker="D", markersize=4, markerfacecolor="white"),
+            parts.handle("at initialisation", linewidth=1.1, linestyle=":"),
+            parts.handle("after training", linewidth=1.6),
+            parts.handle(source, linestyle="", marker="D", markersize=4, markerfacecolor="white"),
         ]
         style.key(figure, depths, marks)
     return figure

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resx.figures import FIGURES, Frames, panels, style
+from resx.figures import FIGURES, Frames, parts, style
 
 STATISTICS = {"batch": "statistics of the images", "running": "statistics of training"}
 HIGHEST = 1e3  # losses above are drawn as this: with statistics of training there is no bound
@@ -22,7 +22,7 @@ def draw(frames: Frames) -> Figure:
     frames: runs and landscape. The plane is that of the lowest seed, colours are log10 of the loss, the same scale in
     all panels; of lines every seed and direction is drawn faintly, and their median (of the logarithm) in full.
     """
-    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(panels.kind_name))
+    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(parts.kind_name))
     rows = frames["landscape"].merge(runs[["run_id", "kind", "depth", "seed"]], on="run_id")
     rows["loss"] = np.log10(rows["loss"].clip(1e-8, HIGHEST).fillna(HIGHEST))
     networks = sorted(rows.groupby(["kind", "depth"]), key=lambda item: (item[0][0] != "plain", item[0]))
@@ -48,15 +48,15 @@ def draw(frames: Frames) -> Figure:
         count = measured["seed"].nunique()
         style.heading(
             figure,
-            f"The training loss around trained weights: {panels.data_label(measured)}",
+            f"The training loss around trained weights: {parts.data_label(measured)}",
             f"Filter-normalised random directions. Contours: log10 of the loss, seed {seed}, statistics of the images. "
             f"Lines: {count} seed{'s' if count > 1 else ''}.",
         )
-        marks = [panels.handle(words, linewidth=1.8) for words in STATISTICS.values()]
+        marks = [parts.handle(words, linewidth=1.8) for words in STATISTICS.values()]
         for mark, statistics in zip(marks, STATISTICS, strict=True):
             mark.set_color(look[statistics])
-        faint = panels.handle("one seed and direction", linewidth=0.6, alpha=0.6)
-        style.key(figure, marks, [faint, panels.handle(f"losses above {HIGHEST:g} are drawn as that", linewidth=0)])
+        faint = parts.handle("one seed and direction", linewidth=0.6, alpha=0.6)
+        style.key(figure, marks, [faint, parts.handle(f"losses above {HIGHEST:g} are drawn as that", linewidth=0)])
     return figure
 
 

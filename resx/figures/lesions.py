@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resx.figures import FIGURES, Frames, panels, style
+from resx.figures import FIGURES, Frames, parts, style
 
 TITLES = {"remove": "one block removed", "random": "random blocks removed", "permute": "blocks exchanged"}
 XLABELS = {"remove": "block, first to last (0–1)", "random": "blocks removed", "permute": "exchanges within stages"}
@@ -41,7 +41,7 @@ def draw(frames: Frames) -> Figure:
         seeds = rows["seed"].nunique()
         style.heading(
             figure,
-            f"Lesions: {panels.data_label(order)}",
+            f"Lesions: {parts.data_label(order)}",
             f"{'Mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}. "
             "A removed block is replaced by its shortcut, in a plain network by x. Batch normalisation: running "
             "statistics of training, or re-estimated.",
@@ -49,17 +49,17 @@ def draw(frames: Frames) -> Figure:
         style.key(
             figure,
             [
-                panels.handle("mean", linewidth=1.8),
-                panels.handle("single seeds", linewidth=0.6, alpha=0.6),
-                panels.handle("intact network", linewidth=0.8, linestyle=(0, (1, 1.5))),
+                parts.handle("mean", linewidth=1.8),
+                parts.handle("single seeds", linewidth=0.6, alpha=0.6),
+                parts.handle("intact network", linewidth=0.8, linestyle=(0, (1, 1.5))),
             ],
-            [panels.handle(words, linewidth=0) for words in _controls(frames, runs)],
+            [parts.handle(words, linewidth=0) for words in _controls(frames, runs)],
         )
     return figure
 
 
 def _names(runs: pd.DataFrame) -> pd.Series:
-    return runs["shortcut"].map(panels.kind_name) + "-" + runs["depth"].astype(str)
+    return runs["shortcut"].map(parts.kind_name) + "-" + runs["depth"].astype(str)
 
 
 def _draw_lesion(axes: Axes, rows: pd.DataFrame, lesion: str, colour: Mapping[str, str]) -> None:
@@ -105,4 +105,4 @@ def _controls(frames: Frames, runs: pd.DataFrame) -> list[str]:
         return []
     chosen = frames["ensembles"][frames["ensembles"]["run_id"].isin(runs["run_id"])]
     means = chosen.groupby("ensemble", sort=False)["error"].mean()
-    return [f"ensemble of {name} layers: {panels.percent(value)}" for name, value in means.items()]
+    return [f"ensemble of {name} layers: {parts.percent(value)}" for name, value in means.items()]

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resx import stats
-from resx.figures import FIGURES, Frames, panels, style
+from resx.figures import FIGURES, Frames, parts, style
 from resx.spec import AdapterSpec, ModelSpec, SpecError
 
 ALTERNATING, STANDARD = "alternating", "standard"
@@ -144,11 +144,11 @@ def draw(frames: Frames) -> Figure:
         style.heading(
             figure,
             f"Shapes that do not match: each way against {AdapterSpec()}",
-            f"{design}{panels.data_label(named)}, {depths} layers, {what}. Left of 0: better.{spoilt}",
+            f"{design}{parts.data_label(named)}, {depths} layers, {what}. Left of 0: better.{spoilt}",
         )
-        handles = [panels.handle("one seed", linestyle="", marker="o", markersize=3.2, markerfacecolor="white")]
+        handles = [parts.handle("one seed", linestyle="", marker="o", markersize=3.2, markerfacecolor="white")]
         if seeds > 1:
-            handles.append(panels.handle("mean and 95 % interval", marker="D", markersize=4, linewidth=1.4))
+            handles.append(parts.handle("mean and 95 % interval", marker="D", markersize=4, linewidth=1.4))
         style.key(figure, handles)
     return figure
 

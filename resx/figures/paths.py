@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resx.figures import FIGURES, Frames, panels, style
+from resx.figures import FIGURES, Frames, parts, style
 
 EXACT, SAMPLED, ALL = style.OKABE_ITO[0], style.OKABE_ITO[1], style.QUIET
 PHASES = ("at initialisation", "after training")
@@ -20,7 +20,7 @@ def draw(frames: Frames) -> Figure:
     frames: runs and paths. Bold: mean exact share over seeds, faint: single seeds; thin dashed: the sampled estimate;
     grey bars: the share of all paths that have this length.
     """
-    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(panels.kind_name))
+    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(parts.kind_name))
     rows = frames["paths"].merge(runs[["run_id", "kind", "depth", "seed"]], on="run_id")
     networks = list(rows.groupby(["kind", "depth"]))
     with style.context():
@@ -38,14 +38,14 @@ def draw(frames: Frames) -> Figure:
         seeds = runs.loc[runs["run_id"].isin(rows["run_id"]), "seed"].nunique()
         style.heading(
             figure,
-            f"The gradient by path length: {panels.data_label(runs[runs['run_id'].isin(rows['run_id'])])}",
+            f"The gradient by path length: {parts.data_label(runs[runs['run_id'].isin(rows['run_id'])])}",
             f"{'Mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}. "
             "half: the length from which the cumulative share stays above 1/2. Σ‖g‖/‖Σg‖: cancellation.",
         )
         marks = [
-            panels.handle("share of the gradient, exact", linewidth=1.8),
-            panels.handle("sampled estimate (Veit et al.)", linewidth=1.0, linestyle=style.DASHED),
-            panels.handle("share of all paths", linewidth=5, alpha=0.3),
+            parts.handle("share of the gradient, exact", linewidth=1.8),
+            parts.handle("sampled estimate (Veit et al.)", linewidth=1.0, linestyle=style.DASHED),
+            parts.handle("share of all paths", linewidth=5, alpha=0.3),
         ]
         for mark, colour in zip(marks, (EXACT, SAMPLED, ALL), strict=True):
             mark.set_color(colour)

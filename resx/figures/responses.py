@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from resx.figures import FIGURES, Frames, panels, style
+from resx.figures import FIGURES, Frames, parts, style
 
 LOOKS: dict[str, Any] = {"plain": style.DASHED, "residual": "-"}
 
@@ -21,7 +21,7 @@ def draw(frames: Frames) -> Figure:
     frames: runs and responses. One colour per depth, means over seeds. Above: after training, plain dashed, residual
     full (at initialisation all are 1 with batch normalisation, the thin line). Below: residual, initialisation dotted.
     """
-    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(panels.kind_name))
+    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(parts.kind_name))
     rows = frames["responses"].merge(runs[["run_id", "kind", "depth", "seed"]], on="run_id")
     rows = rows.assign(last=rows.groupby("run_id")["step"].transform("max"))
     colour = style.colours(sorted(rows["depth"].unique()))
@@ -52,21 +52,21 @@ def draw(frames: Frames) -> Figure:
         seeds = rows["seed"].nunique()
         style.heading(
             figure,
-            f"Responses of layers: {panels.data_label(runs[runs['run_id'].isin(rows['run_id'])])}",
+            f"Responses of layers: {parts.data_label(runs[runs['run_id'].isin(rows['run_id'])])}",
             f"{f'Mean of {seeds} seeds' if seeds > 1 else 'One seed'}. "
             "Response: standard deviation after normalisation, before ReLU or addition.",
         )
         kinds = [
-            panels.handle(f"{kind}, after training", linewidth=1.2, linestyle=LOOKS.get(kind, ":"))
+            parts.handle(f"{kind}, after training", linewidth=1.2, linestyle=LOOKS.get(kind, ":"))
             for kind in sorted(rows["kind"].unique())
         ]
-        kinds.append(panels.handle("residual, at initialisation", linewidth=1.0, linestyle=":"))
+        kinds.append(parts.handle("residual, at initialisation", linewidth=1.0, linestyle=":"))
         style.key(figure, _depths(colour), kinds)
     return figure
 
 
 def _depths(colour: dict[Any, str]) -> list[Any]:
-    handles = [panels.handle(f"{depth} layers", linewidth=1.8) for depth in colour]
+    handles = [parts.handle(f"{depth} layers", linewidth=1.8) for depth in colour]
     for handle, one in zip(handles, colour.values(), strict=True):
         handle.set_color(one)
     return handles

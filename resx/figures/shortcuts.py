@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from resx import paper, stats
-from resx.figures import FIGURES, Frames, panels, style
+from resx.figures import FIGURES, Frames, parts, style
+from resx.measurements.spectrum import FLOOR, summary
 from resx.model import SHORTCUTS
-from resx.probes.spectrum import FLOOR, summary
 from resx.spec import SpecError, parse_part
 
 ORDERS = {"pre": "pre-activation order", "post": "original order"}
@@ -52,7 +52,7 @@ def variants(runs: pd.DataFrame) -> pd.DataFrame:
 
     def name(shortcut: str, start: Any) -> str:
         donor = getattr(start, "run", None)
-        return shortcut if donor is None else f"{shortcut} to {panels.kind_name(shortcuts.get(donor, donor))}"
+        return shortcut if donor is None else f"{shortcut} to {parts.kind_name(shortcuts.get(donor, donor))}"
 
     named = [name(*pair) for pair in zip(runs["shortcut"], runs["init_from"], strict=True)]
     told = runs.assign(variant=named, kind=runs["shortcut"].map(kind_of))
@@ -143,13 +143,13 @@ def draw(frames: Frames) -> Figure:
             figure,
             f"Other shortcut functions against the identity: {_told(runs)}",
             "Difference in log10 of the final training loss, paired by seed: right of 0, the identity, trains worse. "
-            + panels.summary(runs).partition(".")[0]
+            + parts.summary(runs).partition(".")[0]
             + ".",
         )
-        marks = [panels.handle("one seed", linestyle="", marker="o", markersize=3, alpha=0.6)]
-        marks.append(panels.handle("mean and 95 % interval", marker="|", linewidth=1.6))
+        marks = [parts.handle("one seed", linestyle="", marker="o", markersize=3, alpha=0.6)]
+        marks.append(parts.handle("mean and 95 % interval", marker="|", linewidth=1.6))
         if runs["status"].eq("diverged").any():
-            marks.append(panels.handle("diverged", linestyle="", marker="x", markersize=5))
+            marks.append(parts.handle("diverged", linestyle="", marker="x", markersize=5))
         style.key(figure, marks, _kind_key(kinds, colour))
     return figure
 
@@ -171,7 +171,7 @@ def _name_rows(axes: Axes, names: Sequence[str], colours: Sequence[str], **look:
 
 def _told(runs: pd.DataFrame) -> str:
     """Return the data and the depth for a heading."""
-    return f"{panels.data_label(runs)}, {', '.join(str(depth) for depth in sorted(runs['depth'].unique()))} layers"
+    return f"{parts.data_label(runs)}, {', '.join(str(depth) for depth in sorted(runs['depth'].unique()))} layers"
 
 
 def _classifications(runs: pd.DataFrame) -> pd.DataFrame:
@@ -289,13 +289,13 @@ def draw_spectrum(frames: Frames) -> Figure:
             "Functions ranked by final training loss, the best at the top: a predictor that holds grows downwards.",
         )
         marks = [
-            panels.handle(
+            parts.handle(
                 "distance of the shortcuts' product from an isometry (6: nothing arrives)",
                 linestyle="",
                 marker="o",
                 markersize=4,
             ),
-            panels.handle("|log10 gain|", linestyle="", marker="o", markersize=6, markerfacecolor="none"),
+            parts.handle("|log10 gain|", linestyle="", marker="o", markersize=6, markerfacecolor="none"),
         ]
         style.key(figure, marks, _kind_key(dict(zip(table["variant"], table["kind"], strict=True)), colour))
     return figure

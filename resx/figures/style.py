@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from resx.store import write_atomic
+from resx.store.files import write_atomic
 
 # blue, vermillion, bluish green, reddish purple, orange, sky blue, black; yellow is too light on white
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from resx.measurements.taps import capture
 from resx.model import Network
-from resx.probes.taps import capture
 from resx.training.evaluate import loss_of
 
 

@@ -13,7 +13,7 @@ from resx.data.batches import Batches
 from resx.model.construction import skeleton
 from resx.seeding import generator
 from resx.spec import ModelSpec, RunSpec, SpecError
-from resx.store import RunFolder
+from resx.store.run import RunFolder
 
 
 def network_at(

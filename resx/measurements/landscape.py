@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from resx.probes.taps import reestimated
+from resx.measurements.taps import reestimated
 from resx.seeding import generator
 from resx.training.evaluate import evaluate
 

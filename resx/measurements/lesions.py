@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
+from resx.measurements.taps import ablate, reestimated
 from resx.model import Network
 from resx.model.network import Block
 from resx.model.subset import SubsetNetwork
-from resx.probes.taps import ablate, reestimated
 from resx.seeding import generator
 from resx.training.evaluate import evaluate
 

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from resx.measurements.taps import capture
 from resx.model import Network
-from resx.probes.taps import capture
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from resx.spec import SpecError, did_you_mean
 
 if TYPE_CHECKING:
-    from resx.studies.study import Study
+    from resx.probes.study import Study
 
 
 def study_names() -> dict[str, str]:

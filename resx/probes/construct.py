@@ -37,15 +37,15 @@ import pandas as pd
 import torch
 
 from resx import model, stats
+from resx.claims import estimates, table_of, verdict
 from resx.data import Dataset
 from resx.data.batches import Batches
 from resx.figures.construct import CONSTRUCTED, DEEP, SHALLOW, arms
-from resx.probes.construct import compare
+from resx.measurements.construct import compare
+from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
 from resx.spec import RunSpec, SpecError
 from resx.stats import Estimate
-from resx.store import RunFolder, read_run
-from resx.studies.effects import estimates, table_of, verdict
-from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.store.run import RunFolder, read_run
 from resx.training.evaluate import EVAL_BATCH
 from resx.training.initial import TRANSFORMS
 

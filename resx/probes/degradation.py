@@ -19,7 +19,7 @@ from resx import paper, stats
 from resx.figures import FIGURES, style
 from resx.spec import Experiment, SpecError, did_you_mean
 from resx.stats import Estimate
-from resx.store import write_atomic
+from resx.store.files import write_atomic
 
 ARMS = {"none": "plain", "identity": "residual"}
 OUTCOME_NAMES = {

@@ -39,14 +39,14 @@ import pandas as pd
 import torch
 
 from resx import paper
+from resx.claims import estimates, phases, table_of, verdict, with_runs
 from resx.data import Dataset
-from resx.probes.gradients import gradients, growth, half_distance, shattering
+from resx.measurements.gradients import gradients, growth, half_distance, shattering
+from resx.measurements.inputs import first_and_last, network_at, sample, without_blocks
+from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
 from resx.spec import RunSpec
 from resx.stats import Estimate
-from resx.store import RunFolder
-from resx.studies.effects import estimates, phases, table_of, verdict, with_runs
-from resx.studies.load import first_and_last, network_at, sample, without_blocks
-from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.store.run import RunFolder
 from resx.training.schedule import learning_rates
 
 DISTANCES = [4.0**-power for power in range(12, -1, -1)]  # of the way from one image to another

@@ -36,13 +36,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from resx.claims import estimates, table_of, verdict, with_runs
 from resx.data import Dataset
-from resx.probes.landscape import curvature, landscape
+from resx.measurements.inputs import network_at, sample, without_blocks
+from resx.measurements.landscape import curvature, landscape
+from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
 from resx.spec import RunSpec, SpecError
-from resx.store import RunFolder
-from resx.studies.effects import estimates, table_of, verdict, with_runs
-from resx.studies.load import network_at, sample, without_blocks
-from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.store.run import RunFolder
 from resx.training.evaluate import EVAL_BATCH
 
 NOT_CONVEX = -0.1  # λ_min / |λ_max| below which a place counts as not convex

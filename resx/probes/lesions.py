@@ -40,17 +40,18 @@ import pandas as pd
 import torch
 
 from resx import stats
+from resx.claims import estimates, table_of, verdict, with_runs
 from resx.data import Dataset
 from resx.data.batches import Batches
-from resx.figures.panels import kind_name
+from resx.figures.parts import kind_name
+from resx.measurements.inputs import network_at, without_blocks
+from resx.measurements.lesions import STATISTICS, ensemble, interactions, lesions, short_paths, too_small
 from resx.model import FAMILIES, Network, complete
 from resx.model.construction import skeleton
-from resx.probes.lesions import STATISTICS, ensemble, interactions, lesions, short_paths, too_small
+from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
 from resx.spec import RunSpec, SpecError
-from resx.store import RunFolder, StoreError, read_run
-from resx.studies.effects import estimates, table_of, verdict, with_runs
-from resx.studies.load import network_at, without_blocks
-from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.store.files import StoreError
+from resx.store.run import RunFolder, read_run
 from resx.training.evaluate import EVAL_BATCH
 
 MEMBER_SEEDS = 1000  # an ensemble's members have seeds from 1000·(seed + 1) on, which no study uses otherwise

@@ -52,15 +52,15 @@ import pandas as pd
 import torch
 
 from resx import stats
+from resx.claims import estimates
 from resx.data import Dataset
 from resx.data.maps import linear_map, parse_map
 from resx.figures.mapping import ARMS, labelled
+from resx.measurements.mapping import mapping
 from resx.model import build
-from resx.probes.mapping import mapping
+from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
 from resx.spec import RunSpec, SpecError, parse_part
-from resx.store import RunFolder
-from resx.studies.effects import estimates
-from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.store.run import RunFolder
 
 RECIPE: dict[str, Any] = {
     "family": "mapping",
@@ -107,7 +107,7 @@ def _numbers(settings: Mapping[str, Any], key: str, kind: type) -> list[Any]:
 
 
 def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
-    """Return a row per kept snapshot: step, the columns of `resx.probes.mapping`, and the targets' variance."""
+    """Return a row per kept snapshot: step, the columns of `resx.measurements.mapping`, and the targets' variance."""
     spec = run.spec
     matrix = linear_map(parse_part(spec.data.dataset)[1]["map"], dataset.n_outputs)
     network = build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed).eval()

@@ -43,17 +43,17 @@ import torch
 from scipy.stats import spearmanr
 
 from resx import stats
+from resx.claims import estimates
 from resx.data import DATASETS, FACTS, Dataset
 from resx.figures.mismatch import ALTERNATING, CONSTANT, DESIGNS, OUTCOMES, PLAIN, REFERENCE, arms, differences
+from resx.measurements.composed import composed_gain
+from resx.measurements.inputs import network_at, sample, without_blocks
 from resx.model import GROW, SHRINK, SPATIAL, count
 from resx.model.complexity import CIFAR_CLASSES, CIFAR_INPUT
-from resx.probes.composed import composed_gain
+from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
 from resx.spec import AdapterSpec, ModelSpec, RunSpec, SpecError, did_you_mean
 from resx.stats import Equivalence, Estimate
-from resx.store import RunFolder
-from resx.studies.effects import estimates
-from resx.studies.load import network_at, sample, without_blocks
-from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.store.run import RunFolder
 
 # beside every registered part: other arguments of a part, and parts that only matter together
 ALSO = (

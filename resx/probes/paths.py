@@ -35,14 +35,14 @@ import pandas as pd
 import torch
 
 from resx import paper
+from resx.claims import estimates, phases, table_of, verdict, with_runs
 from resx.data import Dataset
+from resx.measurements.inputs import first_and_last, network_at, sample, without_blocks
+from resx.measurements.paths import paths, summarise, unfit
 from resx.model import SHORTCUTS
-from resx.probes.paths import paths, summarise, unfit
+from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
 from resx.spec import RunSpec
-from resx.store import RunFolder
-from resx.studies.effects import estimates, phases, table_of, verdict, with_runs
-from resx.studies.load import first_and_last, network_at, sample, without_blocks
-from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.store.run import RunFolder
 
 TRIAL_CHANNELS = 4  # of the shortcut that is tried out; linearity does not depend on them
 
@@ -136,7 +136,7 @@ def _table(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def lengths(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, per run and phase, what its path lengths amount to (resx.probes.paths.Lengths)."""
+    """Return, per run and phase, what its path lengths amount to (resx.measurements.paths.Lengths)."""
     kept = ["run_id", "kind", "depth", "norm", "seed", "phase"]
     found = [
         {**dict(zip(kept, key, strict=True)), **vars(summarise(group))} for key, group in rows.groupby(kept, sort=False)

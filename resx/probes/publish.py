@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from resx.store import RunFolder, export_tables, write_atomic
+from resx.store.files import write_atomic
+from resx.store.run import RunFolder
+from resx.store.tables import export_tables
 
 PROVENANCE = ("command", "commit", "torch", "device", "hardware", "threads")
 

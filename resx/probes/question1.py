@@ -37,10 +37,10 @@ from typing import Any
 
 import pandas as pd
 
+from resx.probes import gradients, lesions, paths
+from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
 from resx.spec import RunSpec
 from resx.stats import Word
-from resx.studies import gradients, lesions, paths
-from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
 
 OPPOSITE: dict[str, Word] = {"supported": "refuted", "refuted": "supported"}
 NAMES = {

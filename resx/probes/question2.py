@@ -24,9 +24,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from resx.probes import mapping, shortcuts
+from resx.probes.study import Findings, Frames, Order, Study, Verdict
 from resx.spec import RunSpec
-from resx.studies import mapping, shortcuts
-from resx.studies.study import Findings, Frames, Order, Study, Verdict
 
 ESTIMATES = 2  # effects of a hypothesis that the answer shows
 FAMILY = mapping.RECIPE["family"]

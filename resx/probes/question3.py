@@ -24,9 +24,9 @@ from dataclasses import replace
 from typing import Any
 
 from resx.figures.mismatch import ALTERNATING, DESIGNS, PLAIN, STANDARD, arms
+from resx.probes import mismatch
+from resx.probes.study import Findings, Frames, Order, Study
 from resx.spec import RunSpec
-from resx.studies import mismatch
-from resx.studies.study import Findings, Frames, Order, Study
 
 
 def plan(order: Order) -> list[RunSpec]:

@@ -31,13 +31,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from resx.claims import estimates, phases, table_of, verdict, with_runs
 from resx.data import Dataset
-from resx.probes.responses import responses
+from resx.measurements.inputs import first_and_last, network_at, sample, without_blocks
+from resx.measurements.responses import responses
+from resx.probes.study import Findings, Frames, Measure, Order, Study
 from resx.spec import RunSpec
-from resx.store import RunFolder
-from resx.studies.effects import estimates, phases, table_of, verdict, with_runs
-from resx.studies.load import first_and_last, network_at, sample, without_blocks
-from resx.studies.study import Findings, Frames, Measure, Order, Study
+from resx.store.run import RunFolder
 
 
 def plan(order: Order) -> list[RunSpec]:

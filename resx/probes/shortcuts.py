@@ -47,8 +47,9 @@ import pandas as pd
 import torch
 
 from resx import stats
+from resx.claims import estimates, verdict
 from resx.data import Dataset
-from resx.figures.panels import kind_name
+from resx.figures.parts import kind_name
 from resx.figures.shortcuts import (
     ORDERS,
     PREDICTORS,
@@ -59,14 +60,13 @@ from resx.figures.shortcuts import (
     spectra,
     variants,
 )
+from resx.measurements.inputs import network_at, sample, without_blocks
+from resx.measurements.spectrum import spectrum
 from resx.model import SHORTCUTS
-from resx.probes.spectrum import spectrum
+from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
 from resx.spec import RunSpec, SpecError, did_you_mean
 from resx.stats import Estimate
-from resx.store import RunFolder
-from resx.studies.effects import estimates, verdict
-from resx.studies.load import network_at, sample, without_blocks
-from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.store.run import RunFolder
 
 OUTCOMES = {
     "log10_train_loss": "log10 of the final training loss",

@@ -15,7 +15,7 @@ import torch
 from resx.data import Dataset
 from resx.spec import Experiment, RunSpec, SpecError, did_you_mean
 from resx.stats import Estimate
-from resx.store import RunFolder
+from resx.store.run import RunFolder
 
 Frames = Mapping[str, pd.DataFrame]
 

@@ -53,15 +53,15 @@ import torch
 from scipy.stats import f as f_distribution
 
 from resx import stats
+from resx.claims import estimates
 from resx.data import Dataset
-from resx.figures.panels import kind_name
+from resx.figures.parts import kind_name
 from resx.figures.transfer import KEYS, KINDS, interactions, labelled, largest, ratios, tree_ratios
-from resx.probes.boosting import boosting
+from resx.measurements.boosting import boosting
+from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
 from resx.spec import RunSpec, SpecError
 from resx.stats import Estimate
-from resx.store import RunFolder
-from resx.studies.effects import estimates
-from resx.studies.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.store.run import RunFolder
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def plan(order: Order) -> list[RunSpec]:
 
 
 def measure_trees(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
-    """Return `resx.probes.boosting` on the run's digits (ten outputs) and on the diabetes data, for the run's seed."""
+    """Return boosting and bagging on the run's digits (ten outputs) and on the diabetes data, for the run's seed."""
     from sklearn.datasets import load_diabetes
 
     tables = []

@@ -12,9 +12,9 @@ import torch
 
 from resx import data, model
 from resx.spec import RunSpec
-from resx.store import open_run
+from resx.store.run import finished_result, open_run
 from resx.training.loop import drive, load_block, prepare
-from resx.training.many import Machine, finished_result, one_thread
+from resx.training.machine import Machine, one_thread
 from resx.training.schedule import SNAPSHOTS, evaluation_steps
 
 TIMED_STEPS = 3

@@ -21,7 +21,7 @@ from resx.model import Network
 from resx.model.subset import SubsetNetwork
 from resx.registry import Registry
 from resx.spec import RunSpec, SpecError
-from resx.store import read_run
+from resx.store.run import read_run
 
 STATISTICS_BATCH = 250  # images at a time where statistics of the training images are taken
 FITTED_IMAGES = 2000  # that a linear map is fitted on; every position of a map counts, so they are plenty

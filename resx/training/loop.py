@@ -22,7 +22,9 @@ from resx.data import Dataset
 from resx.data.batches import Batches, Tables
 from resx.seeding import generator
 from resx.spec import RunSpec
-from resx.store import OUTCOMES, RunFolder, StoreError, describe_environment
+from resx.store.environment import describe_environment
+from resx.store.files import StoreError
+from resx.store.run import OUTCOMES, RunFolder
 from resx.training.drive import Run, driver
 from resx.training.evaluate import EVAL_BATCH, autocast, evaluate, loss_of
 from resx.training.initial import build_network

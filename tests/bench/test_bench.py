@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from resx import bench, data, model
-from resx.store import open_run
+from resx import data, model
+from resx.bench import plan as bench
+from resx.store.run import open_run
 from resx.training.loop import drive, load_block, prepare
 
 TINY = bench.Plan(

@@ -134,7 +134,7 @@ def test_a_dry_run_trains_nothing(results: Path, capfd: pytest.CaptureFixture[st
 
 def test_flags_a_file_and_python_give_the_same_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from resx import train
-    from resx.training.many import make_machine
+    from resx.training.machine import make_machine
 
     (tmp_path / "e.toml").write_text(
         '[run]\npreset = "digits"\ndataset = "synthetic:classes=3,size=8,train=96,test=48"\n'

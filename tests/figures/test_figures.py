@@ -14,7 +14,7 @@ from resx import paper
 from resx.figures import FIGURES, select, style, terminal
 from resx.figures.style import END_LABEL, OKABE_ITO
 from resx.spec import SpecError
-from resx.store import load_probes, load_runs
+from resx.store.tables import load_probes, load_runs
 
 OF_CURVES = ("degradation", "curves")  # drawn from any runs; a study's figures need what its probes measured
 RESULTS = Path(__file__).parents[2] / "results"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from resx.probes.boosting import SHARE, boosting
+from resx.measurements.boosting import SHARE, boosting
 
 
 def made(seed=0, outputs=2):

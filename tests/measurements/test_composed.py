@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from resx import model
+from resx.measurements.composed import composed_gain
 from resx.model import Network
-from resx.probes.composed import composed_gain
 from resx.spec import ModelSpec
 
 

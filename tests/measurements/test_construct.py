@@ -5,7 +5,7 @@ import torch
 
 from resx import data, model
 from resx.data.batches import Batches
-from resx.probes.construct import compare, difference
+from resx.measurements.construct import compare, difference
 from resx.spec import DataSpec, ModelSpec, SpecError
 from resx.training.initial import TRANSFORMS
 

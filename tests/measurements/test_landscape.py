@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from resx import model
-from resx.probes.landscape import curvature, direction, landscape, moved
+from resx.measurements.landscape import curvature, direction, landscape, moved
 from resx.spec import ModelSpec
 
 

@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from resx import model
-from resx.model import Network
-from resx.model.subset import SubsetNetwork, check_active_blocks
-from resx.probes.lesions import (
+from resx.measurements.lesions import (
     ensemble,
     interactions,
     keeps_shape,
@@ -24,7 +22,9 @@ from resx.probes.lesions import (
     swaps,
     too_small,
 )
-from resx.probes.taps import ablate, reestimated
+from resx.measurements.taps import ablate, reestimated
+from resx.model import Network
+from resx.model.subset import SubsetNetwork, check_active_blocks
 from resx.seeding import generator
 from resx.spec import ModelSpec, SpecError
 

@@ -6,7 +6,7 @@ import torch
 from resx import model
 from resx.data.maps import linear_map
 from resx.data.teacher import even_map, teach
-from resx.probes.mapping import mapping
+from resx.measurements.mapping import mapping
 from resx.spec import ModelSpec
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from resx.probes.responses import response_names, responses
-from resx.probes.taps import capture
+from resx.measurements.responses import response_names, responses
+from resx.measurements.taps import capture
 
 
 @pytest.mark.parametrize("order", ["post", "pre"])

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
+from resx.measurements.spectrum import FLOOR, shortcut_jacobians, spectrum, summary
 from resx.model import SHORTCUTS
-from resx.probes.spectrum import FLOOR, shortcut_jacobians, spectrum, summary
 
 
 def singular_values(table: pd.DataFrame) -> np.ndarray:

@@ -9,10 +9,11 @@ import pytest
 
 from resx.figures import FIGURES
 from resx.figures.construct import arms
+from resx.probes import construct, landscape, lesions
+from resx.probes.study import Order
 from resx.spec import SpecError, build_spec
-from resx.studies import construct, landscape, lesions
-from resx.studies.study import Order
-from resx.training.many import Machine, resolve
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
 
 BASE = {"preset": "digits"}
 

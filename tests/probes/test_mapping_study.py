@@ -6,10 +6,11 @@ import pytest
 
 from resx.data.maps import linear_map
 from resx.figures import FIGURES
+from resx.probes.mapping import STUDY, judge
+from resx.probes.study import Order
 from resx.spec import SpecError
-from resx.studies.mapping import STUDY, judge
-from resx.studies.study import Order
-from resx.training.many import Machine, resolve
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
 
 SETTINGS = STUDY.settings({"maps": "identity negation rotation-30", "layers": "1 8", "away": "15 90"})
 

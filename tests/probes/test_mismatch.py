@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from resx import data, model
 from resx.figures.mismatch import DESIGNS, REFERENCE, arms, differences, draw
 from resx.model import GROW, SHRINK, SPATIAL, count
+from resx.probes import mismatch, question3
+from resx.probes.study import Order
 from resx.spec import FIELDS, ModelSpec, RunSpec, SpecError, build_spec
-from resx.studies import mismatch, question3
-from resx.studies.study import Order
 
 BASE = "subsample+pad+chop"
 SETTINGS = dict(mismatch.STUDY.defaults)

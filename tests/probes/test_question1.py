@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from resx.claims import estimates, phases, verdict
+from resx.probes import gradients, paths, question1, responses
+from resx.probes.study import Order
 from resx.spec import build_spec
-from resx.studies import gradients, paths, question1, responses
-from resx.studies.effects import estimates, phases, verdict
-from resx.studies.study import Order
-from resx.training.many import Machine, resolve
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
 
 SEEDS = range(6)
 

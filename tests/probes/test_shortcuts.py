@@ -11,9 +11,9 @@ from resx import data, model
 from resx.figures.shortcuts import TABLE_1, draw, draw_spectrum, variants
 from resx.model import SHORTCUTS
 from resx.paper import IDENTITY_TABLE_1
+from resx.probes import question2, shortcuts
+from resx.probes.study import Order
 from resx.spec import RunSpec, SpecError, build_spec
-from resx.studies import question2, shortcuts
-from resx.studies.study import Order
 
 SETTINGS = dict(shortcuts.STUDY.defaults)
 

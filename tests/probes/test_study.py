@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from resx.probes import compare, load_study, study_names
+from resx.probes.study import Order, planned
 from resx.spec import SpecError, load_toml
-from resx.studies import compare, load_study, study_names
-from resx.studies.study import Order, planned
-from resx.training.many import Machine, resolve
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
 
 EXPERIMENTS = sorted(Path(__file__).parents[2].joinpath("experiments").glob("*.toml"))
 STANDS_FOR_A_FOLDER = "synthetic:classes=10,size=16,train=6000,test=1000"

@@ -6,10 +6,11 @@ import pytest
 from scipy import stats as scipy_stats
 
 from resx.figures import FIGURES
+from resx.probes.study import Order
+from resx.probes.transfer import ARMS, STUDY, has_trees, heterogeneity, judge
 from resx.spec import SpecError
-from resx.studies.study import Order
-from resx.studies.transfer import ARMS, STUDY, has_trees, heterogeneity, judge
-from resx.training.many import Machine, resolve
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
 
 SETTINGS = STUDY.settings({})
 

@@ -13,7 +13,9 @@ import torch
 
 from resx import store
 from resx.spec import RunSpec, SpecError
-from resx.store import RunFolder, StoreError, import_bundle, open_run, read_run
+from resx.store.bundle import import_bundle
+from resx.store.files import StoreError
+from resx.store.run import RunFolder, open_run, read_run
 
 SPEC = RunSpec(seed=7)
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
+from resx.engines import train_all
 from resx.spec import RunSpec
 from resx.training import loop
-from resx.training.many import Machine, train_all
+from resx.training.machine import Machine
 
 torch.set_num_threads(1)
 

@@ -13,13 +13,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resx import data
+from resx.engines import train_all
+from resx.engines.here import cohorts
 from resx.spec import RunSpec, SpecError
-from resx.store import open_run
+from resx.store.run import open_run
 from resx.training import drive as driving
 from resx.training import loop, many
 from resx.training.loop import Trainee, drive, load_block, prepare, train_networks, train_step
-from resx.training.many import Machine, cohorts, resolve, train_all
+from resx.training.machine import Machine
 from resx.training.memory import OPTION, checkpoint_activations, memory_needed, memory_warning
+from resx.training.resolve import resolve
 
 SMALL = {
     "dataset": "synthetic:classes=3,size=8,train=96,test=48",

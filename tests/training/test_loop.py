@@ -12,10 +12,14 @@ from torch.nn import functional as F
 
 from resx import data, model
 from resx.data.batches import Batches
+from resx.engines import train_all
+from resx.lab import train
 from resx.spec import TrainSpec
-from resx.store import load_runs, open_run, read_run
+from resx.store.run import open_run, read_run
+from resx.store.tables import load_runs
 from resx.training.loop import drive, load_block, prepare
-from resx.training.many import Machine, resolve, train, train_all
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
 from resx.training.schedule import evaluation_steps, learning_rates, snapshot_steps
 
 SMALL = {

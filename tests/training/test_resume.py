@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from resx.engines import train_all
+from resx.lab import train
 from resx.spec import RunSpec
-from resx.store import StoreError, open_run, read_run
+from resx.store.files import StoreError
+from resx.store.run import open_run, read_run
 from resx.training import loop
-from resx.training.many import Machine, resolve, train, train_all
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
 
 SMALL = {
     "dataset": "synthetic:classes=3,size=8,train=96,test=48",

@@ -1,0 +1,1 @@
+"""Speed and memory of training: resx's engine against a conventional loop and against the machine's own limit."""
