@@ -1,63 +1,429 @@
-"""What studies share when they judge: names of networks, and a family of effects, one value per seed each."""
+"""Claims as data: a sentence with a key, the sign it expects, and the contrast that decides it, fixed before the runs.
+
+From a claim follow, each in one place: the name of its effect, its criterion, the rows of the effects table, its verdict
+and its line of help. A contrast is a weighted sum of cells of a tidy table, one value per seed; a cell is a choice of
+values of the table's columns. Text and cells may hold symbols, such as {deep}, which stand for the greatest depth at
+hand, a setting, or whatever the probe says.
+
+Verdicts follow resx.stats: from six seeds on 'supported' and 'refuted', below that 'screening' at most.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
 
-from resx import stats
-from resx.figures.parts import kind_name
-from resx.probes.study import Verdict
-from resx.stats import Estimate
+from resx import paper, stats
+from resx.stats import Estimate, Word
+
+Sign = Literal[-1, 0, 1]
+Cell = Mapping[str, Any]
+Symbols = Mapping[str, Any]
+Tables = Mapping[str, pd.DataFrame]
+
+DEEP, SHALLOW = "{deep}", "{shallow}"
+NETWORK = ("kind", "depth")  # columns whose values are written as one name: plain-56
+VALUES = {("norm", "batch"): "", ("norm", "none"): "without norm"}  # how a cell's value is written, where not as it is
 
 
-def with_runs(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a probe's table with the columns of its runs: kind (plain, residual, …), depth, norm, seed, status."""
-    told = runs.assign(kind=runs["shortcut"].map(kind_name))
-    return measured.merge(told[["run_id", "kind", "depth", "norm", "seed", "status"]], on="run_id")
+def plain(depth: Any, **more: Any) -> dict[str, Any]:
+    """Return the cell of plain networks of a depth."""
+    return {"kind": "plain", "depth": depth, **more}
 
 
-def phases(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of initialisation and, of runs that finished, of the last step, as `phase` initial or trained."""
-    last = measured.groupby("run_id")["step"].transform("max")
-    initial = measured[measured["step"] == 0].assign(phase="initial")
-    end = (measured["step"] == last) & (last > 0) & (measured["status"] == "finished")
-    return pd.concat([initial, measured[end].assign(phase="trained")], ignore_index=True)
+def residual(depth: Any, **more: Any) -> dict[str, Any]:
+    """Return the cell of networks with identity shortcuts of a depth."""
+    return {"kind": "residual", "depth": depth, **more}
 
 
-def estimates(columns: Mapping[str, pd.Series]) -> dict[str, Estimate]:
-    """Return an estimate per effect, from its values by seed; p is adjusted for all of them by one joint sign-flip.
+@dataclass(frozen=True)
+class Contrast:
+    """Σ weight · cell − constant of one quantity, a value per seed.
 
-    An effect without any value (a network that was not run) is left out; a seed that lacks a value is left out of
-    that effect, and of all p-values.
+    quantity: a column of one of the probe's tables. A cell's value that is a tuple stands for the mean over these values,
+    all of which a seed must have. over: columns for each of whose combined values, among the rows that have the values of
+    `where`, there is a contrast of its own; cells name that value as a symbol, such as {depth}.
     """
-    known = {name: values.astype(float).dropna() for name, values in columns.items()}
-    known = {name: values for name, values in known.items() if len(values)}
-    complete = pd.DataFrame(known).dropna()
-    p = stats.joint_sign_flip(complete.to_numpy()) if len(complete) > 1 else np.full(len(known), np.nan)
-    found = {}
-    for (name, values), one in zip(known.items(), p, strict=True):
-        interval = stats.t_interval(values.to_numpy(), name=name)
-        judged = None if np.isnan(one) else float(one)
-        found[name] = Estimate(name, interval.mean, interval.low, interval.high, interval.n, judged)
-    return found
+
+    quantity: str
+    terms: tuple[tuple[float, Cell], ...]
+    constant: float | str = 0.0
+    over: tuple[str, ...] = ()
+    where: Cell = field(default_factory=dict)
 
 
-def verdict(
-    hypothesis: str, criterion: str, found: Mapping[str, Estimate], names: Iterable[str], expected: Literal[-1, 0, 1]
-) -> list[Verdict]:
-    """Return the verdict on the first of the named effects, the others beside it; none where it was not measured."""
-    first, *others = names
-    if first not in found:
+def contrast(quantity: str, first: Cell, minus: Cell | float | str | None = None, **more: Any) -> Contrast:
+    """Return the contrast of a cell with another cell, with a constant, or with 0."""
+    if isinstance(minus, Mapping):
+        return Contrast(quantity, ((1.0, first), (-1.0, minus)), **more)
+    return Contrast(quantity, ((1.0, first),), 0.0 if minus is None else minus, **more)
+
+
+def interaction(quantity: str, first: tuple[Cell, Cell], minus: tuple[Cell, Cell], **more: Any) -> Contrast:
+    """Return a difference of differences: (first[0] − first[1]) − (minus[0] − minus[1])."""
+    terms = ((1.0, first[0]), (-1.0, first[1]), (-1.0, minus[0]), (1.0, minus[1]))
+    return Contrast(quantity, terms, **more)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A contrast on the data at hand. values: by seed; cells: the values of each of its cells, by seed."""
+
+    name: str
+    values: pd.Series
+    cells: tuple[pd.Series, ...]
+
+
+class Rule(Protocol):
+    """How a claim's word follows from its effects, and the same in words."""
+
+    def word(self, claim: Claim, effects: Sequence[Effect], estimates: Sequence[Estimate], symbols: Symbols) -> Word:
+        """Return the word for a claim from its own effects (not those that only stand next to it)."""
+
+    def criterion(self, expected: Sign) -> str:
+        """Return what supports and what refutes."""
+
+
+@dataclass(frozen=True)
+class BySign:
+    """The effect has the expected sign; of several effects, all have."""
+
+    def word(self, claim: Claim, effects: Sequence[Effect], estimates: Sequence[Estimate], symbols: Symbols) -> Word:
+        return all_of([stats.word(estimate, claim.expected) for estimate in estimates])
+
+    def criterion(self, expected: Sign) -> str:
+        side, other = ("above", "below") if expected > 0 else ("below", "above")
+        return f"supported {side} 0, refuted {other}"
+
+
+@dataclass(frozen=True)
+class Within:
+    """The effect is equivalent to 0 within a margin; of several effects, all are.
+
+    errors: the effects are differences of test errors, so that a margin of less than two of {test_images} is refused and
+    networks that all make no errors are not called equivalent (stats.equivalence). Otherwise the 90 % interval decides.
+    """
+
+    margin: float | str
+    errors: bool = False
+
+    def word(self, claim: Claim, effects: Sequence[Effect], estimates: Sequence[Estimate], symbols: Symbols) -> Word:
+        margin = float(_filled(self.margin, symbols))
+        return all_of(
+            [
+                stats.word(estimate, 0, equivalent=self._is_equivalent(effect, margin, symbols))
+                for effect, estimate in zip(effects, estimates, strict=True)
+            ]
+        )
+
+    def _is_equivalent(self, effect: Effect, margin: float, symbols: Symbols) -> bool:
+        values = effect.values.dropna()
+        if self.errors:
+            arms = [cell.loc[values.index] for cell in effect.cells]
+            images = int(symbols["test_images"])
+            return stats.equivalence(values, margin, arms=arms, n_test=images).status == "equivalent"
+        narrow = stats.t_interval(values, confidence=0.9)
+        return narrow.low > -margin and narrow.high < margin
+
+    def criterion(self, expected: Sign) -> str:
+        return f"supported if equivalent within ±{self.margin} (two one-sided tests), refuted if it differs and is not"
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """A fact without statistics: no value exceeds a limit."""
+
+    limit: float
+
+    def word(self, claim: Claim, effects: Sequence[Effect], estimates: Sequence[Estimate], symbols: Symbols) -> Word:
+        largest = max(float(effect.values.max()) for effect in effects)
+        return "supported" if largest <= self.limit else "refuted"
+
+    def criterion(self, expected: Sign) -> str:
+        return f"supported if every value is at most {self.limit:g}, else refuted; no statistics involved"
+
+
+def all_of(words: Iterable[Word]) -> Word:
+    """Return the word for 'all of these hold': refuted where one is, a word that all share, else inconclusive."""
+    distinct = set(words)
+    if "refuted" in distinct:
+        return "refuted"
+    return distinct.pop() if len(distinct) == 1 else "inconclusive"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed, and what decides it.
+
+    key: names the claim within its probe. first: decides; with `over`, all of its contrasts do. beside: shown with it.
+    family: the effects that are judged together by one joint sign-flip.
+    """
+
+    key: str
+    says: str
+    expected: Sign
+    first: Contrast
+    beside: tuple[Contrast, ...] = ()
+    rule: Rule = BySign()
+    family: str = "effects"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A claim that a combined claim rests on, as `probe:key`. supports: whether its support speaks for the whole."""
+
+    key: str
+    supports: bool = True
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A claim that holds if all its parts do.
+
+    Refuted where a part is, supported where all are, inconclusive where any is or none was judged, else screening.
+    """
+
+    key: str
+    says: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim judged. key: `probe:key`. estimates: the effects that decide, then those that stand next to them.
+
+    scale: toy, reduced or paper. points: whether the mean lies on the expected side, whatever the word is.
+    """
+
+    key: str
+    says: str
+    criterion: str
+    word: Word
+    estimates: tuple[Estimate, ...]
+    scale: str = ""
+    points: bool = False
+
+    def __str__(self) -> str:
+        shown = f" ({self.estimates[0]})" if self.estimates else ""
+        return f"{self.says}: {self.word}{shown}."
+
+
+def judge(
+    claims: Sequence[Claim],
+    extras: Mapping[str, Sequence[Contrast]],
+    tables: Tables,
+    symbols: Symbols,
+    labels: Mapping[str, str],
+) -> tuple[pd.DataFrame, list[Verdict]]:
+    """Return the effects table and a verdict for every claim whose networks are at hand.
+
+    extras: contrasts by family that are judged with those of the claims. labels: words for the quantities. The table has
+    the columns family, effect, mean, low, high, n and p. Verdicts' keys are not prefixed yet, and have no scale.
+    """
+    own = {claim.key: _effects(claim.first, tables, symbols, labels) for claim in claims}
+    more = {
+        claim.key: [effect for one in claim.beside for effect in _effects(one, tables, symbols, labels)]
+        for claim in claims
+    }
+    families: dict[str, dict[str, pd.Series]] = {}
+    for family, contrasts in extras.items():
+        listed = [effect for one in contrasts for effect in _effects(one, tables, symbols, labels)]
+        families.setdefault(family, {}).update({effect.name: effect.values for effect in listed})
+    for claim in claims:
+        listed = [*own[claim.key], *more[claim.key]]
+        family = str(_filled(claim.family, symbols))
+        families.setdefault(family, {}).update({effect.name: effect.values for effect in listed})
+    estimates = {family: stats.judge_family(effects) for family, effects in families.items()}
+    verdicts = []
+    for claim in claims:
+        judged = estimates[str(_filled(claim.family, symbols))]
+        effects = [effect for effect in own[claim.key] if effect.name in judged]
+        if effects:
+            deciding = [judged[effect.name] for effect in effects]
+            others = [judged[effect.name] for effect in more[claim.key] if effect.name in judged]
+            word = claim.rule.word(claim, effects, deciding, symbols)
+            verdicts.append(
+                Verdict(
+                    claim.key,
+                    _text(claim.says, symbols),
+                    _text(criterion(claim, labels), symbols),
+                    word,
+                    (*deciding, *others),
+                    points=all(np.sign(one.mean) == claim.expected for one in deciding),
+                )
+            )
+    return effects_table(estimates), verdicts
+
+
+def criterion(claim: Claim | Combination, labels: Mapping[str, str]) -> str:
+    """Return what supports and what refutes a claim, symbols unfilled."""
+    if isinstance(claim, Combination):
+        return "supported if all parts are, refuted if any is: " + "; ".join(
+            part.key if part.supports else f"not {part.key}" for part in claim.parts
+        )
+    every = " for each" if claim.first.over else ""
+    return f"{describe(claim.first, labels)}: {claim.rule.criterion(claim.expected)}{every}"
+
+
+def describe(one: Contrast, labels: Mapping[str, str]) -> str:
+    """Return a contrast's name: the quantity, and its cells with the signs between them."""
+    names = [cell_name(cell) for _, cell in one.terms]
+    label = labels.get(one.quantity, one.quantity)
+    shown = one.constant if isinstance(one.constant, str) else f"{one.constant:g}"
+    ending = f" − {shown}" if one.constant else ""
+    if len(names) == 4:
+        return f"{label}, ({names[0]} − {names[1]}) − ({names[2]} − {names[3]})"
+    return ", ".join(filter(None, [label + ending, " − ".join(names)]))
+
+
+def cell_name(cell: Cell) -> str:
+    """Write a cell as a person would: plain-56, trained."""
+    network = "-".join(str(cell[column]) for column in NETWORK if column in cell)
+    others = [
+        "mean" if isinstance(value, tuple) else VALUES.get((column, value), str(value))
+        for column, value in cell.items()
+        if column not in NETWORK
+    ]
+    if others and others[0] == "without norm":
+        network, others = f"{network} {others[0]}", others[1:]
+    return ", ".join(filter(None, [network, *others]))
+
+
+def combine(claim: Combination, verdicts: Mapping[str, Verdict]) -> Verdict:
+    """Return the verdict of a combined claim from those of its parts, as far as they were judged."""
+    opposite: dict[Word, Word] = {"supported": "refuted", "refuted": "supported"}
+    parts = [(part, verdicts[part.key]) for part in claim.parts if part.key in verdicts]
+    words = {v.word if part.supports else opposite.get(v.word, v.word) for part, v in parts}
+    word: Word = (
+        "refuted"
+        if "refuted" in words
+        else "inconclusive"
+        if not words or "inconclusive" in words
+        else "screening"
+        if "screening" in words
+        else "supported"
+    )
+    estimates = tuple(verdict.estimates[0] for _, verdict in parts)
+    points = all(verdict.points == part.supports for part, verdict in parts)
+    return Verdict(claim.key, claim.says, criterion(claim, {}), word, estimates, points=points)
+
+
+def effects_table(estimates: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFrame:
+    """Return a row per effect: family, effect, mean, low, high, n, p."""
+    rows = [
+        {"family": family, "effect": one.name, "mean": one.mean, "low": one.low, "high": one.high, "n": one.n, "p": one.p}
+        for family, listed in estimates.items()
+        for one in listed.values()
+    ]
+    table = pd.DataFrame(rows, columns=["family", "effect", "mean", "low", "high", "n", "p"])
+    return table.astype({"p": float})
+
+
+def verdicts_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """Return a row per verdict and effect: claim, says, criterion, word, scale, effect, mean, low, high, n, p."""
+    nothing = Estimate("", np.nan, np.nan, np.nan, 0)
+    rows = [
+        {
+            "claim": verdict.key,
+            "says": verdict.says,
+            "criterion": verdict.criterion,
+            "word": verdict.word,
+            "scale": verdict.scale,
+            "effect": one.name,
+            "mean": one.mean,
+            "low": one.low,
+            "high": one.high,
+            "n": one.n,
+            "p": np.nan if one.p is None else one.p,
+        }
+        for verdict in verdicts
+        for one in verdict.estimates or (nothing,)
+    ]
+    columns = ["claim", "says", "criterion", "word", "scale", "effect", "mean", "low", "high", "n", "p"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _effects(one: Contrast, tables: Tables, symbols: Symbols, labels: Mapping[str, str]) -> list[Effect]:
+    """Return the effects of a contrast on the data at hand: none where a cell has no rows or equals its opposite."""
+    quantity = str(_filled(one.quantity, symbols))
+    table = next((t for t in tables.values() if {quantity, "seed"} <= set(t.columns)), None)
+    if table is None:
         return []
-    listed = [found[first], *(found[name] for name in others if name in found)]
-    return [Verdict(hypothesis, criterion, listed, stats.word(found[first], expected))]
+    where = {column: _filled(value, symbols) for column, value in one.where.items()}
+    effects = []
+    for values in _rows(table, where)[list(one.over)].drop_duplicates().itertuples(index=False, name=None):
+        own = {**symbols, **dict(zip(one.over, values, strict=True))}
+        terms = tuple((weight, {c: _filled(v, own) for c, v in cell.items()}) for weight, cell in one.terms)
+        cells = [_by_seed(table, cell, quantity) for _, cell in terms]
+        repeated = any(terms[i][1] == terms[j][1] for i in range(len(terms)) for j in range(i))
+        if repeated or any(series.empty for series in cells):
+            continue
+        constant = float(_filled(one.constant, own))
+        total = pd.Series(-constant, index=cells[0].index)
+        for (weight, _), series in zip(terms, cells, strict=True):
+            total = total + weight * series
+        effects.append(Effect(describe(Contrast(quantity, terms, constant), labels), total, tuple(cells)))
+        if not one.over:
+            break
+    return effects
 
 
-def table_of(found: Mapping[str, Estimate]) -> pd.DataFrame:
-    """Return the effects as a table, a row each."""
-    columns = ("name", "mean", "low", "high", "n", "p")
-    return pd.DataFrame([{key: getattr(one, key) for key in columns} for one in found.values()], columns=list(columns))
+def _rows(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    keep = pd.Series(True, index=table.index)
+    for column, value in cell.items():
+        keep &= table[column].isin(value) if isinstance(value, tuple) else table[column] == value
+    return table[keep]
+
+
+def _by_seed(table: pd.DataFrame, cell: Cell, quantity: str) -> pd.Series:
+    """Return a cell's value by seed; of several values the mean, nan where one is missing.
+
+    Raises ValueError where a seed has several rows and no tuple of the cell says that their mean is meant.
+    """
+    rows = _rows(table, cell)
+    several = [column for column, value in cell.items() if isinstance(value, tuple)]
+    if rows.duplicated(["seed", *several]).any():
+        raise ValueError(f"{quantity}: a cell {dict(cell)} has several rows of one seed")
+    if not several:
+        return rows.set_index("seed")[quantity].sort_index()
+    return rows.pivot(index="seed", columns=several, values=quantity).mean(axis=1, skipna=False)
+
+
+def _filled(value: Any, symbols: Symbols) -> Any:
+    """Return what a symbol stands for; anything else as it is."""
+    if isinstance(value, str) and value.startswith("{") and value.endswith("}"):
+        return symbols[value[1:-1]]
+    return tuple(_filled(item, symbols) for item in value) if isinstance(value, tuple) else value
+
+
+def _text(text: str, symbols: Symbols) -> str:
+    for name, value in symbols.items():
+        text = text.replace(f"{{{name}}}", f"{value:g}" if isinstance(value, float) else str(value))
+    return text
+
+
+def help_lines(claims: Sequence[Claim | Combination], labels: Mapping[str, str]) -> list[str]:
+    """Return a line per claim: its key, what it says and its criterion."""
+    return [f"{claim.key}: {claim.says}. {criterion(claim, labels)}." for claim in claims]
+
+
+
+def scale(runs: pd.DataFrame) -> str:
+    """Return how near runs are to the paper's: paper, reduced or toy; of several runs, the least.
+
+    paper: the paper's images at full size and number, batch and at least its iterations, with its widths. reduced: real
+    images of the paper's data, but fewer, smaller, shorter, or in another network. toy: anything else.
+    """
+    return min((_scale(run) for run in runs.to_dict("records")), key=["toy", "reduced", "paper"].index)
+
+
+def _scale(run: Mapping[str, Any]) -> str:
+    if not (run["dataset"] == "cifar10" or run["reference"] == "cifar10" or run["content"] in paper.CIFAR10_COPIES):
+        return "toy"
+    whole = all(pd.isna(run[field]) for field in ("image_size", "subset", "test_subset", "widths"))
+    same = run["width"] == 16 and run["batch_size"] == 128 and run["steps"] >= paper.CIFAR_ITERATIONS
+    return "paper" if whole and same else "reduced"

@@ -10,11 +10,12 @@ one-sided tests).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -124,6 +125,26 @@ def joint_sign_flip(differences: ArrayLike, samples: int = 20_000) -> NDArray[np
     largest = np.abs(signs @ unit).max(axis=1, initial=0.0)
     observed = np.abs(unit.sum(axis=0))
     return (largest[:, None] >= observed - ROUNDING).mean(axis=0)
+
+
+def judge_family(effects: Mapping[str, pd.Series]) -> dict[str, Estimate]:
+    """Return an estimate per effect, from its values by seed, with p adjusted for the whole family.
+
+    The rule for missing seeds, the same for every probe: an effect is estimated from the seeds that it has. The seeds of
+    the family are those that at least half of its effects have. The effects that have all of them are judged together by
+    one joint sign-flip over these seeds. An effect that lacks one of them keeps its interval and gets no p, so it can be
+    neither supported nor refuted, and it costs the others no seed. An effect without any value is left out.
+    """
+    values = {name: series.astype(float).dropna() for name, series in effects.items()}
+    values = {name: series for name, series in values.items() if len(series)}
+    table = pd.DataFrame(values)
+    table = table[table.notna().mean(axis=1) >= 0.5]
+    judged = table.dropna(axis=1)
+    p = dict(zip(judged, joint_sign_flip(judged.to_numpy()), strict=True)) if len(judged) > 1 else {}
+    return {
+        name: replace(t_interval(series.to_numpy(), name=name), p=None if name not in p else float(p[name]))
+        for name, series in values.items()
+    }
 
 
 @dataclass(frozen=True)

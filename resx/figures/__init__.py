@@ -1,8 +1,7 @@
 """Figures by name, and the choice of the runs that go into one.
 
-Every file of this folder that registers a `draw(frames, **options) -> Figure` is a figure. `frames` holds the
-tables by name: `runs` and `curves` as `resx.store.load_runs` gives them, and those of probes under the
-probe's name. A figure is drawn from tables only, never from a model, so recorded runs are enough.
+Every file of this folder that registers a `draw(findings) -> Figure` is a figure. It draws what a probe returned, its
+tables and settings, and computes nothing that stands in a table; so a published folder is enough to draw it again.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resx.figures import FIGURES, Frames, parts, style
+from resx.figures import FIGURES, parts, style
+from resx.probes import Findings
 from resx.spec import FIELDS, SpecError
 
 MAX_COLUMNS = 4
@@ -18,13 +19,13 @@ _WITHIN = ("shortcut", "depth", "seed", "warmup", "stride_in", "label", "referen
 
 
 @FIGURES.register("curves")
-def draw(frames: Frames) -> Figure:
+def draw(findings: Findings) -> Figure:
     """Loss, error and learning rate of any recorded runs against iterations.
 
-    frames: runs and curves. One column per kind of network and recipe, one colour per depth. Raises SpecError
+    One column per kind of network and recipe, one colour per depth. Raises SpecError
     where that makes too many columns.
     """
-    runs, curves = frames["runs"], frames["curves"]
+    runs, curves = findings.frames["runs"], findings.frames["curves"]
     arms = parts.split(runs, ["shortcut", *(field for field in FIELDS if field not in _WITHIN)])
     if len(arms) > MAX_COLUMNS:
         raise SpecError(

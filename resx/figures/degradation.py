@@ -17,7 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from resx import paper
-from resx.figures import FIGURES, Frames, as_text, parts, style
+from resx.figures import FIGURES, as_text, parts, style
+from resx.probes import Findings
+from resx.probes.tidy import kind_name
 from resx.spec import FIELDS, SpecError
 
 TOPS = (1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 100)  # where an axis of errors (%) may end
@@ -27,14 +29,14 @@ COLUMNS = 3
 
 
 @FIGURES.register("degradation")
-def draw(frames: Frames) -> Figure:
+def draw(findings: Findings) -> Figure:
     """Plain beside residual: training and test error against iterations (the paper's Fig. 1 and Fig. 6).
 
-    frames: runs and curves. One panel per kind of network, one colour per depth, a faint line per seed and a
+    One panel per kind of network, one colour per depth, a faint line per seed and a
     full one for their mean; where the runs may be set beside the paper's, its final test errors at the right
     edge. Raises SpecError where the runs do not share one recipe.
     """
-    runs, curves = frames["runs"], frames["curves"]
+    runs, curves = findings.frames["runs"], findings.frames["curves"]
     arms = parts.split(runs, ARM)
     _check_one_recipe(runs)
     columns = COLUMNS if len(arms) > 2 * COLUMNS else math.ceil(len(arms) / math.ceil(len(arms) / COLUMNS))
@@ -112,7 +114,7 @@ def _draw_published(axes: Axes, runs: pd.DataFrame, colour: dict[Any, str]) -> d
     )
     handles = {}
     for depth in runs["depth"].unique() if same else []:
-        number = paper.CIFAR_TEST_ERROR.get((parts.kind_name(arm["shortcut"]), int(depth)))
+        number = paper.CIFAR_TEST_ERROR.get((kind_name(arm["shortcut"]), int(depth)))
         if number is None or number.value > axes.get_ylim()[1]:
             continue
         look: dict[str, Any] = {"marker": "<" if number.read_off else "D", "markersize": 4.2, "linestyle": ""}

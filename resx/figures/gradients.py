@@ -10,26 +10,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resx import paper
-from resx.figures import FIGURES, Frames, parts, style
+from resx.figures import FIGURES, parts, style
+from resx.probes import Findings
 
 ROWS = ("gradient norm", "growth per layer (%)", "gradient correlation")
+TABLES = ("norms", "growth_by_step", "correlations")
+PHASES: dict[str, dict[str, Any]] = {
+    "initial": {"linestyle": ":", "linewidth": 1.1},
+    "trained": {"linestyle": "-", "linewidth": 1.6},
+}
 
 
 @FIGURES.register("gradients")
-def draw(frames: Frames) -> Figure:
+def draw(findings: Findings) -> Figure:
     """Norm of the loss gradient by layer, its growth per layer in training, its correlation by distance of inputs.
 
-    frames: runs, gradients and shattering. A column per kind of network and normalisation, a colour per depth; dotted
-    at initialisation, full after training.
+    A column per kind of network and normalisation, a colour per depth; dotted at initialisation, full after training.
     """
-    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(parts.kind_name))
-    told = runs[["run_id", "kind", "depth", "norm", "seed", "status"]]
-    norms = frames["gradients"].merge(told, on="run_id")
-    norms = norms[norms["quantity"] == "activation"]
-    alike = frames["shattering"].merge(told, on="run_id")
-    arms = list(
-        norms[["norm", "kind"]].drop_duplicates().sort_values(["norm", "kind"]).itertuples(index=False, name=None)
-    )
+    runs, norms = findings.frames["runs"], findings.tables["norms"]
+    arms = sorted(norms[["norm", "kind"]].drop_duplicates().itertuples(index=False, name=None))
     colour = style.colours(sorted(norms["depth"].unique()))
     with style.context():
         figure, grid = style.panels(len(ROWS), len(arms), 1.5, free=True, labels=0.32)
@@ -40,18 +39,17 @@ def draw(frames: Frames) -> Figure:
                 axes.tick_params(labelleft=False)
         for column, (norm, kind) in zip(grid.T, arms, strict=True):
             column[0].set_title(f"{kind}, {'no' if norm == 'none' else norm} norm")
-            chosen = [rows[(rows["norm"] == norm) & (rows["kind"] == kind)] for rows in (norms, alike)]
             for depth, shade in colour.items():
-                _draw_norms(column[0], chosen[0][chosen[0]["depth"] == depth], shade)
-                _draw_growth(column[1], chosen[0][chosen[0]["depth"] == depth], shade)
-                _draw_correlation(column[2], chosen[1][chosen[1]["depth"] == depth], shade)
+                for axes, table, line in zip(column, TABLES, (_draw_norms, _draw_growth, _draw_correlation), strict=True):
+                    rows = findings.tables[table]
+                    line(axes, rows[(rows["norm"] == norm) & (rows["kind"] == kind) & (rows["depth"] == depth)], shade)
             _label(column, kind, norm)
         seeds = norms["seed"].nunique()
-        diverged = int((runs.loc[runs["run_id"].isin(norms["run_id"]), "status"] == "diverged").sum())
+        diverged = int((runs["status"] == "diverged").sum())
         style.heading(
             figure,
-            f"Gradients: {parts.data_label(runs[runs['run_id'].isin(norms['run_id'])])}",
-            f"{f'Mean of {seeds} seeds' if seeds > 1 else 'One seed'}; norms and distances on a log scale."
+            f"Gradients: {parts.data_label(runs)}",
+            f"{parts.seed_words(seeds)}; norms and distances on a log scale."
             + (f" {diverged} diverged runs: at initialisation only." if diverged else ""),
         )
         depths = [parts.handle(f"{depth} layers", linewidth=1.8) for depth in colour]
@@ -69,20 +67,11 @@ def draw(frames: Frames) -> Figure:
     return figure
 
 
-def _ends(rows: pd.DataFrame) -> list[tuple[pd.DataFrame, dict[str, Any]]]:
-    """Return the rows of initialisation and, of runs that finished, of the last step, each with its look."""
-    last = rows.groupby("run_id")["step"].transform("max")
-    trained = (rows["step"] == last) & (last > 0) & (rows["status"] == "finished")
-    return [
-        (rows[rows["step"] == 0], {"linestyle": ":", "linewidth": 1.1}),
-        (rows[trained], {"linestyle": "-", "linewidth": 1.6}),
-    ]
-
-
 def _draw_norms(axes: Axes, rows: pd.DataFrame, shade: str) -> None:
     axes.set_yscale("log")
-    for part, look in _ends(rows):
-        alive = part[part.groupby("run_id")["value"].transform("min") > 0]  # a dead network's gradients are zero
+    for phase, look in PHASES.items():
+        part = rows[rows["phase"] == phase]
+        alive = part[part.groupby("seed")["value"].transform("min") > 0]  # a dead network's gradients are zero
         means = np.exp(np.log(alive.set_index("layer")["value"]).groupby("layer").mean())
         axes.plot(means.index, means, color=shade, **look)
 
@@ -90,14 +79,8 @@ def _draw_norms(axes: Axes, rows: pd.DataFrame, shade: str) -> None:
 def _draw_growth(axes: Axes, rows: pd.DataFrame, shade: str) -> None:
     """Draw the slope of the log norm against the layer, in percent per layer towards the input, at each kept step."""
     axes.axhline(0, color=style.QUIET, linewidth=0.6)
-    finished = rows[(rows["status"] == "finished") | (rows["step"] == 0)]
-    values = [
-        (run, step, 100 * (np.exp(-np.polyfit(group["layer"], np.log(group["value"]), 1)[0]) - 1))
-        for (run, step), group in finished.groupby(["run_id", "step"])
-        if np.isfinite(group["value"]).all() and group["value"].min() > 0
-    ]
-    table = pd.DataFrame(values, columns=["run_id", "step", "growth"])
-    for _, run in table.groupby("run_id") if table["run_id"].nunique() > 1 else []:
+    table = rows[((rows["status"] == "finished") | (rows["step"] == 0)) & rows["growth"].notna()]
+    for _, run in table.groupby("seed") if table["seed"].nunique() > 1 else []:
         axes.plot(run["step"], run["growth"], color=shade, linewidth=0.6, alpha=0.4)
     means = table.groupby("step")["growth"].mean()
     axes.plot(means.index, means, color=shade, linewidth=1.6, marker="o", markersize=2.5)
@@ -106,8 +89,8 @@ def _draw_growth(axes: Axes, rows: pd.DataFrame, shade: str) -> None:
 def _draw_correlation(axes: Axes, rows: pd.DataFrame, shade: str) -> None:
     axes.set_xscale("log")
     axes.axhline(0, color=style.QUIET, linewidth=0.6)
-    for part, look in _ends(rows):
-        means = part.groupby("distance")["correlation"].mean()
+    for phase, look in PHASES.items():
+        means = rows[rows["phase"] == phase].groupby("distance")["correlation"].mean()
         axes.plot(means.index, means, color=shade, **look)
 
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from resx.figures import as_text, style
+from resx.probes.tidy import kind_name
 
 
 def split(runs: pd.DataFrame, fields: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -26,11 +27,6 @@ def split(runs: pd.DataFrame, fields: Sequence[str]) -> dict[str, pd.DataFrame]:
             names[", ".join([kind_name(str(shortcut)), *told])] = runs.loc[rows.index]
     rank = {"plain": 0, "residual": 1}
     return dict(sorted(names.items(), key=lambda item: rank.get(item[0].partition(",")[0], 2)))
-
-
-def kind_name(shortcut: str) -> str:
-    """Return the name of networks with this shortcut function: the paper's for its own two."""
-    return {"none": "plain", "identity": "residual"}.get(shortcut, shortcut)
 
 
 def draw_network(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, quantity: str, colour: str) -> pd.Series:
@@ -58,6 +54,11 @@ def data_label(runs: pd.DataFrame) -> str:
     names = runs["data_label"].fillna(runs["label"]).fillna(runs["dataset"])
     known = names.groupby([runs["dataset"], runs["label"].map(as_text)]).agg(lambda name: name.mode().iloc[0])
     return ", ".join(known)
+
+
+def seed_words(seeds: int) -> str:
+    """Say what a line is: the mean of so many seeds, or a single one."""
+    return f"Mean of {seeds} seeds" if seeds > 1 else "One seed"
 
 
 def summary(runs: pd.DataFrame) -> str:

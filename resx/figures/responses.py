@@ -9,21 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from resx.figures import FIGURES, Frames, parts, style
+from resx.figures import FIGURES, parts, style
+from resx.probes import Findings
 
 LOOKS: dict[str, Any] = {"plain": style.DASHED, "residual": "-"}
 
 
 @FIGURES.register("responses")
-def draw(frames: Frames) -> Figure:
+def draw(findings: Findings) -> Figure:
     """Standard deviation of layer responses in layer order and sorted; ‖F(x)‖/‖x‖ and cosine by block.
 
-    frames: runs and responses. One colour per depth, means over seeds. Above: after training, plain dashed, residual
-    full (at initialisation all are 1 with batch normalisation, the thin line). Below: residual, initialisation dotted.
+    One colour per depth, means over seeds. Above: after training, plain dashed, residual full (at initialisation all are
+    1 with batch normalisation, the thin line). Below: residual, initialisation dotted.
     """
-    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(parts.kind_name))
-    rows = frames["responses"].merge(runs[["run_id", "kind", "depth", "seed"]], on="run_id")
-    rows = rows.assign(last=rows.groupby("run_id")["step"].transform("max"))
+    runs, rows = findings.frames["runs"], findings.tables["layers"]
     colour = style.colours(sorted(rows["depth"].unique()))
     titles = ("response by layer", "response, sorted", "what a block adds: ‖F(x)‖ / ‖x‖", "cosine of F(x) and x")
     with style.context():
@@ -38,7 +37,7 @@ def draw(frames: Frames) -> Figure:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.axhline(1, color=style.QUIET, linewidth=0.6)
         for (kind, depth), group in rows[rows["quantity"] == "std"].groupby(["kind", "depth"]):
-            trained = group[(group["step"] == group["last"]) & (group["last"] > 0)]
+            trained = group[group["phase"] == "trained"]
             means = trained.groupby("layer")["value"].mean()
             descending = _sorted(trained)
             look: dict[str, Any] = {"color": colour[depth], "linestyle": LOOKS.get(str(kind), ":"), "linewidth": 1.2}
@@ -52,8 +51,8 @@ def draw(frames: Frames) -> Figure:
         seeds = rows["seed"].nunique()
         style.heading(
             figure,
-            f"Responses of layers: {parts.data_label(runs[runs['run_id'].isin(rows['run_id'])])}",
-            f"{f'Mean of {seeds} seeds' if seeds > 1 else 'One seed'}. "
+            f"Responses of layers: {parts.data_label(runs)}",
+            f"{parts.seed_words(seeds)}. "
             "Response: standard deviation after normalisation, before ReLU or addition.",
         )
         kinds = [
@@ -74,13 +73,13 @@ def _depths(colour: dict[Any, str]) -> list[Any]:
 
 def _sorted(rows: pd.DataFrame) -> Any:
     """Sort each run's responses, then take the mean over runs at each rank."""
-    ranks = rows.sort_values("value", ascending=False).groupby("run_id").cumcount()
+    ranks = rows.sort_values("value", ascending=False).groupby("seed").cumcount()
     return rows.loc[ranks.index].groupby(ranks)["value"].mean().to_numpy()
 
 
 def _draw_blocks(axes: Axes, rows: pd.DataFrame, colour: dict[Any, str]) -> None:
     for depth, group in rows.groupby("depth"):
-        for step, linestyle, width in ((0, ":", 1.0), ("last", "-", 1.5)):
-            part = group[group["step"] == (group["last"] if step == "last" else 0)]
+        for phase, linestyle, width in (("initial", ":", 1.0), ("trained", "-", 1.5)):
+            part = group[group["phase"] == phase]
             means = part.groupby("layer")["value"].mean()
             axes.plot(means.index, means, color=colour[depth], linestyle=linestyle, linewidth=width)

@@ -1,43 +1,310 @@
-"""Studies: which runs answer a question, what is measured on them, and what the measurements say.
+"""Probes: questions asked of runs. Which runs, which measurements, which claims, and what the answer does not show.
 
-A study is one file of this folder that defines `STUDY`; its name is the file's, its help the file's docstring, and
-`resx probe NAME` runs it. This file finds them without importing any, so that `--help` does not wait for torch.
+A probe is one file of this folder that defines `PROBE`; its name is the file's, its help the file's docstring with its
+claims, and `resx probe NAME` runs it. This file is the contract: what a probe is made of, the request that it answers,
+and the findings that it returns. It and the probes' files import no torch, so `--help` and drawing do not wait for it.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import import_module
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from resx.spec import SpecError, did_you_mean
+import pandas as pd
+from pydantic import ValidationError
+
+from resx import claims
+from resx.claims import Claim, Combination, Contrast, Verdict
+from resx.spec import Frozen, RunSpec, SpecError, did_you_mean
 
 if TYPE_CHECKING:
-    from resx.probes.study import Study
+    import torch
+
+    from resx.data import Dataset
+    from resx.store.run import RunFolder
+
+Frames = Mapping[str, pd.DataFrame]  # runs, curves, and a table per measurement, each with run_id
+Tables = Mapping[str, pd.DataFrame]  # a probe's own tidy tables, by name
 
 
-def study_names() -> dict[str, str]:
-    """Return each study's name and docstring, read without importing it (and with it torch)."""
-    found = {}
+class Settings(Frozen):
+    """A probe's settings: one field each, with its default; a probe without any uses this class as it is."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a probe is asked for.
+
+    base: flat fields of every run, preset included. grids: each a grid over the probe's own, the runs of all of them are
+    wanted. settings: an instance of the probe's Settings. resolve: flat fields -> complete specs.
+    """
+
+    base: Mapping[str, Any]
+    seeds: Sequence[int]
+    settings: Any
+    resolve: Callable[[Sequence[Mapping[str, Any]]], list[RunSpec]]
+    grids: Sequence[Mapping[str, Sequence[Any]]] = ({},)
+
+    @property
+    def grid(self) -> Mapping[str, Sequence[Any]]:
+        """The one grid of a probe that takes no union of several. Raises SpecError where there are several."""
+        if len(self.grids) > 1:
+            raise SpecError("[[grid]]: this probe takes one [grid], not several")
+        return self.grids[0]
+
+    def runs(self, **own: Sequence[Any]) -> list[RunSpec]:
+        """Return the specs of a grid over the seeds; what was asked for as grid or as field goes before `own`."""
+        cells = []
+        for grid in self.grids:
+            defaults = {key: list(values) for key, values in own.items() if key not in self.base}
+            asked = {key: list(values) for key, values in grid.items()}
+            wanted = {**defaults, "seed": list(self.seeds), **asked}
+            cells += [{**self.base, **dict(zip(wanted, values, strict=True))} for values in product(*wanted.values())]
+        return self.resolve(cells)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measurement of one run, recorded with it.
+
+    function(run, dataset, settings, device) returns a tidy table. refuses(spec) says in a few words why a run cannot bear
+    it, or returns None. keys: the settings that change what is measured; a recorded table that was measured with others
+    is measured again. diverged: a diverged run is measured too, on the weights that it kept before. wants(spec,
+    settings): which of the probe's runs it is meant for; the others are passed over without a word.
+    """
+
+    function: Callable[[RunFolder, Dataset, Any, torch.device], pd.DataFrame]
+    refuses: Callable[[RunSpec], str | None] = lambda spec: None
+    keys: Sequence[str] = ()
+    diverged: bool = False
+    wants: Callable[[RunSpec, Any], bool] = lambda spec, settings: True
+
+
+@dataclass(frozen=True)
+class Part:
+    """A probe within another one: its settings, and which frames are its own."""
+
+    probe: str
+    settings: Callable[[Any], Any]
+    frames: Callable[[Frames], Frames] = lambda frames: frames
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A question, as data and pure functions.
+
+    plan: the runs it needs. tables(frames, settings): tidy tables by name; those with a `seed` column hold, a row a cell
+    and seed, what contrasts are made of. shown: the tables that are printed and put on a page. labels: words for
+    quantities. extras: contrasts by family that no claim names, judged with those of the claims. symbols(tables,
+    settings): what {name} stands for in claims, beside {deep}, {shallow} and the settings. comment(findings): sentences
+    that only this probe can say. limits: what it does not show. figures: names in resx.figures.FIGURES. parts: probes
+    that a combined claim rests on, by the name under which it refers to their claims.
+    """
+
+    plan: Callable[[Request], list[RunSpec]]
+    tables: Callable[[Frames, Any], dict[str, pd.DataFrame]] = lambda frames, settings: {}
+    claims: Sequence[Claim | Combination] = ()
+    settings: type[Frozen] = Settings
+    figures: Sequence[str] = ()
+    shown: Sequence[str] = ()
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    extras: Callable[[Tables, Any], Mapping[str, Sequence[Contrast]]] = lambda tables, settings: {}
+    symbols: Callable[[Tables, Any], Mapping[str, Any]] = lambda tables, settings: {}
+    comment: Callable[[Findings], Sequence[str]] = lambda findings: ()
+    limits: str = ""
+    seeds: int = 2
+    parts: Mapping[str, Part] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse, when the package is imported, a combined claim that rests on a claim which does not exist."""
+        for claim in self.claims:
+            for part in claim.parts if isinstance(claim, Combination) else ():
+                name, _, key = part.key.partition(":")
+                check_key(f"{self.parts[name].probe}:{key}")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a probe returns. Everything printed, drawn or written is a view of it.
+
+    frames: what it was judged from. tables: the probe's own. effects: a row per effect. verdicts: with keys
+    `probe:key`. answer: sentences, the conclusion first. parts: the findings of the probes within this one.
+    """
+
+    probe: str
+    settings: Frozen
+    frames: Frames
+    tables: Tables = field(default_factory=dict)
+    effects: pd.DataFrame = field(default_factory=pd.DataFrame)
+    verdicts: Sequence[Verdict] = ()
+    answer: Sequence[str] = ()
+    scale: str = ""
+    parts: Mapping[str, Findings] = field(default_factory=dict)
+
+    def verdict(self, key: str) -> Verdict | None:
+        """Return the verdict on a claim by its key within this probe, or None where it was not judged."""
+        return next((one for one in self.verdicts if one.key == f"{self.probe}:{key}"), None)
+
+    def all_tables(self) -> dict[str, pd.DataFrame]:
+        """Return the tables by the names of their files, those of parts as `part-table`."""
+        own = dict(self.tables)
+        return own | {f"{name}-{key}": table for name, part in self.parts.items() for key, table in part.tables.items()}
+
+    def all_verdicts(self) -> list[Verdict]:
+        """Return the verdicts, combined claims first, then those of parts."""
+        return [*self.verdicts, *(verdict for part in self.parts.values() for verdict in part.all_verdicts())]
+
+    def all_effects(self) -> pd.DataFrame:
+        """Return the effects of this probe and its parts, with `probe` as the first column."""
+        own = self.effects.copy()
+        own.insert(0, "probe", self.probe)
+        tables = [table for table in (own, *(part.all_effects() for part in self.parts.values())) if len(table)]
+        return pd.concat(tables, ignore_index=True) if tables else own
+
+    def find(self, figure: str) -> Findings:
+        """Return the findings that a figure draws: these, or those of the part that has it."""
+        for part in self.parts.values():
+            if figure in load_probe(part.probe).figures:
+                return part.find(figure)
+        return self
+
+
+def judge(name: str, frames: Frames, settings: Frozen) -> Findings:
+    """Return a probe's findings from tables: nothing is trained or measured, and the same tables give the same findings.
+
+    Raises SpecError where there is nothing to judge.
+    """
+    probe = load_probe(name)
+    if frames["runs"].empty:
+        raise SpecError("no finished run to judge")
+    parts = {
+        key: judge(part.probe, part.frames(frames), part.settings(settings))
+        for key, part in probe.parts.items()
+        if len(part.frames(frames)["runs"])
+    }
+    tables = probe.tables(frames, settings)
+    symbols = {**_depths(tables), **settings.model_dump(), **probe.symbols(tables, settings)}
+    simple = [claim for claim in probe.claims if isinstance(claim, Claim)]
+    effects, verdicts = claims.judge(simple, probe.extras(tables, settings), tables, symbols, probe.labels)
+    judged = {
+        f"{key}:{verdict.key.partition(':')[2]}": verdict for key, part in parts.items() for verdict in part.verdicts
+    }
+    combined = [claims.combine(claim, judged) for claim in probe.claims if isinstance(claim, Combination)]
+    scale = claims.scale(frames["runs"])
+    marked = [replace(one, key=f"{name}:{one.key}", scale=scale) for one in [*combined, *verdicts]]
+    findings = Findings(name, settings, frames, tables, effects, marked, (), scale, parts)
+    return replace(findings, answer=_answer(probe, findings))
+
+
+def _depths(tables: Tables) -> dict[str, int]:
+    depths = [int(depth) for table in tables.values() if {"depth", "seed"} <= set(table) for depth in table["depth"]]
+    return {"deep": max(depths), "shallow": min(depths)} if depths else {}
+
+
+def _answer(probe: Probe, findings: Findings) -> list[str]:
+    """Return the default answer: a sentence per verdict, what the probe adds, parts in detail, and the limits."""
+    lines = [str(verdict) for verdict in findings.verdicts]
+    lines += probe.comment(findings)
+    for name, part in findings.parts.items():
+        lines += [f"{name}: {line}" for line in part.answer]
+    return [*lines, *([probe.limits] if probe.limits else [])]
+
+
+def parse_settings(probe: Probe, given: Mapping[str, Any]) -> Frozen:
+    """Return a probe's settings with what was given over the defaults; text is read as a flag's value.
+
+    A list is written with commas between. Raises SpecError, a line per unknown key and per wrong value.
+    """
+    fields = probe.settings.model_fields
+    errors = [
+        f"no setting '{key}'{did_you_mean(key, fields)}; there are {', '.join(fields) or 'none'}"
+        for key in given
+        if key not in fields
+    ]
+    values = {key: _read(value, fields[key].default) for key, value in given.items() if key in fields}
+    try:
+        settings = probe.settings.model_validate(values)
+    except ValidationError as error:
+        for item in error.errors():
+            errors.append(f"setting '{item['loc'][0]}': {item['msg']}, not {values[str(item['loc'][0])]!r}")
+    if errors:
+        raise SpecError(errors)
+    return settings
+
+
+def _read(value: Any, default: Any) -> Any:
+    if isinstance(default, tuple) and isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return value
+
+
+def planned(probe: Probe, request: Request) -> list[RunSpec]:
+    """Return the runs of a probe, each once.
+
+    Raises SpecError for what the probe cannot bear, and for a field that was asked for but changes none of its runs.
+    """
+    specs = _plan(probe, request)
+    recorded = [spec.flat() for spec in specs]
+    asked: list[tuple[str, list[Any], Request]] = [
+        (key, [value], replace(request, base=_rest(request.base, key)))
+        for key, value in request.base.items()
+        if key != "preset"
+    ]
+    for grid in request.grids:
+        for key, values in grid.items():
+            without = tuple(_rest(one, key) if one is grid else one for one in request.grids)
+            asked.append((key, list(values), replace(request, grids=without)))
+    for key, values, without_it in asked:
+        if all(any(flat.get(key) == value for flat in recorded) for value in values):
+            continue
+        try:
+            unread = _plan(probe, without_it) == specs
+        except SpecError:  # it could not do without
+            unread = False
+        if unread:
+            text = ", ".join(map(str, values))
+            raise SpecError(f"{key}: this probe chooses it by itself, so '{text}' changes nothing; leave it out")
+    return specs
+
+
+def _plan(probe: Probe, request: Request) -> list[RunSpec]:
+    return list(dict.fromkeys(probe.plan(request)))
+
+
+def _rest(fields: Mapping[str, Any], left_out: str) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key != left_out}
+
+
+@cache
+def probe_names() -> dict[str, str]:
+    """Return each probe's name and docstring, read without importing it."""
+    names = {}
     for file in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        names = [
-            target.id
-            for node in tree.body
-            if isinstance(node, ast.Assign)
-            for target in node.targets
-            if isinstance(target, ast.Name)
-        ]
-        if "STUDY" in names:
-            found[file.stem] = ast.get_docstring(tree) or ""
-    return found
+        targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+        if any(isinstance(target, ast.Name) and target.id == "PROBE" for target in targets):
+            names[file.stem] = ast.get_docstring(tree) or ""
+    return names
 
 
-def load_study(name: str) -> Study:
-    """Return a study by its name. Raises SpecError with the nearest known one."""
-    known = study_names()
-    if name not in known:
-        raise SpecError(f"no study '{name}'{did_you_mean(name, known)}; there are {', '.join(known)}")
-    study: Study = import_module(f"{__name__}.{name}").STUDY
-    return study
+def load_probe(name: str) -> Probe:
+    """Return a probe by its name. Raises SpecError with the nearest known one."""
+    names = probe_names()
+    if name not in names:
+        raise SpecError(f"no probe '{name}'{did_you_mean(name, names)}; there are {', '.join(names)}")
+    probe: Probe = import_module(f"{__name__}.{name}").PROBE
+    return probe
+
+
+def check_key(key: str) -> None:
+    """Raise KeyError where there is no claim `probe:key`."""
+    name, _, own = key.partition(":")
+    if own not in {claim.key for claim in load_probe(name).claims}:
+        raise KeyError(f"no claim '{key}'")

@@ -20,226 +20,217 @@ initialisation is measured.
 Primary outcomes. Growth per layer (%) at initialisation, plain, batch normalisation, greatest depth. The
 interaction of log10 half-distance: what depth does to it in plain networks minus what depth does to it in residual
 ones.
-
-Criteria, fixed beforehand; t intervals over seeds, one joint sign-flip over all effects, at least 6 seeds:
-vanishing is supported where the growth is below 0 % (smaller towards the input), refuted where it is above
-(exploding), judged at initialisation and as the mean over the kept steps of training. Shattering is supported where
-the interaction is below 0 (depth shortens the half-distance more in plain networks), refuted above.
-
-Settings. inputs: training images. lines: of them, how many lines start from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
+from pydantic import Field
 
 from resx import paper
-from resx.claims import estimates, phases, table_of, verdict, with_runs
-from resx.data import Dataset
-from resx.measurements.gradients import gradients, growth, half_distance, shattering
-from resx.measurements.inputs import first_and_last, network_at, sample, without_blocks
-from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction, plain, residual
+from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
+from resx.probes.tidy import join, phases, summary
 from resx.spec import RunSpec
-from resx.stats import Estimate
-from resx.store.run import RunFolder
-from resx.training.schedule import learning_rates
+
+if TYPE_CHECKING:
+    import torch
+
+    from resx.data import Dataset
+    from resx.store.run import RunFolder
 
 DISTANCES = [4.0**-power for power in range(12, -1, -1)]  # of the way from one image to another
+NETWORK = ("kind", "depth", "norm")
+BATCH, INITIAL, TRAINING, TRAINED = {"norm": "batch"}, {"phase": "initial"}, {"phase": "training"}, {"phase": "trained"}
 
 
-def plan(order: Order) -> list[RunSpec]:
-    """Plain and residual, with batch normalisation and without, depths 20 and 56."""
-    return order.runs(depth=[20, 56], shortcut=["none", "identity"], norm=["batch", "none"])
+class GradientsSettings(Settings):
+    """inputs: training images. lines: of them, how many lines start from."""
+
+    inputs: int = Field(64, ge=2)
+    lines: int = Field(32, ge=1)
+
+
+def plan(request: Request) -> list[RunSpec]:
+    """Return plain and residual networks, with batch normalisation and without, at depths 20 and 56."""
+    return request.runs(depth=[20, 56], shortcut=["none", "identity"], norm=["batch", "none"])
 
 
 def measure_gradients(
-    run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device
+    run: RunFolder, dataset: Dataset, settings: GradientsSettings, device: torch.device
 ) -> pd.DataFrame:
-    """Apply the probe to every kept step; adds `step`. The rate is that of the step that follows, without warm-up."""
-    x, y = sample(run, dataset, device, settings["inputs"])
-    frames = []
+    """Measure every kept step; adds `step`. The rate is that of the step that follows, without warm-up."""
+    from resx.measurements.gradients import gradients
+    from resx.measurements.inputs import network_at, sample
+    from resx.training.schedule import learning_rates
+
+    x, y = sample(run, dataset, device, settings.inputs)
+    measured = []
     for step in run.snapshots():
         lr = float(learning_rates(run.spec.train, min(step, run.spec.train.steps - 1), 1))
         network = network_at(run, dataset, device, step, len(x))
-        frames.append(gradients(network, x, y, dataset.task, lr).assign(step=step))
-    return pd.concat(frames, ignore_index=True)
+        measured.append(gradients(network, x, y, dataset.task, lr).assign(step=step))
+    return pd.concat(measured, ignore_index=True)
 
 
 def measure_shattering(
-    run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device
+    run: RunFolder, dataset: Dataset, settings: GradientsSettings, device: torch.device
 ) -> pd.DataFrame:
-    """Apply the probe to the first and the last kept step; adds `step`. float64, for the smallest distances."""
-    x, _ = sample(run, dataset, device, settings["inputs"], torch.float64)
-    frames = []
+    """Measure the first and the last kept step; adds `step`. float64, for the smallest distances."""
+    import torch
+
+    from resx.measurements.gradients import shattering
+    from resx.measurements.inputs import first_and_last, network_at, sample
+
+    x, _ = sample(run, dataset, device, settings.inputs, torch.float64)
+    measured = []
     for step in first_and_last(run):
         network = network_at(run, dataset, device, step, len(x), torch.float64)
-        frames.append(shattering(network, x, DISTANCES, settings["lines"]).assign(step=step))
-    return pd.concat(frames, ignore_index=True)
+        measured.append(shattering(network, x, DISTANCES, settings.lines).assign(step=step))
+    return pd.concat(measured, ignore_index=True)
 
 
-def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
-    """Judge growth per layer, and what depth does to the distance over which gradients are alike, paired by seed."""
-    runs = frames["runs"]
-    grown = growths(with_runs(frames["gradients"], runs))
-    halves = half_distances(with_runs(frames["shattering"], runs))
-    depths = sorted(grown["depth"].unique())
-    shallow, deep = int(depths[0]), int(depths[-1])
-    columns: dict[str, pd.Series] = {}
-    for (kind, norm), group in grown[grown["depth"] == deep].groupby(["kind", "norm"], sort=False):
-        network = network_name(kind, deep, norm)
-        columns[f"{network}: growth per layer (%), initial"] = group[group["phase"] == "initial"].set_index("seed")[
-            "growth"
-        ]
-        columns[f"{network}: growth per layer (%), training"] = group[group["phase"] == "training"].set_index("seed")[
-            "growth"
-        ]
-    normed = halves[halves["norm"] == "batch"] if (halves["norm"] == "batch").any() else halves
-    log_half = np.log10(normed.set_index(["phase", "kind", "depth", "seed"])["half"]).sort_index()
-    for phase in ("initial", "trained"):
-        by_network = {
-            key: log_half.loc[(phase, *key)]
-            for key in normed[["kind", "depth"]].itertuples(index=False, name=None)
-            if (phase, *key) in log_half.index
-        }
-        columns |= _half_effects(by_network, shallow, deep, phase)
-    found = estimates(columns)
-    plain = network_name("plain", deep, "batch")
-    residual = network_name("residual", deep, "batch")
-    bare = network_name("plain", deep, "none")
-    verdicts = []
-    for phase, words in (("initial", "at initialisation"), ("training", "in training")):
-        suffix = f"growth per layer (%), {phase}"
-        verdicts += verdict(
-            f"Gradients of {plain} vanish {words}",
-            "growth per layer towards the input: supported below 0 % (vanishing), refuted above (exploding)",
-            found,
-            [f"{plain}: {suffix}", f"{residual}: {suffix}", f"{bare}: {suffix}"],
-            -1,
-        )
-    for phase, words in (("initial", "at initialisation"), ("trained", "after training")):
-        verdicts += verdict(
-            f"Depth shatters gradients of plain networks more than those of residual ones {words}",
-            "log10 half-distance, (plain deep − shallow) − (residual deep − shallow): supported below 0, refuted above",
-            found,
-            [interaction_name(shallow, deep, phase), difference_name(deep, phase)],
-            -1,
-        )
-    tables = {"growth": growth_table(grown), "shattering": shattering_table(halves), "effects": table_of(found)}
-    return Findings(tables, verdicts, _answer(verdicts, found, plain))
+def refuses(spec: RunSpec) -> str | None:
+    """Say why a network's gradients cannot be followed through blocks, or return None."""
+    from resx.measurements.inputs import without_blocks
+
+    return without_blocks(spec)
 
 
-def network_name(kind: Any, depth: Any, norm: Any) -> str:
-    """Return such as `plain-56` or `plain-56 without norm`."""
-    return f"{kind}-{depth}" + (" without norm" if norm == "none" else "")
+def tables(frames: Frames, settings: GradientsSettings) -> dict[str, pd.DataFrame]:
+    """Return growth per layer (by step, by phase, and its means), norms by layer, and correlations by distance."""
+    rows = join(frames["gradients"], frames["runs"])
+    norms = rows[rows["quantity"] == "activation"]
+    alike = phases(join(frames["shattering"], frames["runs"]))
+    steps = _growth_by_step(norms)
+    growth = _growth_by_phase(steps)
+    half = _half_distances(alike)
+    by = [*NETWORK, "phase"]
+    shown = summary(growth[growth["phase"] != "trained"], by, ("growth", "within", "first_over_last"))
+    lost = growth[growth["phase"] == "initial"].groupby(list(NETWORK))["status"].agg(lambda s: (s == "diverged").sum())
+    return {
+        "growth": shown.merge(lost.rename("diverged").reset_index(), on=list(NETWORK)),
+        "shattering": summary(half, by, ("log10_half",)),
+        "growth_by_phase": growth,
+        "growth_by_step": steps,
+        "half_distances": half,
+        "norms": phases(norms)[[*by, "seed", "layer", "value"]],
+        "correlations": alike[[*by, "seed", "distance", "correlation"]],
+    }
 
 
-def interaction_name(shallow: int, deep: int, phase: str) -> str:
-    return f"log10 half-distance, (plain-{deep} − {shallow}) − (residual-{deep} − {shallow}), {phase}"
+def _growth_by_step(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, per run and kept step, growth and growth within stages (% per layer), and the first norm over the last."""
+    from resx.measurements.gradients import growth
 
-
-def difference_name(depth: int, phase: str) -> str:
-    return f"log10 half-distance, plain-{depth} − residual-{depth}, {phase}"
-
-
-def _half_effects(
-    values: Mapping[tuple[str, int], pd.Series], shallow: int, deep: int, phase: str
-) -> dict[str, pd.Series]:
-    effects = {}
-    if {("plain", deep), ("residual", deep)} <= values.keys():
-        difference = values["plain", deep] - values["residual", deep]
-        effects[difference_name(deep, phase)] = difference
-        if shallow < deep and {("plain", shallow), ("residual", shallow)} <= values.keys():
-            at_shallow = values["plain", shallow] - values["residual", shallow]
-            effects[interaction_name(shallow, deep, phase)] = difference - at_shallow
-    return effects
-
-
-def growths(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, per run, phase `initial`, `training` (mean over kept steps after the first) and, of runs that finished,
-    `trained`: growth and growth within stages (% per layer), and the gradient of the first place over the last."""
-    kept = ["run_id", "kind", "depth", "norm", "seed", "status"]
+    columns = [*NETWORK, "seed", "status", "step"]
     fits = []
-    for key, group in rows[rows["quantity"] == "activation"].groupby([*kept, "step"], sort=False):
+    for key, group in rows.groupby(columns, sort=False):
         factor, within = growth(group)
         norms = group.sort_values("layer")["value"]
         first, last = norms.iloc[0], norms.iloc[-1]
         fits.append([*key, 100 * (factor - 1), 100 * (within - 1), first / last if last else np.nan])
-    fitted = pd.DataFrame(fits, columns=[*kept, "step", "growth", "within", "first_over_last"])
-    following = fitted[(fitted["step"] > 0) & (fitted["status"] == "finished")]
-    means = following.groupby(kept, sort=False)[["growth", "within", "first_over_last"]].mean().reset_index()
-    return pd.concat([phases(fitted), means.assign(phase="training")], ignore_index=True)
+    return pd.DataFrame(fits, columns=[*columns, "growth", "within", "first_over_last"])
 
 
-def half_distances(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, per run and phase, the distance at which the correlation falls below one half."""
-    kept = ["run_id", "kind", "depth", "norm", "seed", "status", "phase"]
-    found = [[*key, half_distance(group)] for key, group in phases(rows).groupby(kept, sort=False)]
-    return pd.DataFrame(found, columns=[*kept, "half"])
+def _growth_by_phase(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the growth at initialisation, as the mean over the kept steps of training, and after it."""
+    columns = [*NETWORK, "seed", "status"]
+    last = steps.groupby(columns, sort=False)["step"].transform("max")
+    finished = (steps["step"] > 0) & (steps["status"] == "finished")
+    means = steps[finished].groupby(columns, sort=False)[["growth", "within", "first_over_last"]].mean().reset_index()
+    ends = (
+        steps[steps["step"] == 0].assign(phase="initial"),
+        means.assign(phase="training"),
+        steps[finished & (steps["step"] == last)].assign(phase="trained"),
+    )
+    return pd.concat(ends, ignore_index=True).drop(columns="step")
 
 
-def growth_table(grown: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per network: growth per layer (%) with its interval, initial and in training; diverged runs."""
-    rows = []
-    for (kind, depth, norm), group in grown.groupby(["kind", "depth", "norm"], sort=False):
-        initial = group[group["phase"] == "initial"]
-        spoilt = initial["status"] == "diverged"
-        row: dict[str, Any] = {
-            "network": network_name(kind, depth, norm),
-            "seeds": len(initial),
-            "diverged": int(spoilt.sum()),
-        }
-        for phase in ("initial", "training"):
-            values = group[group["phase"] == phase]["growth"].dropna()
-            one = estimates({phase: values}).get(phase)
-            row[f"{phase} %"] = f"{one.mean:+.1f} ({one.interval})" if one else "–"
-        row["within stages %"] = initial["within"].mean()
-        row["first/last"] = initial["first_over_last"].median()
-        rows.append(row)
-    return pd.DataFrame(rows)
+def _half_distances(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, per run and phase, log10 of the distance at which the correlation falls below one half."""
+    from resx.measurements.gradients import half_distance
+
+    columns = [*NETWORK, "seed", "phase"]
+    values = [[*key, np.log10(half_distance(group))] for key, group in rows.groupby(columns, sort=False)]
+    return pd.DataFrame(values, columns=[*columns, "log10_half"])
 
 
-def shattering_table(halves: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per network: the half-distance (geometric mean over seeds) by phase."""
-    logs = halves.assign(half=np.log10(halves["half"]))
-    means = 10 ** logs.groupby(["kind", "depth", "norm", "phase"], sort=False)["half"].mean()
-    table = means.unstack("phase").reset_index()
-    names = [network_name(*key) for key in table[["kind", "depth", "norm"]].itertuples(index=False, name=None)]
-    phases_there = [phase for phase in ("initial", "trained") if phase in table]
-    return table[phases_there].rename(columns=lambda phase: f"half-distance, {phase}").assign(network=names)
+def extras(tables: Tables, settings: GradientsSettings) -> Mapping[str, Sequence[Contrast]]:
+    """Return the growth of every kind of network at the greatest depth, at initialisation and in training."""
+    cell = {"kind": "{kind}", "depth": DEEP, "norm": "{norm}", "phase": "{phase}"}
+    where = {"phase": ("initial", "training")}
+    return {"effects": (contrast("growth", cell, over=("kind", "norm", "phase"), where=where),)}
 
 
-def _answer(verdicts: list[Verdict], found: Mapping[str, Estimate], plain: str) -> str:
-    lines = []
-    for item in verdicts:
-        mean = item.estimates[0].mean
-        way = ("shrink" if mean < 0 else "grow") + " towards the input" if "vanish" in item.hypothesis else ""
-        lines.append(f"{item.hypothesis}: {item.word} ({f'they {way}; ' if way else ''}{item.estimates[0]}).")
-    published = paper.PLAIN_GRADIENT_FACTOR
-    start = found.get(f"{plain}: growth per layer (%), initial")
-    if start:
-        lines.append(
-            f"{published.source} [{published.mark}] report about {100 * (published.value - 1):.0f} % a layer for plain "
-            f"networks with batch normalisation at initialisation (very wide ones); here it is {start.mean:+.1f} %."
-        )
-    lines.append(
+def comment(findings: Findings) -> list[str]:
+    """Return the published growth next to the one measured here."""
+    growth = findings.tables["growth"]
+    own = growth[(growth["kind"] == "plain") & (growth["norm"] == "batch") & (growth["phase"] == "initial")]
+    if own.empty:
+        return []
+    published, start = paper.PLAIN_GRADIENT_FACTOR, own.sort_values("depth").iloc[-1]
+    return [
+        f"{published.source} [{published.mark}] report a growth of about {100 * (published.value - 1):.0f} % a layer for "
+        f"plain networks with batch normalisation at initialisation (very wide ones); here it is {start['growth']:+.1f} %."
+    ]
+
+
+def _vanish(key: str, when: str, phase: dict[str, Any]) -> Claim:
+    return Claim(
+        key=key,
+        says=f"Gradients of plain-{DEEP} vanish {when}",
+        expected=-1,
+        first=contrast("growth", plain(DEEP, **BATCH, **phase)),
+        beside=(
+            contrast("growth", residual(DEEP, **BATCH, **phase)),
+            contrast("growth", plain(DEEP, norm="none", **phase)),
+        ),
+    )
+
+
+def _shatter(key: str, when: str, phase: dict[str, Any]) -> Claim:
+    deep, shallow = plain(DEEP, **BATCH, **phase), plain(SHALLOW, **BATCH, **phase)
+    others = residual(DEEP, **BATCH, **phase), residual(SHALLOW, **BATCH, **phase)
+    return Claim(
+        key=key,
+        says=f"Depth shatters gradients of plain networks more than those of residual ones {when}",
+        expected=-1,
+        first=interaction("log10_half", (deep, shallow), others),
+        beside=(contrast("log10_half", deep, others[0]),),
+    )
+
+
+CLAIMS = (
+    _vanish("vanish-initially", "at initialisation", INITIAL),
+    _vanish("vanish-in-training", "in training", TRAINING),
+    _shatter("shatter-initially", "at initialisation", INITIAL),
+    _shatter("shatter-after-training", "after training", TRAINED),
+)
+
+PROBE = Probe(
+    plan=plan,
+    tables=tables,
+    claims=CLAIMS,
+    settings=GradientsSettings,
+    figures=("gradients",),
+    shown=("growth", "shattering"),
+    measures={
+        "gradients": Measure(measure_gradients, refuses, keys=("inputs",), diverged=True),
+        "shattering": Measure(measure_shattering, refuses, keys=("inputs", "lines"), diverged=True),
+    },
+    labels={
+        "growth": "growth per layer towards the input (%)",
+        "log10_half": "log10 of the distance at which gradients are half alike",
+    },
+    extras=extras,
+    comment=comment,
+    limits=(
         "Norms that do not vanish rule out one explanation, for these networks and this initialisation. That gradients "
         "shatter more goes together with depth and with missing shortcuts; that this makes training bad is not shown."
-    )
-    return " ".join(lines)
-
-
-STUDY = Study(
-    plan=plan,
-    judge=judge,
-    figures=("gradients",),
-    measures={
-        "gradients": Measure(measure_gradients, without_blocks, keys=("inputs",), diverged=True),
-        "shattering": Measure(measure_shattering, without_blocks, keys=("inputs", "lines"), diverged=True),
-    },
-    defaults={"inputs": 64, "lines": 32},
+    ),
 )

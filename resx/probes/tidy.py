@@ -1,0 +1,63 @@
+"""Runs and measurements joined into tidy tables: the words for networks, outcomes and phases that all probes share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pandas as pd
+
+from resx import stats
+
+Outcome = Literal["log10_train_loss", "train_error", "test_error"]
+OUTCOMES: dict[str, str] = {
+    "log10_train_loss": "log10 of the final training loss",
+    "train_error": "final training error (%)",
+    "test_error": "final test error (%)",
+}
+
+
+def kind_name(shortcut: str) -> str:
+    """Return the name of networks with this shortcut function: the paper's for its own two."""
+    return {"none": "plain", "identity": "residual"}.get(shortcut, shortcut)
+
+
+def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs with `kind` and `log10_train_loss`; a run that did not finish has no outcome (nan)."""
+    table = runs.assign(
+        kind=runs["shortcut"].map(kind_name), log10_train_loss=stats.log10_loss(runs["train_loss"].astype(float))
+    )
+    columns = [*OUTCOMES, "train_loss", "test_loss"]
+    table[columns] = table[columns].where(table["status"] == "finished")
+    return table
+
+
+def join(measured: pd.DataFrame, runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return a measurement with columns of its runs: kind, depth, norm, seed, status, and those that are named."""
+    named = runs.assign(kind=runs["shortcut"].map(kind_name))
+    return measured.merge(named[["run_id", "kind", "depth", "norm", "seed", "status", *columns]], on="run_id")
+
+
+def phases(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of initialisation and, of runs that finished, of the last step, as `phase` initial or trained."""
+    last = measured.groupby("run_id")["step"].transform("max")
+    initial = measured[measured["step"] == 0].assign(phase="initial")
+    end = (measured["step"] == last) & (last > 0) & (measured["status"] == "finished")
+    return pd.concat([initial, measured[end].assign(phase="trained")], ignore_index=True)
+
+
+def summary(table: pd.DataFrame, by: Sequence[str], quantities: Sequence[str]) -> pd.DataFrame:
+    """Return a row per value of `by`: seeds, and the mean of each quantity with the interval of its t distribution.
+
+    Columns: by, seeds, and q, q_low, q_high for each quantity q; nan bounds where a quantity has one value only.
+    """
+    rows = []
+    for key, group in table.groupby(list(by), sort=False, dropna=False):
+        row = dict(zip(by, key, strict=True)) | {"seeds": group["seed"].nunique()}
+        for quantity in quantities:
+            values = group[quantity].dropna().to_numpy(float)
+            one = stats.t_interval(values) if len(values) else None
+            row |= {quantity: one.mean if one else float("nan")}
+            row |= {f"{quantity}_{end}": getattr(one, end) if one else float("nan") for end in ("low", "high")}
+        rows.append(row)
+    return pd.DataFrame(rows)
