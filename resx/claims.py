@@ -1,9 +1,9 @@
 """Claims as data: a sentence with a key, the sign it expects, and the contrast that decides it, fixed before the runs.
 
-From a claim follow, each in one place: the name of its effect, its criterion, the rows of the effects table, its verdict
-and its line of help. A contrast is a weighted sum of cells of a tidy table, one value per seed; a cell is a choice of
-values of the table's columns. Text and cells may hold symbols, such as {deep}, which stand for the greatest depth at
-hand, a setting, or whatever the probe says.
+From a claim follow, each in one place: the name of its effect, its criterion, the rows of the effects table, its
+verdict and its line of help. A contrast is a weighted sum of cells of a tidy table, one value per seed; a cell is a
+choice of values of the table's columns. Text and cells may hold symbols, such as {deep}, which stand for the greatest
+depth at hand, a setting, or whatever the probe says.
 
 Verdicts follow resx.stats: from six seeds on 'supported' and 'refuted', below that 'screening' at most.
 """
@@ -44,9 +44,9 @@ def residual(depth: Any, **more: Any) -> dict[str, Any]:
 class Contrast:
     """Σ weight · cell − constant of one quantity, a value per seed.
 
-    quantity: a column of one of the probe's tables. A cell's value that is a tuple stands for the mean over these values,
-    all of which a seed must have. over: columns for each of whose combined values, among the rows that have the values of
-    `where`, there is a contrast of its own; cells name that value as a symbol, such as {depth}.
+    quantity: a column of one of the probe's tables. A cell's value that is a tuple stands for the mean over these
+    values, all of which a seed must have. over: columns for each of whose combined values, among the rows that have the
+    values of `where`, there is a contrast of its own; cells name that value as a symbol, such as {depth}.
     """
 
     quantity: str
@@ -104,8 +104,9 @@ class BySign:
 class Within:
     """The effect is equivalent to 0 within a margin; of several effects, all are.
 
-    errors: the effects are differences of test errors, so that a margin of less than two of {test_images} is refused and
-    networks that all make no errors are not called equivalent (stats.equivalence). Otherwise the 90 % interval decides.
+    errors: the effects are differences of test errors, so that a margin of less than two of {test_images} is refused
+    and networks that all make no errors are not called equivalent (stats.equivalence). Otherwise the 90 % interval
+    decides.
     """
 
     margin: float | str
@@ -221,8 +222,8 @@ def judge(
 ) -> tuple[pd.DataFrame, list[Verdict]]:
     """Return the effects table and a verdict for every claim whose networks are at hand.
 
-    extras: contrasts by family that are judged with those of the claims. labels: words for the quantities. The table has
-    the columns family, effect, mean, low, high, n and p. Verdicts' keys are not prefixed yet, and have no scale.
+    extras: contrasts by family that are judged with those of the claims. labels: words for the quantities. The table
+    has the columns family, effect, mean, low, high, n and p. Verdicts' keys are not prefixed yet, and have no scale.
     """
     own = {claim.key: _effects(claim.first, tables, symbols, labels) for claim in claims}
     more = {
@@ -270,14 +271,21 @@ def criterion(claim: Claim | Combination, labels: Mapping[str, str]) -> str:
 
 
 def describe(one: Contrast, labels: Mapping[str, str]) -> str:
-    """Return a contrast's name: the quantity, and its cells with the signs between them."""
-    names = [cell_name(cell) for _, cell in one.terms]
+    """Return a contrast's name: the quantity, its cells with the signs between them, and once what all cells share."""
+    cells = [cell for _, cell in one.terms]
+    shared = {
+        column: value
+        for column, value in cells[0].items()
+        if len(cells) > 1 and column not in NETWORK and all(cell.get(column) == value for cell in cells)
+    }
+    names = [cell_name({c: v for c, v in cell.items() if c not in shared}) for cell in cells]
     label = labels.get(one.quantity, one.quantity)
     shown = one.constant if isinstance(one.constant, str) else f"{one.constant:g}"
-    ending = f" − {shown}" if one.constant else ""
+    if one.constant:
+        label = f"{label} − {shown}"
     if len(names) == 4:
-        return f"{label}, ({names[0]} − {names[1]}) − ({names[2]} − {names[3]})"
-    return ", ".join(filter(None, [label + ending, " − ".join(names)]))
+        names = [f"({names[0]} − {names[1]}) − ({names[2]} − {names[3]})"]
+    return ", ".join(filter(None, [label, " − ".join(filter(None, names)), cell_name(shared)]))
 
 
 def cell_name(cell: Cell) -> str:
@@ -288,8 +296,6 @@ def cell_name(cell: Cell) -> str:
         for column, value in cell.items()
         if column not in NETWORK
     ]
-    if others and others[0] == "without norm":
-        network, others = f"{network} {others[0]}", others[1:]
     return ", ".join(filter(None, [network, *others]))
 
 
@@ -315,7 +321,15 @@ def combine(claim: Combination, verdicts: Mapping[str, Verdict]) -> Verdict:
 def effects_table(estimates: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFrame:
     """Return a row per effect: family, effect, mean, low, high, n, p."""
     rows = [
-        {"family": family, "effect": one.name, "mean": one.mean, "low": one.low, "high": one.high, "n": one.n, "p": one.p}
+        {
+            "family": family,
+            "effect": one.name,
+            "mean": one.mean,
+            "low": one.low,
+            "high": one.high,
+            "n": one.n,
+            "p": one.p,
+        }
         for family, listed in estimates.items()
         for one in listed.values()
     ]
@@ -409,7 +423,6 @@ def _text(text: str, symbols: Symbols) -> str:
 def help_lines(claims: Sequence[Claim | Combination], labels: Mapping[str, str]) -> list[str]:
     """Return a line per claim: its key, what it says and its criterion."""
     return [f"{claim.key}: {claim.says}. {criterion(claim, labels)}." for claim in claims]
-
 
 
 def scale(runs: pd.DataFrame) -> str:

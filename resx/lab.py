@@ -1,196 +1,286 @@
-"""Runs a study: trains what is missing, measures what is not measured yet, judges, draws and writes.
+"""The laboratory's way in: run a probe, train a network, judge what is recorded. Commands and notebooks call this.
 
-What a probe measured on a run is written to the run's folder as soon as it is known, so an interruption loses nothing.
+    run("degradation", depths…)  ->  plan, train, measure, judge, draw, write  ->  Findings
+
+What a measurement returned is written to the run's folder as soon as it is there, so an interruption loses nothing, and
+what exists is used. Findings are judged from the tables as they stand in the written folder, so that the same folder
+always gives the same findings.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from threading import current_thread, main_thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import torch
-
-from resx import data
-from resx.engines import Outcome, train_all
+from resx import claims
 from resx.figures import FIGURES, style
-from resx.probes import load_study
-from resx.probes.study import Findings, Measure, Study
-from resx.registry import load_plugin
-from resx.spec import RunSpec, SpecError
+from resx.probes import Findings, Measure, MeasureFunction, Probe, Request, judge, load_probe, parse_settings, planned
+from resx.spec import Experiment, RunSpec, SpecError, load_toml, slug, write_toml
 from resx.store.files import StoreError, write_atomic
-from resx.store.run import RunFolder, read_run
-from resx.store.tables import load_probes, load_runs
-from resx.training.loop import Stopped
-from resx.training.machine import Machine, make_machine
-from resx.training.resolve import resolve
+from resx.store.tables import load_environments, load_frames, write_frames
+
+if TYPE_CHECKING:
+    from resx.engines import Outcome
+    from resx.engines.here import Report
+    from resx.training.machine import Machine
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Plan:
+    """A probe about to be run: its runs, and what they are for.
+
+    name: of the folder that its findings go to. uses: experiments that store some of its runs. is_written: whether it
+    comes from an experiment's file.
+    """
+
+    probe: str
+    request: Request
+    specs: Sequence[RunSpec]
+    machine: Machine
+    name: str
+    uses: Sequence[str] = ()
+    is_written: bool = False
+
+
+@dataclass(frozen=True)
 class Done:
-    """A study's findings and the files that were written."""
+    """What a run of a probe left: findings, what became of every run, and the files that were written."""
 
     findings: Findings
-    files: list[Path]
+    outcomes: Sequence[Outcome]
+    files: Sequence[Path] = field(default_factory=tuple)
 
 
-def measure_all(
-    name: str,
-    study: Study,
-    outcomes: Sequence[Outcome],
-    settings: Mapping[str, Any],
+def plan(
+    probe: str,
+    experiment: Experiment | Path | None = None,
+    *,
+    fields: Mapping[str, Any],
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
     machine: Machine,
-    say: Say,
-) -> None:
-    """Measure every finished run that can bear it and is not measured yet, several at a time on a CPU.
+) -> Plan:
+    """Return the runs of a probe, resolved. What is given here goes before what the experiment's file says.
 
-    Runs that are left out are named. Raises SpecError where no run at all can bear a probe.
+    fields: of every run, the preset among them. grid: values of fields that vary. Raises SpecError with all mistakes.
     """
-    tasks = []
-    for probe, measure in study.measures.items():
-        reasons = {}
+    from resx.training.resolve import resolve
+
+    written = load_toml(experiment) if isinstance(experiment, Path) else experiment or Experiment("")
+    if written.probe and written.probe != probe:
+        raise SpecError(f"{written.name}: is an experiment of the probe '{written.probe}', not of '{probe}'")
+    chosen = load_probe(probe)
+    grids = [{**one, **(grid or {})} for one in written.grids or ({},)]
+    if seeds:
+        grids = [{key: values for key, values in one.items() if key != "seed"} for one in grids]
+    elif len(grids) == 1:
+        seeds = grids[0].pop("seed", None)
+    request = Request(
+        base={**written.run, **fields},
+        seeds=list(seeds or range(chosen.seeds)),
+        settings=parse_settings(chosen, {**written.settings, **(settings or {})}),
+        resolve=lambda cells: resolve(cells, machine),
+        grids=grids,
+    )
+    specs = planned(chosen, request)
+    asked = {**fields, **(grid or {}), **(settings or {})}
+    name = written.name or _name(probe, specs, asked)
+    return Plan(probe, request, specs, machine, name, written.uses, bool(written.name))
+
+
+def _name(probe: str, specs: Sequence[RunSpec], asked: Mapping[str, Any]) -> str:
+    """Name the folder of findings after what was asked for, so that one comparison does not overwrite another's."""
+    data = specs[0].data.label or specs[0].data.dataset
+    words = [f"{key} {value}" for key, value in asked.items() if key not in ("preset", "dataset", "label", "seed")]
+    text = " ".join([probe, data, *words])
+    name = slug(text)
+    return name if len(text) <= len(name) + 4 else f"{name[:50]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def run(
+    probe: str,
+    experiment: Experiment | Path | str | None = None,
+    *,
+    seeds: int | Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    machine: Machine | None = None,
+    **fields: Any,
+) -> Findings:
+    """Run a probe and return its findings: the Python face of `resx probe` and `resx compare`.
+
+    experiment: a TOML file. seeds: how many, or which. fields: of every run, such as preset="digits" or depth=20.
+    Findings show themselves as a table in a notebook; files go to the machine's results. Raises SpecError for bad input
+    and StoreError where no run finished.
+    """
+    from resx.training.machine import default_preset, make_machine
+
+    machine = machine or make_machine()
+    written = load_toml(Path(experiment)) if isinstance(experiment, str | Path) else experiment
+    if "preset" not in {**(written.run if written else {}), **fields}:
+        fields["preset"], _ = default_preset(machine)
+    numbers = list(range(seeds)) if isinstance(seeds, int) else seeds
+    made = plan(probe, written, fields=fields, grid=grid, seeds=numbers, settings=settings, machine=machine)
+    return carry_out(made).findings
+
+
+def carry_out(
+    plan: Plan, report: Report = lambda progress: None, say: Say = lambda line: None, folder: Path | None = None
+) -> Done:
+    """Train what is missing, measure what is not measured yet, judge, draw and write.
+
+    report: is given the progress of training; say: a line of progress of measuring. folder: where findings go, by
+    default findings/NAME in the results. Raises StoreError where no run finished.
+    """
+    from resx.engines import train_all
+
+    machine, probe = plan.machine, load_probe(plan.probe)
+    outcomes = train_all(plan.specs, machine, report)
+    done = [outcome for outcome in outcomes if outcome.result]
+    if not done:
+        raise StoreError(f"{plan.probe}: no run finished: {next(one.error for one in outcomes if one.error)}")
+    _measure(probe, outcomes, plan.request.settings, machine, say)
+    frames = load_frames(machine.results, [one.spec.run_id for one in done], list(probe.measures))
+    target = folder or machine.results / "findings" / plan.name
+    environments = load_environments(machine.results, [one.spec.run_id for one in done])
+    write_frames(frames, environments, target, uses=plan.uses)
+    write_atomic(target / "experiment.toml", _written(plan))
+    findings = read(target)
+    return Done(findings, outcomes, write(findings, target))
+
+
+def _measure(probe: Probe, outcomes: Sequence[Outcome], settings: Any, machine: Machine, say: Say) -> None:
+    """Measure every finished run that can bear it and is not measured yet. Runs that are left out are named.
+
+    Raises SpecError where no run at all can bear a measurement.
+    """
+    from resx.engines.tasks import run_tasks
+
+    tasks: dict[str, Callable[[], None]] = {}
+    for name, measure in probe.measures.items():
         wanted = [outcome for outcome in outcomes if measure.wants(outcome.spec, settings)]
-        for outcome in wanted:
-            reason = _left_out(outcome, measure) or measure.refuses(outcome.spec)
-            if reason:
-                reasons[outcome.spec.run_id] = reason
-            elif not _is_measured(_folder(outcome.spec, machine), probe, measure, settings):
-                tasks.append((probe, outcome.spec))
+        reasons = {one.spec.run_id: reason for one in wanted if (reason := _left_out(one, measure))}
         for run_id, reason in reasons.items():
-            say(f"{probe}: {run_id} is left out: {reason}")
+            say(f"{name}: {run_id} is left out: {reason}")
         if wanted and len(reasons) == len(wanted):
-            raise SpecError(f"{probe}: no run can bear it: {next(iter(reasons.values()))}")
-    if not tasks:
-        return
-    say(f"measuring {len(tasks)} runs")
-    with _stopped_by_signals():
-        _measure_tasks(name, tasks, settings, machine, say)
-
-
-def _measure_tasks(
-    name: str, tasks: Sequence[tuple[str, RunSpec]], settings: Mapping[str, Any], machine: Machine, say: Say
-) -> None:
-    if machine.jobs == 1 or len(tasks) == 1 or machine.device.startswith("cuda"):
-        for count, (probe, spec) in enumerate(tasks, 1):
-            measure_run(name, probe, spec, settings, machine)
-            say(f"{probe}: {spec.run_id} measured ({count}/{len(tasks)})")
-        return
-    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; this one ends the others
-    with ProcessPoolExecutor(machine.jobs, get_context("spawn"), signal.signal, ignore) as pool:
-        futures = {
-            pool.submit(measure_run, name, probe, spec, dict(settings), machine): (probe, spec) for probe, spec in tasks
-        }
-        try:
-            for count, future in enumerate(as_completed(futures), 1):
-                future.result()
-                probe, spec = futures[future]
-                say(f"{probe}: {spec.run_id} measured ({count}/{len(tasks)})")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in active_children():
-                process.terminate()
-            raise
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Raise Stopped on Ctrl-C or SIGTERM; what was measured until then is recorded."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise Stopped("", 0, number)
-
-    if current_thread() is not main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def measure_run(name: str, probe: str, spec: RunSpec, settings: Mapping[str, Any], machine: Machine) -> None:
-    """Apply one probe of a study to one finished run and record what it found, in this process."""
-    torch.set_num_threads(1)
-    if machine.plugin:
-        load_plugin(machine.plugin)
-    measure = load_study(name).measures[probe]
-    run = _folder(spec, machine)
-    frame = measure.probe(run, data.load(spec.data, machine.data_dir), settings, torch.device(machine.device))
-    run.save_probe(probe, frame.assign(settings=_settings_text(measure, settings)))
-
-
-def _folder(spec: RunSpec, machine: Machine) -> RunFolder:
-    return read_run(machine.results / "runs" / spec.run_id)
-
-
-def _settings_text(measure: Measure, settings: Mapping[str, Any]) -> str:
-    return json.dumps({key: settings[key] for key in measure.keys}, sort_keys=True)
-
-
-def _is_measured(run: RunFolder, probe: str, measure: Measure, settings: Mapping[str, Any]) -> bool:
-    known = run.load_probe(probe)
-    return known is not None and len(known) > 0 and known["settings"].iloc[0] == _settings_text(measure, settings)
+            raise SpecError(f"{name}: no run can bear it: {next(iter(reasons.values()))}")
+        for one in wanted:
+            text = _settings_text(measure, settings)
+            if one.spec.run_id not in reasons and not _is_measured(one.spec, name, text, machine):
+                task = partial(measure_run, name, measure.function, one.spec, settings, text, machine)
+                tasks[f"{name}: {one.spec.run_id} measured"] = task
+    if tasks:
+        say(f"measuring {len(tasks)} runs")
+        run_tasks(tasks, machine, say)
 
 
 def _left_out(outcome: Outcome, measure: Measure) -> str | None:
     if outcome.result is None:
         return "it is not finished"
-    return "it diverged" if outcome.result["status"] == "diverged" and not measure.diverged else None
+    if outcome.result["status"] == "diverged" and not measure.diverged:
+        return "it diverged"
+    return measure.refuses(outcome.spec)
 
 
-def load_frames(results: Path, run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Return the tables of these runs: runs, curves, and one per probe that was measured on any of them."""
-    runs, curves = load_runs(results)
-    frames = {name: frame[frame["run_id"].isin(run_ids)] for name, frame in (("runs", runs), ("curves", curves))}
-    return frames | load_probes(results, frames["runs"]["run_id"])
+def _settings_text(measure: Measure, settings: Any) -> str:
+    values = settings.model_dump(mode="json")
+    return json.dumps({key: values[key] for key in measure.keys}, sort_keys=True)
 
 
-def conclude(study: Study, frames: dict[str, pd.DataFrame], settings: Mapping[str, Any], folder: Path) -> Done:
-    """Judge, draw and write: one CSV per table, verdicts.csv, answer.txt, and the figures, in `folder`."""
-    findings = study.judge(frames, settings)
+def _is_measured(spec: RunSpec, name: str, settings_text: str, machine: Machine) -> bool:
+    from resx.store.run import read_run
+
+    table = read_run(machine.results / "runs" / spec.run_id).load_probe(name)
+    return table is not None and len(table) > 0 and table["settings"].iloc[0] == settings_text
+
+
+def measure_run(
+    name: str, function: MeasureFunction, spec: RunSpec, settings: Any, settings_text: str, machine: Machine
+) -> None:
+    """Measure one finished run and record the table with it, in this process."""
+    import torch
+
+    from resx import data
+    from resx.registry import load_plugin
+    from resx.store.run import read_run
+
+    torch.set_num_threads(1)
+    if machine.plugin:
+        load_plugin(machine.plugin)
+    run = read_run(machine.results / "runs" / spec.run_id)
+    table = function(run, data.load(spec.data, machine.data_dir), settings, torch.device(machine.device))
+    run.save_probe(name, table.assign(settings=settings_text))
+
+
+def _written(plan: Plan) -> str:
+    """Return the text of the folder's experiment.toml: what was run, and the command that runs it again."""
+    request = plan.request
+    grids = [{"seed": list(request.seeds), **grid} for grid in request.grids]
+    settings = request.settings.model_dump(mode="json")
+    made = Experiment(plan.name, plan.probe, plan.uses, request.base, grids, settings)
+    return write_toml(made, f"resx run experiments/{plan.name}.toml" if plan.is_written else "resx run experiment.toml")
+
+
+def read(folder: Path) -> Findings:
+    """Return the findings of a folder that a probe wrote, live or published: judged from its tables.
+
+    Raises StoreError where the folder holds no findings or a table is damaged.
+    """
+    written = load_toml(folder / "experiment.toml")
+    settings = parse_settings(load_probe(written.probe), written.settings)
+    return judge(written.probe, load_frames(folder), settings)
+
+
+def write(findings: Findings, folder: Path) -> list[Path]:
+    """Write all that is derived from a folder's tables: the probe's tables, effects, verdicts, answer and figures."""
+    tables = {
+        **findings.all_tables(),
+        "effects": findings.all_effects(),
+        "verdicts": claims.verdicts_table(findings.all_verdicts()),
+    }
     files = []
-    tables = {**findings.tables, **({"verdicts": _verdict_table(findings)} if findings.verdicts else {})}
     for name, table in tables.items():
-        files.append(folder / f"{name}.csv")
+        files.append(folder / "tables" / f"{name}.csv")
         write_atomic(files[-1], table.to_csv(index=False, float_format="%.6g"))
-    if findings.answer:
-        files.append(folder / "answer.txt")
-        write_atomic(files[-1], findings.answer + "\n")
-    for name in study.figures:
-        files += style.save(FIGURES[name](frames), folder / name)
-    return Done(findings, files)
+    files.append(folder / "answer.txt")
+    write_atomic(files[-1], "\n".join(findings.answer) + "\n")
+    return files + draw(findings, folder / "figures")
 
 
-def _verdict_table(findings: Findings) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "hypothesis": verdict.hypothesis,
-                "criterion": verdict.criterion,
-                "word": verdict.word,
-                "measured": estimate.name,
-                "mean": estimate.mean,
-                "low": estimate.low,
-                "high": estimate.high,
-                "n": estimate.n,
-                "p": estimate.p,
-            }
-            for verdict in findings.verdicts
-            for estimate in verdict.estimates
-        ]
-    )
+def draw(findings: Findings, folder: Path, formats: Sequence[str] = style.FORMATS) -> list[Path]:
+    """Draw every figure of the findings' probe."""
+    files = []
+    for name in figure_names(load_probe(findings.probe)):
+        files += style.save(FIGURES[name](findings.find(name)), folder / name, formats)
+    return files
+
+
+def as_document(done: Done, machine: Machine) -> dict[str, Any]:
+    """Return what `--json` prints: runs, tables, effects, verdicts, answer, scale and the files that were written."""
+    findings = done.findings
+    return {
+        "probe": findings.probe,
+        "scale": findings.scale,
+        "runs": [{**one.summary(machine.results), "spec": one.spec.flat()} for one in done.outcomes],
+        "tables": {name: table.to_dict("records") for name, table in findings.all_tables().items()},
+        "effects": findings.all_effects().to_dict("records"),
+        "verdicts": claims.verdicts_table(findings.all_verdicts()).to_dict("records"),
+        "answer": list(findings.answer),
+        "files": list(done.files),
+    }
+
+
+def figure_names(probe: Probe) -> list[str]:
+    """Return the names of a probe's figures and of those of its parts."""
+    return [*probe.figures, *(name for part in probe.parts.values() for name in figure_names(load_probe(part.probe)))]
 
 
 def train(spec: RunSpec | None = None, *, machine: Machine | None = None, **fields: Any) -> dict[str, Any]:
@@ -199,6 +289,10 @@ def train(spec: RunSpec | None = None, *, machine: Machine | None = None, **fiel
     Give a RunSpec or flat fields (`train(preset="digits", depth=56, shortcut="none")`). Returns the content of
     result.json with the folder. Raises SpecError for bad input, StoreError where training failed.
     """
+    from resx.engines import train_all
+    from resx.training.machine import make_machine
+    from resx.training.resolve import resolve
+
     machine = machine or make_machine()
     given = spec.flat() if spec else {}
     [resolved] = resolve([{**given, **fields}], machine)

@@ -11,12 +11,11 @@ Recipes: He et al. 2016, section 4.2 (`paper`); the others are this project's ow
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -289,45 +288,70 @@ def _one_line(error: Any) -> str:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment written down: fields of every run, a grid over some of them, and what is to be judged.
+    """An experiment written down as TOML; its results lie in the folder of the same name.
 
-    study: the keys of [study]: title, primary (outcome), family (names of effects), margin, …; each study reads
-    and checks its own.
+    probe: what it is for. uses: experiments that store some of its runs. run: fields of every run. grids: the runs are
+    those of all of them, each the Cartesian product of its lists. settings: of the probe, which checks them.
     """
 
-    name: str
-    run: Mapping[str, Any]
-    grid: Mapping[str, list[Any]]
-    study: Mapping[str, Any]
-
-    def combinations(self) -> list[dict[str, Any]]:
-        """Return the flat fields of every run: the Cartesian product of the grid, over [run]."""
-        keys = list(self.grid)
-        return [
-            {**self.run, **dict(zip(keys, values, strict=True))}
-            for values in itertools.product(*(self.grid[key] for key in keys))
-        ]
+    name: str = ""
+    probe: str = ""
+    uses: Sequence[str] = ()
+    run: Mapping[str, Any] = field(default_factory=dict)
+    grids: Sequence[Mapping[str, list[Any]]] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_toml(path: Path) -> Experiment:
-    """Read a TOML file's [run], [grid] and [study]. Raises SpecError that names the file and what is wrong in it."""
+    """Read an experiment's file: probe, uses, [run], [grid] (or several [[grid]]) and [settings].
+
+    Raises SpecError, a line for each thing that is wrong, with the file and the place.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: not valid TOML ({error})") from error
-    tables = ("run", "grid", "study")
-    errors = [f"{path}: no table [{key}]{did_you_mean(key, tables)}" for key in content if key not in tables]
-    errors += [f"{path}: [{key}] must be a table" for key in tables if not isinstance(content.get(key, {}), dict)]
+    places = ("probe", "uses", "run", "grid", "settings")
+    grids = content.get("grid", [])
+    grids = [grids] if isinstance(grids, dict) else grids
+    errors = [f"{path}: no [{key}] here{did_you_mean(key, places)}" for key in content if key not in places]
+    errors += [f"{path}: [{key}] must be a table" for key in ("run", "settings") if not _is_table(content.get(key, {}))]
+    errors += [f"{path}: [grid] must be a table, or several [[grid]]"] if not all(map(_is_table, grids)) else []
+    if not isinstance(content.get("probe", ""), str):
+        errors.append(f"{path}: probe must be a name")
+    if not all(isinstance(name, str) for name in content.get("uses", [])):
+        errors.append(f"{path}: uses must be a list of experiments' names")
     if not errors:
-        grid = content.get("grid", {})
-        known = [*FIELDS, "preset"]
-        for table in ("run", "grid"):
-            unknown = [key for key in content.get(table, {}) if key not in known]
-            errors += [f"{path}: [{table}] {key}: no such field{did_you_mean(key, known)}" for key in unknown]
-        bad = [key for key, values in grid.items() if not (isinstance(values, list) and values)]
+        for table, keys in [("run", content.get("run", {})), *(("grid", grid) for grid in grids)]:
+            unknown = [key for key in keys if key not in (*FIELDS, "preset")]
+            errors += [f"{path}: [{table}] {key}: no such field{did_you_mean(key, FIELDS)}" for key in unknown]
+        bad = [key for grid in grids for key, values in grid.items() if not (isinstance(values, list) and values)]
         errors += [f"{path}: [grid] {key} must be a list of at least one value" for key in bad]
     if errors:
         raise SpecError(errors)
-    return Experiment(path.stem, content.get("run", {}), grid, content.get("study", {}))
+    settings = content.get("settings", {})
+    return Experiment(
+        path.stem, content.get("probe", ""), content.get("uses", []), content.get("run", {}), grids, settings
+    )
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def write_toml(experiment: Experiment, command: str) -> str:
+    """Return an experiment as a file's text that `load_toml` reads back, the command that makes it on top."""
+    lines = [f"# {command}", "", f"probe = {_toml(experiment.probe)}"]
+    lines += [f"uses = {_toml(list(experiment.uses))}"] if experiment.uses else []
+    grid = "grid" if len(experiment.grids) == 1 else "[grid]"
+    tables = [("run", experiment.run), *((grid, one) for one in experiment.grids), ("settings", experiment.settings)]
+    for name, values in tables:
+        if values:
+            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

@@ -130,10 +130,11 @@ def joint_sign_flip(differences: ArrayLike, samples: int = 20_000) -> NDArray[np
 def judge_family(effects: Mapping[str, pd.Series]) -> dict[str, Estimate]:
     """Return an estimate per effect, from its values by seed, with p adjusted for the whole family.
 
-    The rule for missing seeds, the same for every probe: an effect is estimated from the seeds that it has. The seeds of
-    the family are those that at least half of its effects have. The effects that have all of them are judged together by
-    one joint sign-flip over these seeds. An effect that lacks one of them keeps its interval and gets no p, so it can be
-    neither supported nor refuted, and it costs the others no seed. An effect without any value is left out.
+    The rule for missing seeds, the same for every probe: an effect is estimated from the seeds that it has. The seeds
+    of the family are those that at least half of its effects have. The effects that have all of them are judged
+    together by one joint sign-flip over these seeds. An effect that lacks one of them keeps its interval and gets no p,
+    so it can be neither supported nor refuted, and it costs the others no seed. An effect without any value is left
+    out.
     """
     values = {name: series.astype(float).dropna() for name, series in effects.items()}
     values = {name: series for name, series in values.items() if len(series)}

@@ -1,7 +1,7 @@
 """The options that every command which trains shares, kept in one table: each is one field of the spec.
 
-`training_options` adds them to a command's signature and hands the command one `Request`, so a flag, a TOML file and
-a Python call accept the same fields.
+`training_options` adds them to a command's signature and hands the command what was given, so that a flag, a TOML file
+and a Python call accept the same fields.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resx.spec import PRESET_SUMMARIES, Experiment, load_toml
+from resx.spec import PRESET_SUMMARIES
 
 if TYPE_CHECKING:
     from resx.training.machine import Machine
@@ -40,11 +40,14 @@ FIELD_OPTIONS: dict[str, Any] = {
     "order": _option(str, NETWORK, "post (He et al. 2016a) or pre (pre-activation, 2016b)."),
     "norm": _option(str, NETWORK, "batch or none."),
     "widths": _option(str, NETWORK, "alternating: widths change at every block, so every shortcut has to adapt."),
+    "stride_in": _option(str, NETWORK, "1x1 or 3x3: which convolution of a bottleneck has the stride."),
     "dataset": _option(str, DATA, "digits, cifar10, cifar100, folder, synthetic, …; `resx data` lists them."),
     "subset": _option(int, DATA, "Train on this many images, class-balanced, the same for every seed."),
     "test_subset": _option(int, DATA, "Test on this many images."),
     "validation": _option(int, DATA, "Hold this many training images out (the paper: 5000)."),
     "image_size": _option(int, DATA, "Average images down to this size."),
+    "normalize": _option(str, DATA, "pixel-mean (the paper's), symmetric, …."),
+    "augment": _option(str, DATA, "crop-flip: padded random crops and flips (the paper's)."),
     "label": _option(str, DATA, "Name of a folder's data on tables and figures."),
     "reference": _option(str, DATA, "Published data set that a folder holds, such as cifar10: shows its numbers."),
     "steps": _option(int, RECIPE, "Training iterations; the learning rate drops at half and three quarters."),
@@ -57,6 +60,9 @@ FIELD_OPTIONS: dict[str, Any] = {
         "A tenth of the rate until the running error is below 80 % (the paper's 110 layers).",
         "--warmup/--no-warmup",
     ),
+    "momentum": _option(float, RECIPE, "Momentum of SGD."),
+    "drops": _option(str, RECIPE, "Where the rate is divided by 10, as shares of the steps, such as 0.5,0.75."),
+    "eval_images": _option(int, RECIPE, "Images of each split behind a point of a curve; the last point takes all."),
     "eval_every": _option(int, RECIPE, "Steps between two points of a curve."),
     "precision": _option(str, RECIPE, "fp32, tf32 or bf16."),
     "active_blocks": _option(int, RECIPE, "Train only this many blocks, drawn anew at every step."),
@@ -90,7 +96,7 @@ DryRun = Annotated[
 
 
 @dataclass(frozen=True)
-class Request:
+class Given:
     """What the shared options say: the fields that were given, and settings of the machine."""
 
     fields: Mapping[str, Any]
@@ -102,33 +108,25 @@ class Request:
 
         return make_machine(**self.settings)
 
-    def base_fields(self, written: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the fields of every run: a file's, with the flags over them, on a preset.
+    def with_preset(self, written: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that were given, and a preset where neither they nor the file's `written` ones name it.
 
         Without a preset the machine decides, and the first line on stderr says which, why, and how to choose.
         """
-        fields = {**(written or {}), **self.fields}
-        if "preset" not in fields:
-            fields["preset"] = self._choose_preset()
-        return fields
+        if "preset" in written or "preset" in self.fields:
+            return dict(self.fields)
+        return {"preset": self._choose_preset(), **self.fields}
 
     def _choose_preset(self) -> str:
-        preset, why = (
-            ("paper", "a CUDA device is here")
-            if self.machine().device.startswith("cuda")
-            else ("digits", "no CUDA device is used")
-        )
+        from resx.training.machine import default_preset
+
+        preset, why = default_preset(self.machine())
         typer.echo(f"preset {preset} ({why}): {PRESET_SUMMARIES[preset]}. Choose another with --preset.", err=True)
         return preset
 
 
-def load_experiment(path: Path | None) -> Experiment:
-    """Read an experiment's file, or return an empty one."""
-    return load_toml(path) if path else Experiment("", {}, {}, {})
-
-
 def training_options(*omit: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command whose first parameter is a Request, to give it every shared option but those in `omit`."""
+    """Decorate a command whose first parameter is a Given, to give it every shared option but those in `omit`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         fields = {name: option for name, option in FIELD_OPTIONS.items() if name not in omit}
@@ -136,13 +134,15 @@ def training_options(*omit: str) -> Callable[[Callable[..., None]], Callable[...
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
         def wrapper(**values: Any) -> None:
-            given = {name: values.pop(name) for name in [*fields, *machine]}
-            given = {name: value for name, value in given.items() if value is not None}
-            request = Request(
-                {name: value for name, value in given.items() if name in fields},
-                {name: value for name, value in given.items() if name in machine},
+            options = {name: values.pop(name) for name in [*fields, *machine]}
+            options = {name: value for name, value in options.items() if value is not None}
+            if "drops" in options:
+                options["drops"] = _fractions(options["drops"])
+            given = Given(
+                {name: value for name, value in options.items() if name in fields},
+                {name: value for name, value in options.items() if name in machine},
             )
-            command(request, **values)
+            command(given, **values)
 
         shared = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
@@ -155,6 +155,13 @@ def training_options(*omit: str) -> Callable[[Callable[..., None]], Callable[...
         return wrapper
 
     return decorate
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(item) for item in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"--drops: write shares of the steps with commas between, not '{text}'") from error
 
 
 def flowing(docstring: str | None) -> str:

@@ -68,10 +68,12 @@ def plot(
     from rich.console import Console
 
     from resx.figures import FIGURES, select, style, terminal
+    from resx.probes import Findings, Settings, judge, load_probe, probe_names
     from resx.store.files import results_root
-    from resx.store.tables import load_probes, load_runs
+    from resx.store.tables import load_frames
 
     draw = FIGURES[name]
+    probe = next((key for key in probe_names() if name in load_probe(key).figures), None)
     filters: dict[str, list[Any]] = {
         "depth": parse_list(depth, "depth") if depth else [],
         "shortcut": shortcut or [],
@@ -83,8 +85,10 @@ def plot(
         field, value = _parse_where(text)
         filters[field] = [*filters.get(field, []), value]
     root = results_root(results)
-    runs, curves = load_runs(root)
-    figure = draw(select({"runs": runs, "curves": curves, **load_probes(root, runs["run_id"])}, **filters))
+    measurements = list(load_probe(probe).measures) if probe else []
+    frames = select(load_frames(root, measurements=measurements), **filters)
+    findings = judge(probe, frames, load_probe(probe).settings()) if probe else Findings("", Settings(), frames)
+    figure = draw(findings)
     stem, formats = _target(out, root, name)
     paths = style.save(figure, stem, formats)
     if sys.stdout.isatty() and not quiet:

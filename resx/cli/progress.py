@@ -63,6 +63,11 @@ class Display:
         elif progress.row and not self.quiet:
             print(plain_line(progress), file=sys.stderr, flush=True)
 
+    def say(self, line: str) -> None:
+        """Show a line of progress."""
+        if not self.quiet:
+            (self.bars.console.print if self.bars else _to_stderr)(line)
+
     def _move_bars(self, bars: Bars, progress: Progress) -> None:
         if progress.run_id not in self.tasks:
             self.tasks[progress.run_id] = self._add(progress.run_id, progress.steps)
@@ -78,6 +83,10 @@ class Display:
             self.done[progress.run_id] = progress.step
             if progress.step >= progress.steps:
                 bars.remove_task(self.tasks.pop(progress.run_id))
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def plain_line(progress: Progress) -> str:

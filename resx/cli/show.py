@@ -15,14 +15,19 @@ import typer
 from pydantic import BaseModel
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from resx.engines import Outcome
+from resx.figures import FIGURES, terminal
+from resx.lab import Done
+from resx.probes import Findings, load_probe
 from resx.spec import RunSpec
-from resx.stats import MIN_SEEDS
+from resx.stats import MIN_SEEDS, Estimate
 from resx.training.estimate import estimate_cost
 from resx.training.machine import Machine
 
+SHOWN_EFFECTS = 8  # of one claim
 CONSOLE = Console(width=None if sys.stdout.isatty() else 140)  # a file is not cut at 80 columns
 
 
@@ -108,21 +113,83 @@ def print_estimate(specs: Sequence[RunSpec], machine: Machine, *, as_json: bool 
     )
 
 
-def print_frame(frame: pd.DataFrame, title: str) -> None:
-    """Print a table of data: numbers to three significant digits, text to the left."""
-    numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
-    columns = [str(name) if is_number else f"<{name}" for name, is_number in zip(frame, numeric, strict=True)]
-    rows = [
-        [_cell(value) if is_number else str(value) for value, is_number in zip(row, numeric, strict=True)]
-        for row in frame.itertuples(index=False)
-    ]
-    print_table(rows, columns, title=title)
+def print_frame(frame: pd.DataFrame, title: str, labels: Mapping[str, str] | None = None) -> None:
+    """Print a table of data: q with q_low and q_high as `mean (low to high)`, q with q_std as `mean ± spread`.
+
+    Columns without a value are left out, and a count of diverged runs where none did.
+    """
+    shown = {column: frame[column] for column in frame if frame[column].notna().any()}
+    if not (shown.get("diverged", pd.Series([1])) != 0).any():
+        del shown["diverged"]
+    columns, cells = [], []
+    for name, values in shown.items():
+        if str(name).removesuffix("_low").removesuffix("_high").removesuffix("_std") in shown and name not in frame:
+            continue
+        base = next((str(name)[: -len(end)] for end in ("_low", "_high", "_std") if str(name).endswith(end)), None)
+        if base in shown:
+            continue
+        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        columns.append(("" if numeric else "<") + (labels or {}).get(str(name), str(name).replace("_", " ")))
+        cells.append([_cell(frame, str(name), row) if numeric else str(value) for row, value in enumerate(values)])
+    print_table(list(zip(*cells, strict=True)), columns, title=title)
 
 
-def _cell(value: Any) -> str:
+def _cell(frame: pd.DataFrame, name: str, row: int) -> str:
+    value = frame[name].iloc[row]
     if pd.isna(value):
         return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    text = f"{value:,}" if pd.api.types.is_integer_dtype(frame[name]) else f"{value:.4g}"
+    ends = [f"{name}_{end}" for end in ("low", "high")]
+    if set(ends) <= set(frame) and frame[ends].iloc[row].notna().all():
+        low, high = frame[ends].iloc[row]
+        return Estimate(name, value, low, high, 2).with_interval
+    if f"{name}_std" in frame and pd.notna(frame[f"{name}_std"].iloc[row]):
+        return f"{value:.2f} ± {frame[f'{name}_std'].iloc[row]:.2f}"
+    return text
+
+
+def print_findings(done: Done, machine: Machine) -> None:
+    """Print the findings of a probe: its tables, a line per claim, the answer, the files, and what to type next."""
+    findings = done.findings
+    _print_tables(findings)
+    for verdict in findings.all_verdicts():
+        CONSOLE.print(f"\n{escape(verdict.says)}: [bold]{verdict.word.upper()}[/bold] [dim]({verdict.scale})[/dim]")
+        CONSOLE.print(f"  [dim]{escape(verdict.criterion)}[/dim]")
+        rows = [
+            [one.name, one.middle, one.interval, str(one.n), number(one.p, 3)]
+            for one in verdict.estimates[:SHOWN_EFFECTS]
+        ]
+        print_table(rows, ["<effect", "mean", "95 % interval", "seeds", "p (family)"])
+        if len(verdict.estimates) > SHOWN_EFFECTS:
+            CONSOLE.print(f"  and {len(verdict.estimates) - SHOWN_EFFECTS} more: tables/verdicts.csv")
+    for line in findings.notes():
+        typer.echo(line)
+    for file in done.files:
+        if file.suffix in (".png", ".txt") or file.stem in ("effects", "verdicts"):
+            typer.echo(f"written: {file}")
+    if sys.stdout.isatty():
+        for name in load_probe(findings.probe).figures:
+            CONSOLE.print(terminal.picture(FIGURES[name](findings.find(name)), CONSOLE.width))
+    typer.echo(next_step(done, machine.jobs))
+
+
+def _print_tables(findings: Findings) -> None:
+    probe = load_probe(findings.probe)
+    for name in probe.shown:
+        labels = {column: str(label) for column, label in probe.labels.items()}
+        print_frame(findings.tables[name], f"{name}: {findings.scale} scale", labels)
+    for part in findings.parts.values():
+        _print_tables(part)
+
+
+def next_step(done: Done, jobs: int) -> str:
+    """Say what the seeds at hand allow to conclude, and what to type next."""
+    seeds = len({outcome.spec.seed for outcome in done.outcomes})
+    if seeds >= MIN_SEEDS:
+        return f"{seeds} seeds: judged. `resx report` makes a page of it, `resx plot` draws the figures again."
+    seconds = sum(outcome.result["seconds"] for outcome in done.outcomes if outcome.result)
+    word = "1 seed: shown, not judged" if seeds == 1 else f"{seeds} seeds: screening"
+    return f"{word}. {six_seeds(seeds, seconds / jobs)}"
 
 
 def six_seeds(seeds: int, seconds: float) -> str:

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from resx.cli.options import DryRun, Json, Quiet, Request, load_experiment, training_options
+from resx.cli.options import DryRun, Given, Json, Quiet, training_options
+from resx.spec import Experiment, load_toml
 
 
 @training_options()
 def train(
-    request: Request,
+    given: Given,
     plain: Annotated[
         bool | None, typer.Option("--plain/--residual", help="No shortcuts, or identity shortcuts (default).")
     ] = None,
@@ -32,17 +33,17 @@ def train(
     from resx.engines import left_to_train, train_all
     from resx.training.resolve import resolve
 
-    experiment = load_experiment(spec)
-    if experiment.grid:
-        raise typer.BadParameter(f"{spec} has a [grid]: run it with `resx compare {spec}`")
-    fields: dict[str, Any] = request.base_fields(experiment.run)
+    experiment = load_toml(spec) if spec else Experiment()
+    if experiment.grids:
+        raise typer.BadParameter(f"{spec} has a [grid]: run it with `resx run {spec}`")
+    fields: dict[str, Any] = {**experiment.run, **given.with_preset(experiment.run)}
     if plain is not None:
-        if "shortcut" in request.fields:
+        if "shortcut" in given.fields:
             raise typer.BadParameter("give either --plain/--residual or --shortcut")
         fields["shortcut"] = "none" if plain else "identity"
     if seed is not None:
         fields["seed"] = seed
-    machine = request.machine()
+    machine = given.machine()
     specs = resolve([fields], machine)
     if dry_run:
         print_estimate(specs, machine, as_json=json)

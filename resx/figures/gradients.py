@@ -40,7 +40,9 @@ def draw(findings: Findings) -> Figure:
         for column, (norm, kind) in zip(grid.T, arms, strict=True):
             column[0].set_title(f"{kind}, {'no' if norm == 'none' else norm} norm")
             for depth, shade in colour.items():
-                for axes, table, line in zip(column, TABLES, (_draw_norms, _draw_growth, _draw_correlation), strict=True):
+                for axes, table, line in zip(
+                    column, TABLES, (_draw_norms, _draw_growth, _draw_correlation), strict=True
+                ):
                     rows = findings.tables[table]
                     line(axes, rows[(rows["norm"] == norm) & (rows["kind"] == kind) & (rows["depth"] == depth)], shade)
             _label(column, kind, norm)

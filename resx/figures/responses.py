@@ -19,8 +19,8 @@ LOOKS: dict[str, Any] = {"plain": style.DASHED, "residual": "-"}
 def draw(findings: Findings) -> Figure:
     """Standard deviation of layer responses in layer order and sorted; ‖F(x)‖/‖x‖ and cosine by block.
 
-    One colour per depth, means over seeds. Above: after training, plain dashed, residual full (at initialisation all are
-    1 with batch normalisation, the thin line). Below: residual, initialisation dotted.
+    One colour per depth, means over seeds. Above: after training, plain dashed, residual full (at initialisation all
+    are 1 with batch normalisation, the thin line). Below: residual, initialisation dotted.
     """
     runs, rows = findings.frames["runs"], findings.tables["layers"]
     colour = style.colours(sorted(rows["depth"].unique()))
@@ -52,8 +52,7 @@ def draw(findings: Findings) -> Figure:
         style.heading(
             figure,
             f"Responses of layers: {parts.data_label(runs)}",
-            f"{parts.seed_words(seeds)}. "
-            "Response: standard deviation after normalisation, before ReLU or addition.",
+            f"{parts.seed_words(seeds)}. Response: standard deviation after normalisation, before ReLU or addition.",
         )
         kinds = [
             parts.handle(f"{kind}, after training", linewidth=1.2, linestyle=LOOKS.get(kind, ":"))

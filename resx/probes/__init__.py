@@ -33,6 +33,9 @@ Frames = Mapping[str, pd.DataFrame]  # runs, curves, and a table per measurement
 Tables = Mapping[str, pd.DataFrame]  # a probe's own tidy tables, by name
 
 
+MeasureFunction = Callable[["RunFolder", "Dataset", Any, "torch.device"], pd.DataFrame]
+
+
 class Settings(Frozen):
     """A probe's settings: one field each, with its default; a probe without any uses this class as it is."""
 
@@ -41,8 +44,8 @@ class Settings(Frozen):
 class Request:
     """What a probe is asked for.
 
-    base: flat fields of every run, preset included. grids: each a grid over the probe's own, the runs of all of them are
-    wanted. settings: an instance of the probe's Settings. resolve: flat fields -> complete specs.
+    base: flat fields of every run, preset included. grids: each a grid over the probe's own, the runs of all of them
+    are wanted. settings: an instance of the probe's Settings. resolve: flat fields -> complete specs.
     """
 
     base: Mapping[str, Any]
@@ -73,13 +76,13 @@ class Request:
 class Measure:
     """A measurement of one run, recorded with it.
 
-    function(run, dataset, settings, device) returns a tidy table. refuses(spec) says in a few words why a run cannot bear
-    it, or returns None. keys: the settings that change what is measured; a recorded table that was measured with others
-    is measured again. diverged: a diverged run is measured too, on the weights that it kept before. wants(spec,
+    function(run, dataset, settings, device) returns a tidy table. refuses(spec) says in a few words why a run cannot
+    bear it, or returns None. keys: the settings that change what is measured; a recorded table that was measured with
+    others is measured again. diverged: a diverged run is measured too, on the weights that it kept before. wants(spec,
     settings): which of the probe's runs it is meant for; the others are passed over without a word.
     """
 
-    function: Callable[[RunFolder, Dataset, Any, torch.device], pd.DataFrame]
+    function: MeasureFunction
     refuses: Callable[[RunSpec], str | None] = lambda spec: None
     keys: Sequence[str] = ()
     diverged: bool = False
@@ -99,8 +102,8 @@ class Part:
 class Probe:
     """A question, as data and pure functions.
 
-    plan: the runs it needs. tables(frames, settings): tidy tables by name; those with a `seed` column hold, a row a cell
-    and seed, what contrasts are made of. shown: the tables that are printed and put on a page. labels: words for
+    plan: the runs it needs. tables(frames, settings): tidy tables by name; those with a `seed` column hold, a row a
+    cell and seed, what contrasts are made of. shown: the tables that are printed and put on a page. labels: words for
     quantities. extras: contrasts by family that no claim names, judged with those of the claims. symbols(tables,
     settings): what {name} stands for in claims, beside {deep}, {shallow} and the settings. comment(findings): sentences
     that only this probe can say. limits: what it does not show. figures: names in resx.figures.FIGURES. parts: probes
@@ -168,6 +171,11 @@ class Findings:
         tables = [table for table in (own, *(part.all_effects() for part in self.parts.values())) if len(table)]
         return pd.concat(tables, ignore_index=True) if tables else own
 
+    def notes(self) -> list[str]:
+        """Return the sentences of the answer that are no verdicts."""
+        said = {str(verdict) for verdict in self.all_verdicts()}
+        return [line for line in self.answer if line.partition(": ")[2] not in said and line not in said]
+
     def find(self, figure: str) -> Findings:
         """Return the findings that a figure draws: these, or those of the part that has it."""
         for part in self.parts.values():
@@ -177,7 +185,8 @@ class Findings:
 
 
 def judge(name: str, frames: Frames, settings: Frozen) -> Findings:
-    """Return a probe's findings from tables: nothing is trained or measured, and the same tables give the same findings.
+    """Return a probe's findings from tables: nothing is trained or measured, and the same tables give the same
+    findings.
 
     Raises SpecError where there is nothing to judge.
     """

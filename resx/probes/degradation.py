@@ -1,12 +1,13 @@
-"""Degradation: what does depth do to plain networks, and what to residual ones (He et al. 2016, Figs. 1 and 6, Table 6)?
+"""Degradation: what does depth do to plain networks, and what to residual ones (He et al. 2016, Figs. 1 and 6, Table
+6)?
 
 Question. The paper's starting point: a deeper plain network has the higher training error, so it does not overfit; with
 identity shortcuts it does not.
 
 Method. Plain and residual networks at several depths, with the same initial weights (where they share them), the same
 batches and the same number of steps. Errors are the last iterate's, in eval mode; the training error is that on all
-un-augmented training images. Effects are differences within a seed. Each outcome is a family of its own: what depth does
-to each kind of network, against the shallowest, and by how much more it does so to plain ones.
+un-augmented training images. Effects are differences within a seed. Each outcome is a family of its own: what depth
+does to each kind of network, against the shallowest, and by how much more it does so to plain ones.
 
 Primary outcome. The final training error; on data where most networks end at 0 % the log10 of the final training loss
 (--set primary=log10_train_loss).
@@ -68,7 +69,8 @@ def _arms(runs: pd.DataFrame) -> pd.Series:
 
 
 def _networks(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return, per network: seeds, parameters, means and spreads of outcomes, and the paper's test error if comparable."""
+    """Return, per network: seeds, parameters, means and spreads of outcomes, and the paper's test error if
+    comparable."""
     rows = []
     for (kind, depth), group in runs.groupby(["kind", "depth"], sort=False):
         finished = group[group["status"] == "finished"]
@@ -181,8 +183,8 @@ PROBE = Probe(
     extras=extras,
     symbols=symbols,
     limits=(
-        "One recipe for all depths: a plain network may do better with another. The binomial ± says how far a test error "
-        "may be off for the number of test images alone."
+        "One recipe for all depths: a plain network may do better with another. The binomial ± says how far a test "
+        "error may be off for the number of test images alone."
     ),
     seeds=1,
 )

@@ -124,7 +124,8 @@ def tables(frames: Frames, settings: GradientsSettings) -> dict[str, pd.DataFram
 
 
 def _growth_by_step(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, per run and kept step, growth and growth within stages (% per layer), and the first norm over the last."""
+    """Return, per run and kept step, growth and growth within stages (% per layer), and the first norm over the
+    last."""
     from resx.measurements.gradients import growth
 
     columns = [*NETWORK, "seed", "status", "step"]
@@ -175,8 +176,9 @@ def comment(findings: Findings) -> list[str]:
         return []
     published, start = paper.PLAIN_GRADIENT_FACTOR, own.sort_values("depth").iloc[-1]
     return [
-        f"{published.source} [{published.mark}] report a growth of about {100 * (published.value - 1):.0f} % a layer for "
-        f"plain networks with batch normalisation at initialisation (very wide ones); here it is {start['growth']:+.1f} %."
+        f"{published.source} [{published.mark}] report a growth of about {100 * (published.value - 1):.0f} % a layer "
+        "for plain networks with batch normalisation at initialisation (very wide ones); here it is "
+        f"{start['growth']:+.1f} %."
     ]
 
 

@@ -85,7 +85,9 @@ def comment(findings: Findings) -> list[str]:
         by_phase = group.set_index("phase")
         if {"initial", "trained"} <= set(by_phase.index):
             start, end = by_phase.loc["initial"], by_phase.loc["trained"]
-            text = f"{kind}-{depth}: mean response {start['std']:.2f} at initialisation, {end['std']:.2f} after training"
+            text = (
+                f"{kind}-{depth}: mean response {start['std']:.2f} at initialisation, {end['std']:.2f} after training"
+            )
             if np.isfinite(start["ratio"]):
                 text += f"; what a block adds is {start['ratio']:.2f} and {end['ratio']:.2f} of its input"
             lines.append(f"{text}.")

@@ -59,6 +59,12 @@ def make_machine(
     return Machine(results=results_root(results), device=device, jobs=at_a_time, **settings)
 
 
+def default_preset(machine: Machine) -> tuple[str, str]:
+    """Return the preset that a machine takes where none is named, and why in a few words."""
+    cuda = machine.device.startswith("cuda")
+    return ("paper", "a CUDA device is here") if cuda else ("digits", "no CUDA device is used")
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch use one thread, as every network on a CPU does, and restore what was set."""
