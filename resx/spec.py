@@ -191,6 +191,23 @@ class RunSpec(Frozen):
         values |= {"seed": self.seed, "plugin": self.plugin, "init_from": self.init_from}
         return values | {"adapter": str(self.model.adapter) if self.model.adapter else None}
 
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any]) -> RunSpec:
+        """Return the spec that `flat` gave these values of; a field that is absent is null.
+
+        Raises ValidationError for values that no spec has. Unlike `build_spec` it fills nothing in.
+        """
+        nested: dict[str, Any] = {section: {} for section in _SECTIONS}
+        for key, section in FIELDS.items():
+            (nested[section] if section else nested)[key] = values.get(key)
+        if values.get("adapter") is not None:
+            parts, _, where = str(values["adapter"]).partition("@")
+            names = [None if name == "-" else name for name in parts.split("+")]
+            spatial, grow, shrink = [*names, None, None][:3]
+            nested["model"]["adapter"] = {"spatial": spatial, "grow": grow, "shrink": shrink}
+            nested["model"]["adapter"]["where"] = where or "mismatch"
+        return cls.model_validate(nested)
+
     def canonical(self) -> str:
         """Return the canonical JSON behind the run id. Nulls are left out, so a field added later changes no id."""
         content = {"format": FORMAT, **self.model_dump(mode="json", exclude_none=True)}

@@ -57,6 +57,21 @@ def test_a_spec_survives_its_own_json() -> None:
     assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"preset": "small", "adapter": "C"},
+        {"shortcut": "none"},
+        {"family": "mlp", "width": 8, "depth": 4},
+        {"widths": "alternating", "adapter": "subsample+copy+fold-sum"},
+        {"init_from": {"run": "plain-20-digits-s0-0a0bc9d8", "transform": "same"}},
+    ],
+)
+def test_a_spec_comes_back_from_its_flat_fields(fields: dict[str, object]) -> None:
+    [spec] = resolve([fields], Machine())
+    assert RunSpec.from_flat(spec.flat()) == spec
+
+
 def test_every_mistake_is_told_at_once() -> None:
     with pytest.raises(SpecError) as caught:
         resolve([{"depth": 57, "shortcut": "identiy", "dataset": "digts", "lr": -1, "setps": 3}], Machine())

@@ -1,17 +1,40 @@
-"""Recorded runs as tidy tables."""
+"""Recorded runs as tidy tables, from live run folders and from published experiments, through one reader.
+
+A published experiment is what a page needs of its runs, in a few files that can be committed:
+
+    NAME/runs.csv               a row a run: run_id, the fields of its spec that vary, outcomes, seconds, what made it
+         fields.json            what does not vary, the settings of the measurements, and `uses`: the ids of runs that
+                                a published experiment in the folder next to this one stores
+         curves.csv.gz          a row an evaluation: run_id and the columns of metrics.csv
+         measurements/*.csv.gz  what was measured, each row with its run_id
+
+Numbers have six significant digits, those of a spec all of theirs: each row still yields its run's id, and is checked.
+Columns without any value are not written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
-from resx.spec import FIELDS
-from resx.store.files import results_root, write_atomic
+from resx.spec import FIELDS, InitFrom, RunSpec
+from resx.store.files import StoreError, read_json, results_root, to_json, write_atomic
 from resx.store.run import METRICS, OUTCOMES, RunFolder, find_runs, read_run
 
-# what a table of runs holds beside the spec's fields
+Frames = Mapping[str, pd.DataFrame]  # 'runs', 'curves', and a table per measurement, each with a column run_id
+Row = dict[str, Any]
+
+# what a table of runs holds next to the spec's fields
 RESULT_COLUMNS = (
     "run_id",
     "status",
@@ -25,38 +48,363 @@ RESULT_COLUMNS = (
     "seconds",
     "folder",
 )
+RUN_COLUMNS = tuple(dict.fromkeys([*RESULT_COLUMNS, *FIELDS]))
+ROUNDED = (*OUTCOMES, "seconds")
+ALWAYS = ("run_id", "status", *ROUNDED)  # columns of runs.csv even where they do not vary
+EXACT = 2.0**53  # up to here a float holds every whole number
+PER_ATTEMPT = ("first_step", "last_step", "seconds")  # of an attempt, not of what made it
 
 
 def load_runs(results: Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return two tidy tables of everything recorded: runs (a row a run) and curves (a row an evaluation).
 
+    results: a folder with live runs, or a published experiment.
     runs: run_id, status (finished, diverged, unfinished), every field of the spec under its flat name, data_label,
     reference, parameters, multiply_adds, the last iterate's losses and errors (percent), seconds, folder.
-    curves: run_id and the columns of metrics.csv. Raises StoreError where a run is damaged.
+    curves: run_id and the columns of metrics.csv. Raises StoreError where a run or a table is damaged.
     """
-    root = results_root(results)
-    rows, curves = [], []
-    for path in find_runs(root):
-        run = read_run(path)
-        result = run.result or {"status": "unfinished"}
-        rows.append({**run.spec.flat(), **result, "run_id": run.run_id, "folder": str(path)})
-        if (path / "metrics.csv").exists():
-            curves.append(pd.read_csv(path / "metrics.csv", dtype=float).assign(run_id=run.run_id))
-    columns = list(dict.fromkeys([*RESULT_COLUMNS, *FIELDS]))
-    runs = pd.DataFrame(rows, columns=columns)
-    for column in OUTCOMES:
-        runs[column] = runs[column].astype(float)
-    table = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=[*METRICS, "run_id"])
-    return runs, table[["run_id", *METRICS]]
+    frames = load_frames(results_root(results), measurements=())
+    return frames["runs"], frames["curves"]
+
+
+def load_frames(
+    source: Path, run_ids: Collection[str] | None = None, measurements: Collection[str] | None = None
+) -> dict[str, pd.DataFrame]:
+    """Return the tables `runs` and `curves` (see `load_runs`), and one per measurement under its name.
+
+    source: a folder with live runs, or a published experiment. run_ids: whose rows are wanted, measurements: the names
+    of the tables; None for all there are, and nothing else is opened. A measurement that none of the runs has is
+    absent. Raises StoreError for a run that is not there, and for a damaged file, which it names.
+    """
+    read = _read_published if is_published(source) else _read_live
+    rows, curves, tables = read(source, run_ids, measurements)
+    ids = {row["run_id"] for row in rows}
+    missing = [run_id for run_id in run_ids or () if run_id not in ids]
+    if missing:
+        raise StoreError(f"{source}: no run {missing[0]}" + (f", nor {len(missing) - 1} more" if missing[1:] else ""))
+    rows.sort(key=_run_id)
+    runs = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+    runs[list(ROUNDED)] = runs[list(ROUNDED)].astype(float)
+    measured = {name: _in_order(parts) for name, parts in tables.items() if parts}
+    return {"runs": runs, "curves": _in_order([_no_curves(), *curves]), **measured}
 
 
 def load_probes(results: Path, run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """Return, by the probe's name, what was measured on these runs, each row with its run_id."""
-    found: dict[str, list[pd.DataFrame]] = {}
-    for run_id in run_ids:
-        for file in sorted((results / "runs" / run_id / "probes").glob("*.csv")):
-            found.setdefault(file.stem, []).append(pd.read_csv(file).assign(run_id=run_id))
-    return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
+    """Return, by name, what was measured on these runs, each row with its run_id."""
+    frames = load_frames(results, list(run_ids))
+    return {name: frame for name, frame in frames.items() if name not in ("runs", "curves")}
+
+
+def load_environments(source: Path, run_ids: Collection[str] | None = None) -> pd.DataFrame:
+    """Return what made each run: run_id, command, commit, torch, hardware, …, as environment.json has them.
+
+    A run that was made in several attempts has what differs between them in one text, with semicolons between.
+    """
+    if is_published(source):
+        rows = _published_rows(source, run_ids)
+        rows = [{key: value for key, value in row.items() if key == "run_id" or key not in RUN_COLUMNS} for row in rows]
+    else:
+        rows = [{"run_id": path.name, **_made_by(read_run(path))} for path in _paths(source, run_ids)]
+    rows.sort(key=_run_id)
+    return pd.DataFrame(rows)
+
+
+def _run_id(row: Row) -> str:
+    return str(row["run_id"])
+
+
+def _made_by(run: RunFolder) -> Row:
+    made: dict[str, list[Any]] = {}
+    for attempt in run.attempts():
+        for key, value in attempt.items():
+            if key not in PER_ATTEMPT and value not in made.setdefault(key, []):
+                made[key].append(value)
+    return {key: values[0] if len(values) == 1 else "; ".join(map(str, values)) for key, values in made.items()}
+
+
+def _no_curves() -> pd.DataFrame:
+    return pd.DataFrame(columns=["run_id", *METRICS]).astype(dict.fromkeys(METRICS, float))
+
+
+def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return tables as one, rows by run id and within a run as they were; run_id is the first column."""
+    table = pd.concat([part for part in parts if len(part)] or list(parts[:1]), ignore_index=True)
+    table = table[["run_id", *(column for column in table if column != "run_id")]]
+    return table.sort_values("run_id", kind="stable", ignore_index=True)
+
+
+# live run folders
+
+
+def _paths(root: Path, run_ids: Collection[str] | None) -> list[Path]:
+    """Return the folders of the runs that are asked for and are there."""
+    if run_ids is None:
+        return find_runs(root)
+    paths = [root / "runs" / run_id for run_id in dict.fromkeys(run_ids)]
+    return [path for path in paths if (path / "spec.json").exists()]
+
+
+def _read_live(
+    root: Path, run_ids: Collection[str] | None, measurements: Collection[str] | None
+) -> tuple[list[Row], list[pd.DataFrame], dict[str, list[pd.DataFrame]]]:
+    rows, paths = [], _paths(root, run_ids)
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for path in paths:
+        run = read_run(path)
+        result = run.result or {"status": "unfinished"}
+        rows.append({**run.spec.flat(), **result, "run_id": run.run_id, "folder": str(path)})
+        for file in sorted((path / "probes").glob("*.csv")):
+            if measurements is None or file.stem in measurements:
+                tables.setdefault(file.stem, []).append(_read_csv(file).assign(run_id=run.run_id))
+    return rows, [_live_curves(paths)], tables
+
+
+def _live_curves(paths: Sequence[Path]) -> pd.DataFrame:
+    """Read the curves of many runs at once, which is ten times as quick as one by one."""
+    header = ",".join(METRICS) + "\n"
+    ids: list[str] = []
+    bodies = []
+    for file in [path / "metrics.csv" for path in paths if (path / "metrics.csv").exists()]:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        body = text.removeprefix(header)
+        lines = body.count("\n")
+        if body == text or not f"\n{body}".endswith("\n") or body.count(",") != lines * (len(METRICS) - 1):
+            raise StoreError(_damaged(file))
+        ids += [file.parent.name] * lines
+        bodies.append(body)
+    try:
+        table = pd.read_csv(io.StringIO(header + "".join(bodies)), dtype=float)
+    except ValueError as error:
+        for path in paths:  # which of them it is
+            if (path / "metrics.csv").exists():
+                _read_csv(path / "metrics.csv", dtype=float)
+        raise StoreError(f"{paths[0].parent}: a metrics.csv in there is damaged ({error})") from error
+    if len(table) != len(ids):
+        raise StoreError(f"{paths[0].parent}: a metrics.csv in there is damaged (blank lines)")
+    return table.assign(run_id=ids)
+
+
+def _read_csv(file: Path, **options: Any) -> pd.DataFrame:
+    """Read a table, packed or not. Raises StoreError that names the file."""
+    try:
+        return pd.read_csv(file, **options)
+    except OSError as error:
+        raise StoreError(
+            _damaged(file) if error.errno is None else f"{file}: cannot be read ({error.strerror})"
+        ) from error
+    except (ValueError, EOFError, zlib.error) as error:
+        raise StoreError(_damaged(file)) from error
+
+
+def _damaged(file: Path) -> str:
+    return f"{file}: damaged (not the table that was written)"
+
+
+# published experiments
+
+
+def is_published(source: Path) -> bool:
+    """Return whether a folder holds a published experiment rather than live runs."""
+    return (source / "fields.json").is_file()
+
+
+def _read_published(
+    folder: Path, run_ids: Collection[str] | None, measurements: Collection[str] | None
+) -> tuple[list[Row], list[pd.DataFrame], dict[str, list[pd.DataFrame]]]:
+    rows = _published_rows(folder, run_ids)
+    ids = {row["run_id"] for row in rows}
+    recorded = _fields(folder)["measurements"]
+    tables = {}
+    for file in sorted((folder / "measurements").glob("*.csv.gz")):
+        name = file.name.removesuffix(".csv.gz")
+        if measurements is None or name in measurements:
+            table = _of_runs(file, ids)
+            if name in recorded:
+                table["settings"] = json.dumps(recorded[name], sort_keys=True)
+            tables[name] = [table] if len(table) else []
+    return rows, _published_curves(folder, ids), tables
+
+
+def _of_runs(file: Path, ids: Collection[str], **options: Any) -> pd.DataFrame:
+    """Return a table's rows of these runs."""
+    table = _read_csv(file, **options)
+    if "run_id" not in table:
+        raise StoreError(_damaged(file))
+    return table[table["run_id"].isin(ids)].copy()
+
+
+def _published_curves(folder: Path, ids: Collection[str]) -> list[pd.DataFrame]:
+    table = _of_runs(folder / "curves.csv.gz", ids, dtype=dict.fromkeys(METRICS, float))
+    shared = [_published_curves(other, wanted & set(ids)) for other, wanted in _uses(folder) if wanted & set(ids)]
+    return [table.reindex(columns=["run_id", *METRICS]), *(part for parts in shared for part in parts)]
+
+
+def _published_rows(folder: Path, run_ids: Collection[str] | None) -> list[Row]:
+    """Return the rows of the runs that are asked for, those that other experiments store among them."""
+    common = _fields(folder)["runs"]
+    rows = []
+    for cells in _cells(folder / "runs.csv"):
+        if run_ids is None or cells["run_id"] in run_ids:
+            row = {**common, **{key: _value(cell) for key, cell in cells.items()}, "folder": str(folder)}
+            rows.append(_checked(row, folder / "runs.csv"))
+    for other, wanted in _uses(folder):
+        ids = wanted if run_ids is None else wanted & set(run_ids)
+        if ids:
+            shared = _published_rows(other, ids)
+            if len(shared) < len(ids):
+                raise StoreError(f"{folder / 'fields.json'}: uses runs that {other / 'runs.csv'} does not hold")
+            rows += shared
+    return rows
+
+
+def _fields(folder: Path) -> dict[str, Any]:
+    content = read_json(folder / "fields.json")
+    parts = {"runs", "measurements", "uses"}
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in parts):
+        raise StoreError(f"{folder / 'fields.json'}: damaged (not the fields of a published experiment)")
+    return content
+
+
+def _uses(folder: Path) -> list[tuple[Path, set[str]]]:
+    """Return the experiments that store some of this one's runs, with the ids of these."""
+    return [(folder.parent / name, set(ids)) for name, ids in _fields(folder)["uses"].items()]
+
+
+def _cells(file: Path) -> list[dict[str, str]]:
+    try:
+        content = list(csv.reader(io.StringIO(file.read_bytes().decode(), newline="")))
+    except OSError as error:
+        raise StoreError(f"{file}: cannot be read ({error.strerror})") from error
+    except (ValueError, csv.Error) as error:
+        raise StoreError(_damaged(file)) from error
+    header, *lines = content or [[]]
+    if "run_id" not in header or any(len(line) != len(header) for line in lines):
+        raise StoreError(_damaged(file))
+    return [dict(zip(header, line, strict=True)) for line in lines]
+
+
+def _checked(row: Row, file: Path) -> Row:
+    """Return a row with its spec's values as a spec has them. Raises StoreError where it is not that of its run."""
+    for reference in (row.get("reference"), None):  # a result's may be the data set's, which the spec leaves open
+        try:
+            spec = RunSpec.from_flat({**row, "reference": reference})
+        except ValidationError:
+            break
+        if spec.run_id == row["run_id"]:
+            return {**row, **spec.flat(), "reference": row.get("reference")}
+    raise StoreError(f"{file}: damaged (the row of {row['run_id']} does not describe that run)")
+
+
+def _value(cell: str) -> Any:
+    """Return what a cell of runs.csv holds: nothing, JSON, or else the text itself."""
+    try:
+        return json.loads(cell) if cell else None
+    except ValueError:
+        return cell
+
+
+def _cell(value: Any, *, rounded: bool = False) -> str:
+    """Write a value so that `_value` returns it; whole numbers as such, rounded ones with six significant digits."""
+    if isinstance(value, InitFrom):
+        value = value.model_dump()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or value != value:  # nan is not itself
+        return ""
+    if isinstance(value, str):
+        return value if value and _value(value) == value else json.dumps(value)
+    if isinstance(value, float):
+        value = float(f"{value:.6g}") if rounded and not value.is_integer() else value
+        value = int(value) if value.is_integer() and abs(value) < EXACT else value
+    return json.dumps(value)
+
+
+def write_frames(frames: Frames, environments: pd.DataFrame, folder: Path, *, uses: Collection[str] = ()) -> None:
+    """Write a published experiment, from tables as `load_frames` and `load_environments` give them.
+
+    uses: names of published experiments next to `folder`; a run that one of them stores is not stored again. Raises
+    StoreError where such a run has other outcomes there, and where a file cannot be written.
+    """
+    runs = frames["runs"].drop(columns="folder").merge(environments, on="run_id", how="left")
+    rows = [_checked_cells({str(key): value for key, value in row.items()}) for row in runs.to_dict("records")]
+    shared = _shared(rows, folder, uses)
+    taken = {run_id for ids in shared.values() for run_id in ids}
+    own = [row for row in rows if row["run_id"] not in taken]
+    measured = {name: frame for name, frame in frames.items() if name not in ("runs", "curves")}
+    settings = {name: frame["settings"].iloc[0] for name, frame in measured.items() if _has_one_setting(frame)}
+    for name, frame in measured.items():
+        table = frame.drop(columns="settings") if name in settings else frame
+        write_atomic(folder / "measurements" / f"{name}.csv.gz", _packed(table))
+    for file in (folder / "measurements").glob("*.csv.gz"):
+        if file.name.removesuffix(".csv.gz") not in measured:
+            file.unlink()
+    curves = frames["curves"][~frames["curves"]["run_id"].isin(taken)]
+    write_atomic(folder / "curves.csv.gz", _packed(_with_values(curves)))
+    columns = [key for key in own[0] if any(row[key] for row in own)] if own else list(ALWAYS)
+    common = [key for key in columns if key not in ALWAYS and len({row[key] for row in own}) == 1]
+    write_atomic(folder / "runs.csv", _text(own, [key for key in columns if key not in common]))
+    fields = {
+        "runs": {key: _value(own[0][key]) for key in common},
+        "measurements": {name: json.loads(text) for name, text in settings.items()},
+        "uses": shared,
+    }
+    write_atomic(folder / "fields.json", to_json(fields))
+
+
+def _with_values(curves: pd.DataFrame) -> pd.DataFrame:
+    columns = [name for name in METRICS if name == "step" or curves[name].notna().any()]
+    return curves[["run_id", *columns]].astype({"step": int})
+
+
+def _text(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _has_one_setting(frame: pd.DataFrame) -> bool:
+    return "settings" in frame and frame["settings"].nunique(dropna=False) == 1
+
+
+def _checked_cells(row: Row) -> dict[str, str]:
+    """Return the cells of a run's row, the fields of its spec first."""
+    order = dict.fromkeys(["run_id", *FIELDS, *(key for key in row)])
+    cells = {key: _cell(row[key], rounded=key in ROUNDED) for key in order}
+    _checked({key: _value(cell) for key, cell in cells.items()}, Path("runs.csv"))
+    return cells
+
+
+def _shared(rows: Sequence[Mapping[str, str]], folder: Path, uses: Collection[str]) -> dict[str, list[str]]:
+    """Return, by experiment, the ids of runs that it stores."""
+    own = {row["run_id"]: row for row in rows}
+    shared: dict[str, list[str]] = {}
+    for name in uses:
+        for cells in _cells(folder.parent / name / "runs.csv"):
+            run_id = cells["run_id"]
+            if run_id in own and not any(run_id in ids for ids in shared.values()):
+                if any(cells.get(key, "") != own[run_id][key] for key in OUTCOMES):
+                    raise StoreError(f"{folder.parent / name / 'runs.csv'}: {run_id} has other outcomes there")
+                shared.setdefault(name, []).append(run_id)
+    return shared
+
+
+def _packed(table: pd.DataFrame) -> bytes:
+    """Return a table as packed CSV, six significant digits, the same bytes for the same table."""
+    shown = table.copy()
+    for column in shown.select_dtypes("float"):
+        shown[column] = [_digits(value) for value in shown[column]]
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0) as file:
+        file.write(shown.to_csv(index=False, lineterminator="\n").encode())
+    return buffer.getvalue()
+
+
+def _digits(value: float) -> str:
+    if np.isnan(value):
+        return ""
+    return repr(value) if value.is_integer() else f"{value:.6g}"
 
 
 def export_csv(runs: Sequence[RunFolder], target: Path) -> None:
@@ -70,16 +418,8 @@ def export_csv(runs: Sequence[RunFolder], target: Path) -> None:
     write_atomic(target, table.to_csv(index=False))
 
 
-def export_tables(runs: Sequence[RunFolder], target: Path, probes: Collection[str] | None = None) -> None:
-    """Copy each run's small text files and probe tables to target/runs/, the layout that `load_runs` reads.
-
-    probes: the names of the tables that are wanted; None for all.
-    """
-    for run in runs:
-        tables = [file for file in (run.path / "probes").glob("*.csv") if probes is None or file.stem in probes]
-        for file in [*(run.path / name for name in TEXT_FILES), *sorted(tables)]:
-            if file.exists():
-                write_atomic(target / "runs" / run.run_id / file.relative_to(run.path), file.read_bytes())
-
-
-TEXT_FILES = ("spec.json", "environment.json", "metrics.csv", "result.json")
+def export_tables(runs: Sequence[RunFolder], target: Path, measurements: Collection[str] | None = None) -> None:
+    """Write runs of one folder of results as a published experiment. measurements: as in `load_frames`."""
+    [root] = {run.path.parent.parent for run in runs}
+    ids = [run.run_id for run in runs]
+    write_frames(load_frames(root, ids, measurements), load_environments(root, ids), target)

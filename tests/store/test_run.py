@@ -164,14 +164,6 @@ def test_a_cut_bundle_is_named(tmp_path: Path, content: bytes) -> None:
         import_bundle(tmp_path / "cut.zip", tmp_path)
 
 
-def test_exported_tables_read_like_runs(run: RunFolder, tmp_path: Path) -> None:
-    store.export_tables([run], tmp_path / "curated")
-    runs, curves = store.load_runs(tmp_path / "curated")
-    assert runs["run_id"].tolist() == curves["run_id"].tolist() == [run.run_id]
-    assert runs["status"].tolist() == ["finished"]
-    assert curves["train_error"].tolist() == [12.5]
-
-
 def test_a_removed_run_is_gone(run: RunFolder) -> None:
     store.remove_run(run)
     assert store.find_runs(run.path.parent.parent) == []

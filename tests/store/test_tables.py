@@ -1,0 +1,175 @@
+"""Live run folders and published experiments give the same tables, and a damaged one is never served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from resx.spec import RunSpec, build_spec
+from resx.store.files import StoreError
+from resx.store.run import METRICS, find_runs, open_run, read_run
+from resx.store.tables import export_tables, load_environments, load_frames, load_runs, write_frames
+
+SPECS = [
+    build_spec({"depth": depth, "shortcut": "none", "seed": seed, "lr": 0.1 / 3, "label": label, "adapter": adapter})
+    for depth, label, adapter in ((8, "0123", None), (14, 'a "b", c', "subsample+pad+fold-sum"))
+    for seed in (0, 1)
+]
+CHILD = build_spec({"seed": 5, "active_blocks": 2, "init_from": {"run": SPECS[0].run_id, "transform": "deepen"}})
+UNFINISHED = build_spec({"seed": 6})
+ATTEMPT = {"command": "resx train --seed 1", "commit": "827990965737", "torch": "2.11.0", "threads": 1, "seconds": 1.5}
+
+
+def make_run(results: Path, spec: RunSpec, *, finished: bool = True) -> None:
+    with open_run(results, spec) as run:
+        attempt = {**ATTEMPT, "first_step": 0, "last_step": 3}
+        run.record_attempt(attempt, replace=False)
+        if spec.seed == 1:
+            run.record_attempt({**attempt, "commit": "827990965738"}, replace=False)
+        rows = [{"step": float(step), "lr": 0.02, "train_loss": 1 / 3 + step, "test_error": 100.0} for step in (0, 3)]
+        run.save_checkpoint({"step": 3}, rows)
+        run.save_probe("gains", pd.DataFrame({"block": [1, 2], "gain": [1 / 3, float("inf")], "settings": '{"n": 4}'}))
+        if finished:
+            outcomes = {"train_loss": 1e-7 / 3, "train_error": 0.0, "test_error": 200 / 3, "val_loss": None}
+            counts = {"parameters": 2_516_608, "test_images": 297, "data_label": "digits", "reference": None}
+            run.finish({"run_id": run.run_id, "status": "finished", "seconds": 3.0, **outcomes, **counts})
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Six runs; the last is not finished."""
+    for spec in (*SPECS, CHILD):
+        make_run(tmp_path / "live", spec)
+    make_run(tmp_path / "live", UNFINISHED, finished=False)
+    return tmp_path / "live"
+
+
+def publish(results: Path, folder: Path, uses: list[str], specs: list[RunSpec]) -> Path:
+    ids = [spec.run_id for spec in specs]
+    write_frames(load_frames(results, ids), load_environments(results, ids), folder, uses=uses)
+    return folder
+
+
+def assert_same(first: dict[str, pd.DataFrame], second: dict[str, pd.DataFrame]) -> None:
+    assert set(first) == set(second)
+    for name, frame in first.items():
+        ours, theirs = (table.drop(columns="folder", errors="ignore") for table in (frame, second[name]))
+        assert_frame_equal(ours, theirs, rtol=1e-5, obj=name)
+
+
+def test_both_forms_give_equal_tables(results: Path, tmp_path: Path) -> None:
+    export_tables([read_run(path) for path in find_runs(results)], tmp_path / "published")
+    published = load_frames(tmp_path / "published")
+    assert_same(load_frames(results), published)
+    assert_frame_equal(load_environments(results), load_environments(tmp_path / "published"), check_like=True)
+    assert set(published["runs"]["drops"]) == {(0.5, 0.75)}
+    assert published["runs"].set_index("run_id")["init_from"][CHILD.run_id] == CHILD.init_from
+    assert published["runs"].set_index("run_id")["lr"][SPECS[0].run_id] == 0.1 / 3, "fields keep all their digits"
+    runs, curves = load_runs(tmp_path / "published")
+    assert_same({"runs": runs, "curves": curves}, {name: published[name] for name in ("runs", "curves")})
+
+
+def test_what_made_a_run_in_several_attempts_is_kept(results: Path) -> None:
+    made = load_environments(results).set_index("run_id")
+    assert made["commit"][SPECS[1].run_id] == "827990965737; 827990965738"
+    assert made["torch"].tolist() == ["2.11.0"] * len(made)
+
+
+def test_only_what_is_asked_for_is_opened(results: Path) -> None:
+    (results / "runs" / SPECS[1].run_id / "metrics.csv").write_text("damaged")
+    (results / "runs" / SPECS[0].run_id / "probes" / "other.csv").write_bytes(b"\xff")
+    frames = load_frames(results, [SPECS[0].run_id], ["gains"])
+    assert frames["gains"]["run_id"].unique().tolist() == frames["runs"]["run_id"].tolist() == [SPECS[0].run_id]
+    assert set(load_frames(results, [SPECS[0].run_id], ())) == {"runs", "curves"}
+    with pytest.raises(StoreError, match="no run plain-0"):
+        load_frames(results, ["plain-0"])
+
+
+def test_nothing_recorded_is_an_empty_table_with_all_columns(tmp_path: Path, results: Path) -> None:
+    runs, curves = load_runs(tmp_path / "nothing")
+    assert runs.empty
+    assert list(runs) == list(load_runs(results)[0])
+    assert list(curves) == ["run_id", *METRICS]
+
+
+def test_a_run_of_another_experiment_is_stored_once(results: Path, tmp_path: Path) -> None:
+    publish(results, tmp_path / "first", [], SPECS[:2])
+    folder = publish(results, tmp_path / "second", ["first"], [*SPECS[1:], CHILD])
+    assert SPECS[1].run_id not in (folder / "runs.csv").read_text()
+    assert json.loads((folder / "fields.json").read_text())["uses"] == {"first": [SPECS[1].run_id]}
+    ids = [spec.run_id for spec in (*SPECS[1:], CHILD)]
+    assert_same(load_frames(results, ids), load_frames(folder))
+    assert_same(load_frames(results, ids[:1]), load_frames(folder, ids[:1]))
+    only = publish(results, tmp_path / "third", ["first"], SPECS[:1])
+    assert_same(load_frames(results, [SPECS[0].run_id]), load_frames(only))
+    (tmp_path / "first" / "runs.csv").unlink()
+    with pytest.raises(StoreError, match=r"first/runs\.csv"):
+        load_frames(folder)
+
+
+def test_a_run_with_other_outcomes_there_is_refused(results: Path, tmp_path: Path) -> None:
+    first = publish(results, tmp_path / "first", [], SPECS[:2])
+    (first / "runs.csv").write_text((first / "runs.csv").read_text().replace("66.6667", "66.6"))
+    with pytest.raises(StoreError, match="other outcomes"):
+        publish(results, tmp_path / "second", ["first"], SPECS[1:])
+
+
+def test_a_table_is_written_in_the_same_bytes_and_old_ones_go(results: Path, tmp_path: Path) -> None:
+    first = publish(results, tmp_path / "first", [], SPECS)
+    contents = {file: file.read_bytes() for file in first.rglob("*.*")}
+    (first / "measurements" / "old.csv.gz").write_bytes(b"")
+    frames = load_frames(first, measurements=["gains"])
+    write_frames(frames, load_environments(first), first)
+    assert {file: file.read_bytes() for file in first.rglob("*.*")} == contents
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-30])
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+
+
+def edit_field(file: Path) -> None:
+    file.write_text(file.read_text().replace(",14,", ",20,"))
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("runs.csv", cut),
+        ("runs.csv", flip),
+        ("runs.csv", edit_field),
+        ("runs.csv", Path.unlink),
+        ("fields.json", cut),
+        ("curves.csv.gz", cut),
+        ("curves.csv.gz", flip),
+        ("curves.csv.gz", Path.unlink),
+        ("measurements/gains.csv.gz", cut),
+        ("measurements/gains.csv.gz", flip),
+    ],
+)
+def test_a_damaged_table_is_named(results: Path, tmp_path: Path, name: str, harm: Callable[[Path], None]) -> None:
+    folder = publish(results, tmp_path / "published", [], SPECS)
+    harm(folder / name)
+    with pytest.raises(StoreError) as caught:
+        load_frames(folder)
+    assert str(folder / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("harm", [cut, lambda file: file.write_text("step\nx\n"), lambda file: file.write_bytes(b"")])
+@pytest.mark.parametrize("name", ["metrics.csv"])
+def test_a_damaged_live_table_is_named(results: Path, name: str, harm: Callable[[Path], None]) -> None:
+    file = results / "runs" / CHILD.run_id / name
+    harm(file)
+    with pytest.raises(StoreError, match=name):
+        load_frames(results)
