@@ -35,9 +35,11 @@ def bench(
     checkpoint_activations: Annotated[
         bool, typer.Option("--checkpoint-activations", help="Measure with activations computed again, not kept.")
     ] = False,
-    publish: Annotated[
-        Path | None, typer.Option(help="Also write the table of this machine here, such as results/bench.")
-    ] = None,
+    kernels: Annotated[
+        bool,
+        typer.Option("--kernels", help="Only count the kernels that a training step starts on a GPU; none is needed."),
+    ] = False,
+    publish: Annotated[Path | None, typer.Option(help="Also write the numbers here, such as results/bench.")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -53,6 +55,9 @@ def bench(
     from resx.cli.show import print_json, print_table
     from resx.training.machine import make_machine
 
+    if kernels:
+        _count_kernels(publish, json)
+        return
     machine = make_machine(device=device, jobs=processes)
     plan = library.Plan(
         depths=tuple(parse_list(depths, "depths")),
@@ -83,5 +88,21 @@ def bench(
     print_table(library.table_rows(result), columns, title=title)
     for line in library.summary_lines(result):
         typer.echo(line)
+    for file in files:
+        typer.echo(f"written: {file}")
+
+
+def _count_kernels(publish: Path | None, json: bool) -> None:
+    from resx.bench import kernels as library
+    from resx.cli.show import print_json, print_table
+
+    count = library.count_all()
+    files = library.publish(count, publish) if publish else []
+    if json:
+        print_json({**count, "files": files})
+        return
+    rows = [[precision, *map(str, numbers.values())] for precision, numbers in count["kernels"].items()]
+    columns = ["<precision", *(f"{depth} layers" for depth in library.DEPTHS)]
+    print_table(rows, columns, title="Kernels of a training step")
     for file in files:
         typer.echo(f"written: {file}")

@@ -1,0 +1,124 @@
+"""Kernels of a training step, counted from its operations, so that no GPU is needed to know them.
+
+A small network on a GPU waits for kernels to start, even inside a CUDA graph, so their number decides how fast it
+trains (He et al. 2016, section 4.2: networks of 0.3 to 1.7 million parameters on 32×32 images). Counted are the
+operations that reach the device: a view starts no kernel, most others one; the exceptions are in `kernels_of`. What
+cuDNN adds inside one convolution (changes of layout, reductions) is not seen.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from resx import data
+from resx.spec import RunSpec
+from resx.store.environment import describe_environment
+from resx.store.files import read_json, write_atomic
+from resx.store.run import open_run
+from resx.training.loop import load_block, prepare, train_step
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
+
+DEPTHS, PRECISIONS = (20, 56, 110), ("fp32", "bf16")
+NO_KERNEL = (
+    "detach",
+    "alias",
+    "_unsafe_view",
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+)
+TWO_KERNELS = ("constant_pad_nd", "slice_backward", "select_backward")  # zeros, then a copy into a part of them
+TENSORS_A_KERNEL = {1: 110, 2: 64, 3: 48, 4: 36}  # of an operation on lists: by how many lists it reads or writes
+
+
+def kernels_of(operation: Any, arguments: Sequence[Any]) -> int:
+    """Return how many kernels an operation (an OpOverload with its positional arguments) starts on a GPU."""
+    namespace, _, name = operation._schema.name.partition("::")
+    if namespace != "aten" or operation.is_view or name in NO_KERNEL:
+        return 0
+    if name == "convolution_backward":
+        return sum(arguments[-1])  # one for each gradient that is asked for
+    if name.startswith(("_foreach", "_fused")):
+        lists = [item for item in arguments if isinstance(item, list | tuple) and item and isinstance(item[0], Tensor)]
+        return -(-len(lists[0]) // TENSORS_A_KERNEL[len(lists)])
+    return 2 if name in TWO_KERNELS else 1
+
+
+class Launches(TorchDispatchMode):
+    """Adds up the kernels that operations inside the context start; `kernels` is their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.kernels += kernels_of(func, args)
+        return func(*args, **(kwargs or {}))
+
+
+def count_kernels(depth: int, precision: str, device: torch.device | str = "cpu") -> int:
+    """Return the kernels of one training step of a residual CIFAR network with option A; the batch does not matter."""
+    fields = {
+        "dataset": "synthetic:classes=10,size=32,train=16,test=10",
+        "augment": "crop-flip",
+        "depth": depth,
+        "precision": precision,
+        "batch_size": 2,
+    }
+    device = torch.device(device)
+    [spec] = resolve([fields], Machine(device=str(device)))
+    with tempfile.TemporaryDirectory() as folder:
+        return _count_step(spec, device, Path(folder))
+
+
+def _count_step(spec: RunSpec, device: torch.device, results: Path) -> int:
+    with open_run(results, spec) as run:
+        trainee = prepare(run, data.load(spec.data, None), device, results)
+    load_block([trainee], 0, 2)
+    steps = torch.arange(2, device=device)
+    train_step(trainee, steps[:1])  # the first step may make what later ones keep
+    with Launches() as launches:
+        train_step(trainee, steps[1:])
+    return launches.kernels
+
+
+def count_all(depths: Sequence[int] = DEPTHS) -> dict[str, Any]:
+    """Return the counts of every precision and depth, with the commit and torch that they belong to."""
+    environment = describe_environment("cpu", torch.get_num_threads())
+    counts = {precision: {str(depth): count_kernels(depth, precision) for depth in depths} for precision in PRECISIONS}
+    return {**{key: environment[key] for key in ("commit", "torch", "started")}, "kernels": counts}
+
+
+def publish(count: dict[str, Any], folder: Path) -> list[Path]:
+    """Add a count to the folder's history, in kernels.json, where it differs from the last, and write kernels.md."""
+    numbers, table = folder / "kernels.json", folder / "kernels.md"
+    history: list[dict[str, Any]] = read_json(numbers) if numbers.exists() else []
+    if not history or history[-1]["kernels"] != count["kernels"]:
+        history.append(count)
+    write_atomic(numbers, json.dumps(history, indent=1) + "\n")
+    columns = [(precision, depth) for precision, depths in count["kernels"].items() for depth in depths]
+    lines = [
+        "# Kernels of a training step",
+        "",
+        "Counted from the step's operations by `resx bench --kernels`, without a GPU; a line is a change. Residual",
+        "CIFAR networks with option A, crops and flips.",
+        "",
+        "| commit | torch | " + " | ".join(f"{precision}, {depth} layers" for precision, depth in columns) + " |",
+        "|---" * (2 + len(columns)) + "|",
+    ]
+    for entry in history:
+        cells = [str(entry["kernels"].get(precision, {}).get(depth, "–")) for precision, depth in columns]
+        lines.append(f"| {entry['commit']} | {entry['torch']} | " + " | ".join(cells) + " |")
+    write_atomic(table, "\n".join(lines) + "\n")
+    return [table, numbers]
