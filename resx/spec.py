@@ -107,7 +107,9 @@ def _parse_adapter(value: Any) -> Any:
 class ModelSpec(Frozen):
     """A network: its family, its size, and what runs beside its branches. The default is the paper's CIFAR ResNet.
 
-    A field that does not apply to the family is null, so that one network has one run id.
+    A field that does not apply to the family is null, so that one network has one run id; so is a padding of zeros, an
+    activation relu and an init he. padding: what 3×3 kernels see beyond the map's edge. activation: crelu is
+    [relu(x), relu(−x)]. init: a name in model/init.py.
     """
 
     family: str = "cifar"
@@ -119,6 +121,9 @@ class ModelSpec(Frozen):
     norm: Literal["batch", "none"] | None = "batch"
     widths: Literal["alternating"] | None = None
     stride_in: Literal["1x1", "3x3"] | None = None
+    padding: Literal["zeros", "circular"] | None = None
+    activation: Literal["relu", "crelu"] | None = None
+    init: str | None = None
 
 
 class DataSpec(Frozen):

@@ -16,7 +16,7 @@ from resx.model import (  # noqa: F401  (importing registers the families)
 from resx.model.adapters import GROW, SHRINK, SPATIAL
 from resx.model.complexity import Complexity, count
 from resx.model.construction import build, check_names, complete
-from resx.model.network import FAMILIES, Block, Network, stochastic_modules
+from resx.model.network import FAMILIES, Block, Network, scheduled_modules, stochastic_modules
 from resx.model.shortcuts import SHORTCUTS
 
 __all__ = [
@@ -32,5 +32,6 @@ __all__ = [
     "check_names",
     "complete",
     "count",
+    "scheduled_modules",
     "stochastic_modules",
 ]

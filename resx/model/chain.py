@@ -15,6 +15,7 @@ from resx.model.network import Block
 from resx.model.shortcuts import SHORTCUTS
 from resx.spec import ModelSpec, SpecError
 
+OF_IMAGES = ("adapter", "widths", "stride_in", "padding", "activation", "init")  # fields of networks on images
 NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "none": nn.Identity}
 
 
@@ -90,7 +91,7 @@ def shortcut_mistakes(spec: ModelSpec, rest: tuple[int, ...]) -> list[str]:
     return []
 
 
-def absent(spec: ModelSpec, *fields: str) -> list[str]:
+def absent(spec: ModelSpec, fields: Iterable[str] = OF_IMAGES) -> list[str]:
     """Return a line for each field that was set although the family has no such thing."""
     return [f"{field}: the {spec.family} family has none; leave it out" for field in fields if getattr(spec, field)]
 

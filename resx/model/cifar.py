@@ -39,7 +39,7 @@ def places(spec: ModelSpec) -> list[list[Place]]:
             [channels * 3 // 2 if step % 2 == 0 else channels for channels, step in zip(*stage, strict=True)]
             for stage in zip(widths, wide, strict=True)
         ]
-    return network.stage_places(width, widths)
+    return network.stage_places(spec, width, widths)
 
 
 def complete(spec: ModelSpec) -> ModelSpec:
@@ -51,8 +51,8 @@ def complete(spec: ModelSpec) -> ModelSpec:
 def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
     """Return the network for images [C, H, W]; the maps are H, H/2 and H/4 wide."""
     stages = places(spec)
-    conv = Conv(stages[0][0].in_channels, 3)
-    stem = network.stem_layers(network.image_channels("cifar", input_shape), conv, spec.norm)
+    conv = Conv(spec.width or WIDTH, 3)
+    stem = network.stem_layers(network.image_channels("cifar", input_shape), conv, spec)
     return network.network(spec, nn.Sequential(stem), stages, network.basic, n_outputs)
 
 

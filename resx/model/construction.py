@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from resx.model.adapters import PARTS, complete_part, misplaced
-from resx.model.init import initialise
+from resx.model.init import INITS, initialise
 from resx.model.network import FAMILIES
 from resx.model.shortcuts import SHORTCUTS
 from resx.spec import ModelSpec, SpecError
 
+UNNAMED = {"padding": "zeros", "activation": "relu", "init": "he"}  # what null stands for in networks on images
 TRIAL = (2, 16, 4, 4)  # [B, C, H, W] that a shortcut is tried on before anything is trained
 
 
@@ -46,7 +47,7 @@ def check_names(fields: Mapping[str, Any]) -> list[str]:
     except ValidationError:
         return errors + wrong_kind
     if spec.family in FAMILIES:
-        errors += FAMILIES[spec.family].check(spec)
+        errors += [*FAMILIES[spec.family].check(spec), *_init_mistakes(spec)]
         if not errors:
             try:
                 _complete(spec)
@@ -99,9 +100,20 @@ def complete(spec: ModelSpec) -> ModelSpec:
 
 
 def _complete(spec: ModelSpec) -> ModelSpec:
-    shortcut = complete_part(SHORTCUTS, spec.shortcut, spec.norm or "batch")
+    update: dict[str, Any] = {"shortcut": complete_part(SHORTCUTS, spec.shortcut, spec.norm or "batch")}
+    update |= {key: None for key, default in UNNAMED.items() if getattr(spec, key) == default}
     with torch.device("meta"):  # the adapters of all shapes are tried; none needs memory
-        return FAMILIES[spec.family].complete(spec.model_copy(update={"shortcut": shortcut}))
+        return FAMILIES[spec.family].complete(spec.model_copy(update=update))
+
+
+def _init_mistakes(spec: ModelSpec) -> list[str]:
+    """Return what is wrong with the initial weights that were asked for, a line."""
+    if spec.init is None or (errors := INITS.check(spec.init)):
+        return errors if spec.init else []
+    wanted = getattr(INITS[spec.init], "activation", None)
+    if wanted in (None, spec.activation or UNNAMED["activation"]):
+        return []
+    return [f"init: {spec.init} is made for activation {wanted}; add it, or use another"]
 
 
 def skeleton(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
@@ -121,4 +133,7 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int, seed: i
         torch.manual_seed(seed)
         module = FAMILIES[spec.family](spec, input_shape, n_outputs)
     initialise(module, seed)
+    if spec.init:
+        with torch.no_grad():
+            INITS[spec.init](module)
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

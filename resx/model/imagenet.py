@@ -40,7 +40,7 @@ def places(spec: ModelSpec) -> list[list[Place]]:
     """Return where the blocks stand: 64 to 512 channels, four times as many out of a bottleneck."""
     first = STEM_CHANNELS * (4 if is_bottleneck(spec) else 1)
     widths = [[first * 2**stage] * n for stage, n in enumerate(BLOCKS[spec.depth])]
-    return network.stage_places(STEM_CHANNELS, widths)
+    return network.stage_places(spec, STEM_CHANNELS, widths)
 
 
 def complete(spec: ModelSpec) -> ModelSpec:
@@ -52,7 +52,7 @@ def complete(spec: ModelSpec) -> ModelSpec:
 
 def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
     """Return the network for images [C, H, W], of which the last stage's maps are 1/32 of the size."""
-    stem = network.stem_layers(network.image_channels("imagenet", input_shape), Conv(STEM_CHANNELS, 7, 2), spec.norm)
+    stem = network.stem_layers(network.image_channels("imagenet", input_shape), Conv(STEM_CHANNELS, 7, 2), spec)
     stem["pool"] = nn.MaxPool2d(3, 2, 1)
     convs = partial(network.bottleneck, stride_in=spec.stride_in) if is_bottleneck(spec) else network.basic
     return network.network(spec, nn.Sequential(stem), places(spec), convs, n_outputs)

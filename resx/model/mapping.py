@@ -84,7 +84,7 @@ class Outward(nn.Linear):
 
 def check(spec: ModelSpec) -> list[str]:
     """Return what is wrong: adapters and stages, which there are not."""
-    return chain.absent(spec, "adapter", "widths", "stride_in")
+    return chain.absent(spec)
 
 
 def complete(spec: ModelSpec) -> ModelSpec:

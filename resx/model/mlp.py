@@ -18,7 +18,7 @@ def check(spec: ModelSpec) -> list[str]:
     """Return what is wrong with depth, shortcut or fields of image networks."""
     return [
         *chain.even_depth(spec),
-        *chain.absent(spec, "adapter", "widths", "stride_in"),
+        *chain.absent(spec),
         *chain.shortcut_mistakes(spec, ()),
     ]
 

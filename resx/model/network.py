@@ -11,7 +11,8 @@ Plain and residual twins share the names of all common parameters: `stem.*`, `st
 A module that needs random numbers in training (dropout on a shortcut, say) defines `draw(self, generator,
 batch_size) -> Tensor` and a non-persistent buffer `noise`. The training loop sees to it that the buffer has
 the shape of a draw and fills it before each step; the module itself draws nothing, so a step has static
-shapes and can be replayed as a CUDA graph.
+shapes and can be replayed as a CUDA graph. In the same way a module whose `weight` follows a plan defines
+`schedule(progress) -> float`, progress being the fraction of the steps that are done.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resx.model.adapters import complete_parts, compose
@@ -30,6 +33,17 @@ from resx.spec import AdapterSpec, ModelSpec, SpecError
 
 # norm1, norm2, … exist in every branch, so a probe finds 'after the normalisation' under one name
 NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "none": nn.Identity}
+
+
+class CReLU(nn.Module):
+    """[relu(x), relu(−x)], [B, C, …] -> [B, 2C, …] (Shang et al. 2016, section 2.2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([F.relu(x), F.relu(-x)], dim=1)
+
+
+# the module, and how many channels it makes of each
+ACTIVATIONS: dict[str, tuple[type[nn.Module], int]] = {"relu": (nn.ReLU, 1), "crelu": (CReLU, 2)}
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,11 @@ def stochastic_modules(network: nn.Module) -> list[tuple[str, Any]]:
     return [(name, module) for name, module in network.named_modules() if hasattr(module, "draw")]
 
 
+def scheduled_modules(network: nn.Module) -> list[tuple[str, Any]]:
+    """Return (name, module) of every module whose `weight` follows a plan: it has `schedule`."""
+    return [(name, module) for name, module in network.named_modules() if hasattr(module, "schedule")]
+
+
 def _blocks(stage: nn.Module) -> Iterator[Block]:
     for block in stage.children():
         assert isinstance(block, Block)
@@ -145,41 +164,62 @@ def bottleneck(place: Place, stride_in: str | None) -> list[Conv]:
     return [Conv(narrow, 1, first), Conv(narrow, 3, second), Conv(place.out_channels, 1)]
 
 
-def convolution(in_channels: int, conv: Conv, norm: str) -> nn.Conv2d:
+def convolution(in_channels: int, conv: Conv, spec: ModelSpec) -> nn.Conv2d:
     """Return the convolution; it has a bias only where no normalisation brings its own."""
-    bias = norm == "none"
-    return nn.Conv2d(in_channels, conv.channels, conv.kernel, conv.stride, conv.kernel // 2, bias=bias)
+    return nn.Conv2d(
+        in_channels,
+        conv.channels,
+        conv.kernel,
+        conv.stride,
+        conv.kernel // 2,
+        bias=spec.norm == "none",
+        padding_mode=spec.padding or "zeros",
+    )
 
 
-def branch(in_channels: int, convs: Iterable[Conv], order: str, norm: str, activated: bool) -> nn.Sequential:
+def activation(spec: ModelSpec) -> tuple[nn.Module, int]:
+    """Return a new activation, and by what factor it raises the number of channels."""
+    kind, copies = ACTIVATIONS[spec.activation or "relu"]
+    return kind(), copies
+
+
+def branch(in_channels: int, convs: Iterable[Conv], spec: ModelSpec, activated: bool) -> nn.Sequential:
     """Return conv-norm-ReLU-…-conv-norm (order 'post') or norm-ReLU-conv-…-conv ('pre').
 
     activated: the input comes straight from a norm and ReLU, so a 'pre' branch leaves out its own first ones
     (He et al. 2016b, appendix: the first block, which follows the stem). ReLUs are not in place, so that a
     tap on a normalisation sees what it put out.
     """
+    assert spec.norm
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, conv in enumerate(convs, start=1):
-        if order == "pre" and not (i == 1 and activated):
-            layers[f"norm{i}"] = NORMS[norm](in_channels)
-            layers[f"relu{i}"] = nn.ReLU()
-        if order == "post" and i > 1:
-            layers[f"relu{i - 1}"] = nn.ReLU()
-        layers[f"conv{i}"] = convolution(in_channels, conv, norm)
-        if order == "post":
-            layers[f"norm{i}"] = NORMS[norm](conv.channels)
+        if spec.order == "pre" and not (i == 1 and activated):
+            layers[f"norm{i}"] = NORMS[spec.norm](in_channels)
+            layers[f"relu{i}"], copies = activation(spec)
+            in_channels *= copies
+        if spec.order == "post" and i > 1:
+            layers[f"relu{i - 1}"], copies = activation(spec)
+            in_channels *= copies
+        layers[f"conv{i}"] = convolution(in_channels, conv, spec)
+        if spec.order == "post":
+            layers[f"norm{i}"] = NORMS[spec.norm](conv.channels)
         in_channels = conv.channels
     return nn.Sequential(layers)
 
 
-def stage_places(stem_channels: int, widths: Iterable[Iterable[int]]) -> list[list[Place]]:
-    """Return the places of all blocks from their widths, stage by stage; maps halve at each new stage."""
-    stages, channels = [], stem_channels
+def stage_places(spec: ModelSpec, stem_channels: int, widths: Iterable[Iterable[int]]) -> list[list[Place]]:
+    """Return the places of all blocks from their widths, stage by stage; maps halve at each new stage.
+
+    A block reads what the stem's or the last block's activation made of its channels; in the pre-activation order
+    blocks end without one.
+    """
+    _, copies = activation(spec)
+    stages, channels = [], stem_channels * copies
     for s, stage in enumerate(widths):
         places = []
         for b, width in enumerate(stage):
             places.append(Place(channels, width, 2 if s > 0 and b == 0 else 1))
-            channels = width
+            channels = width if spec.order == "pre" else width * copies
         stages.append(places)
     return stages
 
@@ -219,23 +259,25 @@ def network(
             shape = (place.in_channels, place.out_channels, place.stride)
             built[s].append(
                 Block(
-                    branch(place.in_channels, convs(place), spec.order, spec.norm, activated=s == b == 0),
+                    branch(place.in_channels, convs(place), spec, activated=s == b == 0),
                     compose(spec.adapter, *shape) if spec.adapter else nn.Identity(),
                     SHORTCUTS.create(spec.shortcut, place.out_channels),
-                    nn.ReLU() if spec.order == "post" else nn.Identity(),
+                    activation(spec)[0] if spec.order == "post" else nn.Identity(),
                 )
             )
             channels = place.out_channels
+    last, copies = activation(spec)
     final: nn.Module = nn.Identity()
     if spec.order == "pre":
-        final = nn.Sequential(OrderedDict(norm=NORMS[spec.norm](channels), relu=nn.ReLU()))
-    return Network(stem, built, final, nn.Linear(channels, n_outputs))
+        final = nn.Sequential(OrderedDict(norm=NORMS[spec.norm](channels), relu=last))
+    return Network(stem, built, final, nn.Linear(channels * copies, n_outputs))
 
 
-def stem_layers(in_channels: int, conv: Conv, norm: str | None) -> OrderedDict[str, nn.Module]:
+def stem_layers(in_channels: int, conv: Conv, spec: ModelSpec) -> OrderedDict[str, nn.Module]:
     """Return the named layers every stem starts with: convolution, normalisation, ReLU."""
-    assert norm
-    return OrderedDict(conv=convolution(in_channels, conv, norm), norm=NORMS[norm](conv.channels), relu=nn.ReLU())
+    assert spec.norm
+    norm = NORMS[spec.norm](conv.channels)
+    return OrderedDict(conv=convolution(in_channels, conv, spec), norm=norm, relu=activation(spec)[0])
 
 
 def image_channels(family: str, input_shape: tuple[int, ...]) -> int:

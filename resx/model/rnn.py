@@ -52,13 +52,13 @@ class Recurrence(nn.Module):
 def check_depth(spec: ModelSpec) -> list[str]:
     """Return what is wrong with the stacked network: depth, shortcut or fields of image networks."""
     errors = [] if spec.depth >= 2 else [f"depth: {spec.depth} recurrent layers leave no block; use 2 or more"]
-    return [*errors, *chain.absent(spec, "adapter", "widths", "stride_in"), *chain.shortcut_mistakes(spec, (4,))]
+    return [*errors, *chain.absent(spec), *chain.shortcut_mistakes(spec, (4,))]
 
 
 def check_time(spec: ModelSpec) -> list[str]:
     """Return what is wrong with the network of one layer: depth, shortcut or fields of image networks."""
     errors = [] if spec.depth == 1 else [f"depth: the rnn-time family has one layer, not {spec.depth}; use 1"]
-    return [*errors, *chain.absent(spec, "adapter", "widths", "stride_in"), *chain.shortcut_mistakes(spec, ())]
+    return [*errors, *chain.absent(spec), *chain.shortcut_mistakes(spec, ())]
 
 
 def complete(spec: ModelSpec) -> ModelSpec:

@@ -100,6 +100,34 @@ class Convex(nn.Module):
         return torch.lerp(fx, x, self.alpha)
 
 
+@SHORTCUTS.register("annealed")
+class Annealed(nn.Module):
+    """w·x + F(x), w from 1 to 0 in training: the identity until `start`, plain from `end` on (Monti et al. 2018).
+
+    start, end: fractions of the steps; in between w falls linearly. The loop fills `weight` before each step, as it
+    does the learning rate; weights that are saved keep it, so a network is evaluated as it was last trained. No
+    parameters; a buffer `weight` [].
+    """
+
+    weight: Tensor
+
+    def __init__(self, channels: int, *, start: float = 0.25, end: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= start <= end <= 1:
+            raise SpecError(f"shortcut 'annealed': 0 <= start <= end <= 1 is needed, not {start:g} and {end:g}")
+        self.start, self.end = start, end
+        self.register_buffer("weight", torch.tensor(self.schedule(0)))
+
+    def schedule(self, progress: float) -> float:
+        """Return w for a step from the fraction of steps that lie before it."""
+        if progress < self.start:
+            return 1.0
+        return 0.0 if progress >= self.end else (self.end - progress) / (self.end - self.start)
+
+    def forward(self, x: Tensor, fx: Tensor) -> Tensor:
+        return self.weight * x + fx
+
+
 # --- fixed linear maps ---------------------------------------------------------------------------------------------
 
 

@@ -66,7 +66,7 @@ def check(spec: ModelSpec) -> list[str]:
         errors.append(f"depth: {spec.depth} is odd; an encoder layer is two sublayers, so use {spec.depth + 1}")
     if spec.width and spec.width % HEADS:
         errors.append(f"width: {spec.width} does not divide into {HEADS} attention heads")
-    return [*errors, *chain.absent(spec, "adapter", "widths", "stride_in"), *chain.shortcut_mistakes(spec, (4,))]
+    return [*errors, *chain.absent(spec), *chain.shortcut_mistakes(spec, (4,))]
 
 
 def complete(spec: ModelSpec) -> ModelSpec:

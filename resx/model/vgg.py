@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from resx.model import network
-from resx.model.network import FAMILIES, Conv, Family
+from resx.model import chain, network
+from resx.model.network import FAMILIES, Family
 from resx.spec import ModelSpec, SpecError
 
 CONVS = {16: [2, 2, 3, 3, 3], 19: [2, 2, 4, 4, 4]}  # 3×3 convolutions before each of the five poolings
@@ -23,7 +23,7 @@ def check(spec: ModelSpec) -> list[str]:
         errors.append(f"depth: the vgg family has no {spec.depth}; there are {', '.join(map(str, CONVS))}")
     if spec.shortcut != "none":
         errors.append(f"shortcut: the vgg family is plain; use none, not '{spec.shortcut}'")
-    return errors
+    return [*errors, *chain.absent(spec, ("padding", "activation", "init"))]
 
 
 def complete(spec: ModelSpec) -> ModelSpec:
@@ -40,7 +40,7 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.M
     layers: list[nn.Module] = []
     for out, n in zip(CHANNELS, CONVS[spec.depth], strict=True):
         for _ in range(n):
-            layers += [network.convolution(channels, Conv(out, 3), norm="none"), nn.ReLU()]
+            layers += [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU()]
             channels = out
         layers.append(nn.MaxPool2d(2))
     layers += [nn.Flatten(), nn.Linear(channels * (height // 32) * (width // 32), HIDDEN), nn.ReLU()]

@@ -82,7 +82,7 @@ class Trainee:
     running_error: Tensor  # fraction, exponentially averaged
     tables: Tables | None = None
     rates: Tensor | None = None  # [n_steps]
-    noise: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # (buffer, its values [n_steps, …])
+    buffers: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # (buffer, its values [n_steps, …])
     losses: Tensor | None = None  # [n_steps]
     errors: Tensor | None = None  # [n_steps], fraction wrong
     step: int = 0
@@ -251,7 +251,7 @@ def _restore(trainee: Trainee, state: dict[str, Any]) -> None:
 
 
 def load_block(trainees: Iterable[Trainee], first_step: int, n_steps: int) -> None:
-    """Draw what the next n_steps steps need (batches, rates, noise) and put it on the device.
+    """Draw what the next n_steps steps need (batches, rates, noise, planned weights) and put it on the device.
 
     At most `trainee.block` steps. The tensors stay where they are, since a CUDA graph reads them there.
     """
@@ -266,14 +266,18 @@ def load_block(trainees: Iterable[Trainee], first_step: int, n_steps: int) -> No
         trainee.rates = _load(trainee.rates, learning_rates(spec.train, first_step, n_steps).to(device), rows)
         trainee.losses = _load(trainee.losses, torch.zeros(n_steps, device=device), rows)
         trainee.errors = _load(trainee.errors, torch.zeros(n_steps, device=device), rows)
+        steps = range(first_step, first_step + n_steps)
+        for name, module in model.scheduled_modules(trainee.network):
+            values = torch.tensor([module.schedule(step / spec.train.steps) for step in steps], device=device)
+            _, loaded = trainee.buffers.get(name, (None, None))
+            trainee.buffers[name] = (module.weight, _load(loaded, values, rows))
         for name, module in model.stochastic_modules(trainee.network):
-            steps = range(first_step, first_step + n_steps)
             streams = (generator(spec.seed, "noise", name, step) for step in steps)
             values = torch.stack([module.draw(stream, spec.train.batch_size) for stream in streams]).to(device)
             if module.noise.shape != values.shape[1:]:  # only a draw knows its shape
                 module.noise = torch.empty_like(values[0])
-            _, loaded = trainee.noise.get(name, (None, None))
-            trainee.noise[name] = (module.noise, _load(loaded, values, rows))
+            _, loaded = trainee.buffers.get(name, (None, None))
+            trainee.buffers[name] = (module.noise, _load(loaded, values, rows))
 
 
 def _load(held: Tensor | None, values: Tensor, rows: int) -> Tensor:
@@ -296,7 +300,7 @@ def train_step(trainee: Trainee, k: Tensor) -> None:
     assert trainee.tables and trainee.rates is not None
     assert trainee.losses is not None and trainee.errors is not None
     inputs, labels = trainee.batches.assemble(trainee.tables, k)
-    for buffer, values in trainee.noise.values():
+    for buffer, values in trainee.buffers.values():
         buffer.copy_(values.index_select(0, k)[0])
     base = trainee.rates.index_select(0, k)[0]
     trainee.rate.copy_(torch.where(trainee.warming, base * WARMUP_FACTOR, base))

@@ -1,5 +1,6 @@
 """Pairing: initial weights depend on the seed and the parameter's name, and on nothing else."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -8,9 +9,9 @@ from torch import Tensor, nn
 
 from resx import model
 from resx.model import GROW, SHORTCUTS
-from resx.model.init import initialise
+from resx.model.init import INITS, initialise
 from resx.seeding import generator
-from resx.spec import ModelSpec
+from resx.spec import ModelSpec, SpecError
 
 
 def weights(seed: int = 0, **fields: object) -> dict[str, Tensor]:
@@ -85,3 +86,64 @@ def test_a_module_may_draw_its_own_tensors_by_name() -> None:
     assert (mixed.gate.bias == -6).all()
     gate = torch.randn(3, 3, generator=generator(5, "init", "shortcut.gate.weight")) * (2 / 3) ** 0.5
     torch.testing.assert_close(mixed.gate.weight, gate)
+
+
+def built(**fields: object) -> nn.Module:
+    spec = ModelSpec.model_validate({"depth": 20, "width": 6, "shortcut": "none", **fields})
+    return model.build(spec, (1, 8, 8), 10, 0).double().eval()
+
+
+@pytest.mark.parametrize(
+    ("norm", "order", "padding"), list(itertools.product(("batch", "none"), ("post", "pre"), ("zeros", "circular")))
+)
+def test_a_plain_network_that_looks_linear_is_linear(norm: str, order: str, padding: str) -> None:
+    fields = {"norm": norm, "order": order, "padding": padding, "activation": "crelu"}
+    x, y = torch.randn(2, 5, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for init, is_linear in (("looks-linear", True), ("he", False)):
+        network = built(init=init, **fields)
+        with torch.no_grad():
+            together, apart = network(2 * x - 3 * y), 2 * network(x) - 3 * network(y)
+        assert torch.allclose(together, apart, rtol=1e-9, atol=1e-9 * float(together.abs().max())) == is_linear
+
+
+def test_half_of_every_mirrored_filter_is_hes_draw() -> None:
+    he, mirrored = (weights(shortcut="none", activation="crelu", init=init) for init in ("he", "looks-linear"))
+    assert torch.equal(he["stem.conv.weight"], mirrored["stem.conv.weight"])
+    for name in ("stages.0.0.branch.conv1.weight", "stages.2.1.branch.conv2.weight", "head.weight"):
+        half = he[name].shape[1] // 2
+        assert torch.equal(mirrored[name][:, :half], he[name][:, :half])
+        assert torch.equal(mirrored[name][:, half:], -he[name][:, :half])
+
+
+def test_dirac_blocks_pass_on_what_enters_them() -> None:
+    network = built(init="dirac", norm="none")
+    x = torch.rand(2, 6, 8, 8, dtype=torch.float64)
+    changed = []
+    with torch.no_grad():
+        for block in network.blocks:
+            out = block(x)
+            changed += [] if torch.equal(out, x) else [block.name]
+            x = out
+    assert changed == ["stages.1.0", "stages.2.0"]
+
+
+def test_dirac_leaves_hes_draws_where_shapes_change() -> None:
+    he, dirac = weights(shortcut="none"), weights(shortcut="none", init="dirac")
+    changed = {name for name in he if not torch.equal(he[name], dirac[name])}
+    assert {"stem.conv.weight", "head.weight", "stages.1.0.branch.conv1.weight"}.isdisjoint(changed)
+    assert len(changed) == 12 - 2
+
+
+@pytest.mark.parametrize("name", list(INITS))
+def test_an_init_is_documented_and_refuses_another_activation(name: str) -> None:
+    assert INITS.summary(name)
+    wanted = getattr(INITS[name], "activation", None)
+    if wanted:
+        other = {"relu": "crelu", "crelu": "relu"}[wanted]
+        with pytest.raises(SpecError, match=f"init: {name} is made for activation {wanted}"):
+            model.complete(ModelSpec.model_validate({"init": name, "activation": other}))
+
+
+def test_an_unknown_init_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(SpecError, match="did you mean 'dirac'"):
+        model.complete(ModelSpec(init="dirak"))

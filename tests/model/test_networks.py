@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from resx import model
-from resx.model.network import Block
+from resx.model.network import Block, CReLU
 from resx.spec import ModelSpec, SpecError
 
 DIGITS = ((1, 8, 8), 10)
@@ -193,3 +193,44 @@ def test_a_mismatch_without_a_part_says_which_part() -> None:
 def test_inputs_that_are_no_images_are_refused() -> None:
     with pytest.raises(SpecError, match="needs images"):
         model.build(spec_of(depth=8), (64,), 10, 0)
+
+
+@pytest.mark.parametrize("order", ["post", "pre"])
+@pytest.mark.parametrize("shortcut", ["none", "identity"])
+def test_circular_padding_commutes_with_rolls(shortcut: str, order: str) -> None:
+    x = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for padding, commutes in (("circular", True), ("zeros", False)):
+        spec = spec_of(depth=14, width=4, shortcut=shortcut, order=order, padding=padding)
+        network = randomise(model.build(spec, (1, 16, 16), 10, 0))
+        maps = nn.Sequential(network.stem, *network.blocks, network.final)
+        with torch.no_grad():  # the last maps are a quarter of the size
+            rolled, plain = maps(x.roll((4, 8), (2, 3))), maps(x).roll((1, 2), (2, 3))
+        assert torch.allclose(rolled, plain, rtol=1e-10) == commutes
+
+
+@pytest.mark.parametrize("order", ["post", "pre"])
+@pytest.mark.parametrize("shortcut", ["none", "identity"])
+def test_a_crelu_doubles_what_is_read_and_leaves_widths_alone(shortcut: str, order: str) -> None:
+    network = model.build(spec_of(depth=14, width=4, shortcut=shortcut, order=order, activation="crelu"), *DIGITS, 0)
+    convolutions = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
+    assert [conv.out_channels for conv in convolutions] == [4] * 5 + [8] * 4 + [16] * 4
+    assert [conv.in_channels for conv in convolutions] == [1] + [8] * 5 + [16] * 4 + [32] * 3
+    assert network.head.in_features == 32
+    assert network(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_a_crelu_is_the_relu_of_x_and_of_its_negative() -> None:
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(CReLU()(x), torch.cat([x.clamp(min=0), (-x).clamp(min=0)], 1))
+
+
+@pytest.mark.parametrize("family", ["mlp", "conv1d", "rnn", "transformer", "vgg"])
+@pytest.mark.parametrize("fields", [{"padding": "circular"}, {"activation": "crelu"}, {"init": "dirac"}])
+def test_families_without_these_fields_refuse_them(family: str, fields: dict[str, str]) -> None:
+    with pytest.raises(SpecError, match=f"{next(iter(fields))}: the {family} family has none"):
+        model.complete(spec_of(family=family, depth=16, shortcut="none", **fields))
+
+
+def test_defaults_by_name_are_the_same_network() -> None:
+    named = spec_of(padding="zeros", activation="relu", init="he")
+    assert model.complete(named) == model.complete(spec_of())

@@ -69,6 +69,7 @@ def test_documented_with_a_formula_on_one_line(name: str) -> None:
     ("text", "count"),
     [
         *((name, 0) for name in ("none", "identity", "scaled", "convex", "negation", "permutation", "orthogonal")),
+        ("annealed", 0),
         *((name, 0) for name in ("gaussian", "lowrank", "fitted", "dropout")),
         ("learned-scalar", 1),
         ("learned-channels", C),
@@ -98,6 +99,8 @@ def test_number_of_parameters(text: str, count: int) -> None:
         ("learned-channels:start=0", 0, 1),
         ("learned-channels:start=1", 1, 1),
         ("rezero", 1, 0),
+        ("annealed", 1, 1),
+        ("annealed:start=0,end=0", 0, 1),
         ("conv:init=identity", 1, 1),
         ("dropout:rate=0", 1, 1),
     ],
@@ -112,6 +115,13 @@ def matrix(text: str, channels: int = 16, seed: int = 0) -> torch.Tensor:
     module = made(text, channels, seed).double()
     basis = torch.eye(channels, dtype=torch.float64)
     return module(basis, torch.zeros_like(basis)).T.detach()
+
+
+def test_an_annealed_shortcut_falls_linearly() -> None:
+    module = made("annealed:start=0.25,end=0.75")
+    assert [module.schedule(step / 8) for step in range(9)] == [1, 1, 1, 0.75, 0.5, 0.25, 0, 0, 0]
+    step = made("annealed:start=0.55,end=0.55")  # 0.55·100 is 55.00000000000001
+    assert [step.schedule(done / 100) for done in (54, 55)] == [1, 0]
 
 
 def test_a_permutation_is_invertible_and_moves_channels_only() -> None:

@@ -146,3 +146,21 @@ def test_a_restart_begins_with_the_parents_weights(tmp_path: Path) -> None:
     runs = {spec: read_run(tmp_path / "runs" / spec.run_id) for spec in (parent, child)}
     end, start = runs[parent].load_weights(), runs[child].load_weights(0)
     assert all(torch.equal(end[name], start[name]) for name in end)
+
+
+@pytest.mark.parametrize(("text", "twin"), [("start=1,end=1", "identity"), ("start=0,end=0", "none")])
+def test_an_annealed_shortcut_at_its_ends_is_the_identity_and_a_plain_network(
+    tmp_path: Path, text: str, twin: str
+) -> None:
+    texts = []
+    for shortcut in (f"annealed:{text}", twin):
+        result, _ = trained(tmp_path, shortcut=shortcut, depth=14, augment="crop-flip")
+        texts.append((Path(result["folder"]) / "metrics.csv").read_bytes())
+    assert texts[0] == texts[1]
+
+
+def test_an_annealed_weight_is_the_step_s_own_and_is_saved_with_the_weights(tmp_path: Path) -> None:
+    result, _ = trained(tmp_path, shortcut="annealed:start=0.2,end=0.6")  # 20 steps
+    run = read_run(Path(result["folder"]))
+    weights = {step: float(run.load_weights(step)["stages.0.0.shortcut.weight"]) for step in run.snapshots()}
+    assert weights == pytest.approx({0: 1, 1: 1, 2: 1, 5: 1, 10: 3 / 8, 20: 0})
