@@ -16,11 +16,10 @@ Primary outcome: log10 (final training loss, plain / residual), of which units c
 that ratio at the greatest size minus that at the smallest, within a seed, with its 95 % interval over seeds;
 networks are judged as one family by a joint sign-flip over seeds.
 
-Criteria, written down before the runs of experiments/transfer-digits.toml, whose seeds are not the trials':
-residual learning transfers to a kind of network on a task if its interaction is above 0 and, since one above 0 may
-also come of a shortcut that hurts the small network more than the large, so is the ratio at the greatest size.
-Either is supported in general if it is above 0 for all, and refuted if it is significantly below 0 for one. For
-trees: the interaction is above 0 on both data sets.
+Residual learning transfers to a kind of network on a task if its interaction is above 0 and, since one above 0 may also
+come of a shortcut that hurts the small network more than the large, so is the ratio at the greatest size. Apart from
+them, for trees: the interaction is above 0 on both data sets. The seeds of experiments/transfer-digits.toml are not the
+trials'.
 
 Heterogeneity of the networks' interactions: range, Cochran's Q, I² and the p of Welch's analysis of variance, which
 allows for few seeds; the mean over kinds is of these ten and not of networks at large.
@@ -38,30 +37,41 @@ the shortcut in time had a positive interaction only because it hurt less at the
 the data was raised from 0.5 to 0.8 because unshrunk boosting was erratic, which raised its effect. Seed 0 is no
 test.
 
-Settings (--set): trees, tree_depth, shrinkage (of boosting: 1 fits all of what is left). Kinds: grid family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
+from pydantic import Field
 from scipy.stats import f as f_distribution
 
 from resx import stats
-from resx.claims import estimates
-from resx.data import Dataset
-from resx.figures.parts import kind_name
-from resx.figures.transfer import KEYS, KINDS, interactions, labelled, largest, ratios, tree_ratios
-from resx.measurements.boosting import boosting
-from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
-from resx.spec import RunSpec, SpecError
-from resx.stats import Estimate
-from resx.store.run import RunFolder
+from resx.claims import Claim, contrast
+from resx.probes import Findings, Frames, Measure, Probe, Request, Settings
+from resx.probes.tidy import kind_name, outcomes
+from resx.spec import RunSpec, SpecError, parse_part
+
+if TYPE_CHECKING:
+    import torch
+
+    from resx.data import Dataset
+    from resx.store.run import RunFolder
+
+KINDS = {
+    "mlp": "MLP",
+    "conv1d": "1-D convolutions",
+    "rnn": "RNN, in depth",
+    "rnn-time": "RNN, in time",
+    "transformer": "Transformer",
+}
+TASKS = {"digits": "digits", "digits-sequence": "digits", "temporal-order": "long range"}
+TREES = "boosting of trees"
+SMALL, LARGE = {"network": "{network}", "at": "smallest"}, {"network": "{network}", "at": "greatest"}
 
 
 @dataclass(frozen=True)
@@ -106,29 +116,39 @@ LEARNT = 0.02  # log10 below it
 DIABETES_TEST = 100  # of 442 patients
 
 
-def plan(order: Order) -> list[RunSpec]:
+class TransferSettings(Settings):
+    """trees: how many. tree_depth: of each. shrinkage: of boosting; 1 fits all of what is left."""
+
+    trees: int = Field(50, ge=2)
+    tree_depth: int = Field(3, ge=1)
+    shrinkage: float = Field(1.0, gt=0, le=1)
+
+
+def plan(request: Request) -> list[RunSpec]:
     """Return the runs: every arm, small and large, plain and residual."""
-    wanted = [str(family) for family in order.grid.get("family", KINDS)]
+    wanted = [str(family) for family in request.grid.get("family", KINDS)]
     unknown = [family for family in wanted if family not in KINDS]
-    others = [key for key in order.grid if key != "family"]
+    others = [key for key in request.grid if key != "family"]
     if unknown or others:
         raise SpecError(
             [f"[grid] family: no '{family}' here; there are {', '.join(KINDS)}" for family in unknown]
-            + [f"[grid] {key}: this study's grid is the kinds' own; give family, or fields in [run]" for key in others]
+            + [f"[grid] {key}: this probe's grid is the kinds' own; give family, or fields in [run]" for key in others]
         )
     fields = []
     for arm in ARMS:
         for dataset, depth in (arm.small, arm.large) if arm.family in wanted else ():
             own = {"family": arm.family, "width": arm.width, "order": arm.order, "dataset": dataset, "depth": depth}
             for shortcut in ("none", "identity"):
-                common = {**RECIPE, **order.base, **own, "shortcut": shortcut}
-                fields += [{**common, "seed": seed} for seed in order.seeds]
-    return order.resolve(fields)
+                common = {**RECIPE, **request.base, **own, "shortcut": shortcut}
+                fields += [{**common, "seed": seed} for seed in request.seeds]
+    return request.resolve(fields)
 
 
-def measure_trees(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
+def measure_trees(run: RunFolder, dataset: Dataset, settings: TransferSettings, device: torch.device) -> pd.DataFrame:
     """Return boosting and bagging on the run's digits (ten outputs) and on the diabetes data, for the run's seed."""
     from sklearn.datasets import load_diabetes
+
+    from resx.measurements.boosting import boosting
 
     tables = []
     outputs = np.eye(dataset.n_outputs)
@@ -140,75 +160,90 @@ def measure_trees(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any],
     y = (y / y.std())[:, None]
     diabetes = (x[:-DIABETES_TEST], y[:-DIABETES_TEST]), (x[-DIABETES_TEST:], y[-DIABETES_TEST:])
     for task, (train, test) in (("digits", digits), ("diabetes", diabetes)):
-        found = boosting(
-            train,
-            test,
-            trees=settings["trees"],
-            tree_depth=settings["tree_depth"],
-            shrinkage=settings["shrinkage"],
-            seed=run.spec.seed,
-        )
-        tables.append(found.assign(task=task))
+        losses = boosting(train, test, **settings.model_dump(), seed=run.spec.seed)
+        tables.append(losses.assign(task=task))
     return pd.concat(tables, ignore_index=True)
 
 
-def has_trees(spec: RunSpec, settings: Mapping[str, Any]) -> bool:
+def has_trees(spec: RunSpec, settings: TransferSettings) -> bool:
     """Return whether the trees are measured beside this run: once a seed, beside the small plain MLP on digits."""
     model = spec.model
     return (model.family, spec.data.dataset, model.depth, model.shortcut) == ("mlp", *ARMS[0].small, "none")
 
 
-def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
-    """Judge the criterion of this module's docstring on the frames runs and boosting."""
-    runs = labelled(frames)
-    network_ratios = ratios(runs)
-    effects = interactions(network_ratios)
-    found = estimates(effects)
-    tables = {"networks": _networks(runs), "interactions": _interactions(network_ratios, found)}
-    verdicts = []
-    if found:
-        mean = pd.DataFrame(effects).mean(axis=1, skipna=False).dropna()
-        pooled = [stats.t_interval(mean.to_numpy(), name="mean of these networks")] if len(mean) else []
-        verdicts.append(
-            Verdict(
-                "The shortcut is worth more at the greater size, in other kinds of networks",
-                "log10(plain/residual), large − small, above 0 for every kind and task",
-                [*found.values(), *pooled],
-                _all(found),
-            )
-        )
-        at_large = estimates(largest(network_ratios))
-        verdicts.append(
-            Verdict(
-                "The large residual network trains better than the large plain one",
-                "log10(plain/residual) at the greatest size above 0 for every kind and task",
-                list(at_large.values()),
-                _all(at_large),
-            )
-        )
-        tables["heterogeneity"] = heterogeneity(effects)
-    trees: dict[str, Estimate] = {}
+def tables(frames: Frames, settings: TransferSettings) -> dict[str, pd.DataFrame]:
+    """Return what the shortcut is worth at the smallest and greatest size, heterogeneity, and the losses behind it."""
+    runs = _labelled(frames["runs"])
+    ratios = [_ratios(runs).assign(model="network")]
+    own = {"networks": _networks(runs)}
     if "boosting" in frames:
-        tree_ratio = tree_ratios(frames["boosting"], frames["runs"])
-        trees = estimates(interactions(tree_ratio))
-        tables["trees"] = _trees(frames["boosting"])
-        verdicts.append(
-            Verdict(
-                "Trees that fit what is left gain more with their number than trees that all fit the same",
-                "log10(bagging/boosting), all trees − 1 tree, above 0 on both data sets",
-                list(trees.values()),
-                _all(trees),
-            )
-        )
-    return Findings(tables, verdicts, _answer(found, verdicts, tables, runs))
+        ratios.append(_tree_ratios(frames["boosting"], frames["runs"]).assign(model="trees"))
+        own["trees"] = _trees(frames["boosting"])
+    ends = pd.concat([_ends(table) for table in ratios], ignore_index=True)
+    effects = _interactions(ends[ends["model"] == "network"])
+    return {**own, "ratios": ends, "heterogeneity": heterogeneity(effects), "pooled": _pooled(effects)}
 
 
-def _all(found: Mapping[str, Estimate]) -> stats.Word:
-    """Return the word for 'all of them are above 0': refuted where one is significantly below."""
-    words = {stats.word(estimate, 1) for estimate in found.values()}
-    if "refuted" in words:
-        return "refuted"
-    return words.pop() if len(words) == 1 else "inconclusive"
+def _labelled(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with columns network, task, arm, size (layers; steps for the shortcut in time) and score.
+
+    score: log10 of the final training loss, nan for a run that diverged. Raises SpecError where there is no such run.
+    """
+    names = runs["dataset"].map(lambda text: parse_part(text)[0])
+    runs = outcomes(runs[runs["family"].isin(KINDS) & names.isin(TASKS)])
+    if runs.empty:
+        raise SpecError("no recorded run is of these kinds of networks; `resx probe transfer` makes some")
+    parts = [parse_part(text) for text in runs["dataset"]]
+    task = [TASKS[name] for name, _ in parts]
+    steps = [int(arguments.get("steps", 0)) for _, arguments in parts]
+    runs = runs.assign(
+        task=task,
+        network=[f"{KINDS[family]}, {name}" for family, name in zip(runs["family"], task, strict=True)],
+        arm=runs["shortcut"].map(kind_name),
+        size=np.where(runs["family"] == "rnn-time", steps, runs["depth"]),
+        score=runs["log10_train_loss"],
+    )
+    order = runs["family"].map(list(KINDS).index)
+    return runs.assign(order=order).sort_values(["order", "task", "size"], kind="stable", ignore_index=True)
+
+
+def _ratios(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return log10(plain loss / residual loss), a row per network, size and seed."""
+    cells = runs.groupby(["network", "size", "seed", "arm"], sort=False)["score"].first()
+    table = cells.unstack("arm").reindex(columns=["plain", "residual"])
+    return (table["plain"] - table["residual"]).rename("ratio").reset_index()
+
+
+def _tree_ratios(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return log10(bagging's loss / boosting's loss) in the shape of `_ratios`; size is the number of trees."""
+    seeds = runs.set_index("run_id")["seed"]
+    named = measured.assign(seed=measured["run_id"].map(seeds), network=TREES + ", " + measured["task"])
+    table = named.pivot_table(index=["network", "trees", "seed"], columns="kind", values="train_loss", sort=False)
+    ratio = stats.log10_loss(table["bagging"]) - stats.log10_loss(table["boosting"])
+    return pd.DataFrame({"ratio": ratio}, index=table.index).reset_index().rename(columns={"trees": "size"})
+
+
+def _ends(ratios: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each network's smallest and greatest size, told apart by `at`; none of one size only."""
+    sizes = ratios.groupby("network", sort=False)["size"]
+    low, high = sizes.transform("min"), sizes.transform("max")
+    small = ratios[(ratios["size"] == low) & (low < high)].assign(at="smallest")
+    return pd.concat([small, ratios[ratios["size"] == high].assign(at="greatest")], ignore_index=True)
+
+
+def _interactions(ends: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return, per network, the ratio at the greatest size minus that at the smallest, by seed."""
+    table = ends.pivot(index=["network", "seed"], columns="at", values="ratio").reindex(
+        columns=["smallest", "greatest"]
+    )
+    difference = (table["greatest"] - table["smallest"]).dropna()
+    return {name: difference.loc[name] for name in dict.fromkeys(ends["network"]) if name in difference.index}
+
+
+def _pooled(effects: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """Return the mean interaction of all networks by seed, of the seeds that have them all."""
+    mean = pd.DataFrame(effects).mean(axis=1, skipna=False).dropna() if effects else pd.Series(dtype=float)
+    return mean.rename("mean_interaction").rename_axis("seed").reset_index()
 
 
 def heterogeneity(effects: Mapping[str, pd.Series]) -> pd.DataFrame:
@@ -220,6 +255,8 @@ def heterogeneity(effects: Mapping[str, pd.Series]) -> pd.DataFrame:
     """
     values = [series.dropna().to_numpy() for series in effects.values()]
     values = [own for own in values if len(own)]
+    if not values:
+        return pd.DataFrame(columns=["effects", "lowest", "highest", "df", "q", "i2", "p"])
     means = np.array([own.mean() for own in values])
     counts = np.array([len(own) for own in values])
     row = {"effects": len(values), "lowest": means.min(), "highest": means.max(), "df": len(values) - 1}
@@ -237,43 +274,20 @@ def heterogeneity(effects: Mapping[str, pd.Series]) -> pd.DataFrame:
 
 
 def _networks(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return mean log10 training losses, a row per kind, task and size, and how many runs diverged.
+    """Return mean log10 training losses, a row per network and size, and how many runs diverged.
 
-    learnt: whether any of the networks, plain or residual, has a loss below that of guessing.
+    learnt: whether any of them, plain or residual, has a loss below that of guessing.
     """
-    runs = runs.sort_values("size", kind="stable").assign(
-        diverged=runs["status"] == "diverged", arm=runs["shortcut"].map(kind_name)
+    place = ["network", "size"]
+    means = runs.groupby([*place, "arm"], sort=False)["score"].mean().unstack("arm")
+    grouped = runs.groupby(place, sort=False)
+    best = grouped["score"].min() - grouped["task"].first().map(GUESSING)
+    return (
+        means.reindex(columns=["plain", "residual"])
+        .assign(learnt=best < -LEARNT, diverged=grouped["status"].agg(lambda status: (status == "diverged").sum()))
+        .rename_axis(columns=None)
+        .reset_index()
     )
-    place = [*KEYS, "size"]
-    table = runs.groupby([*place, "arm"], sort=False)["score"].mean().unstack("arm")
-    lost = runs.groupby(place)["diverged"].sum()
-    table = table.reindex(columns=["plain", "residual"]).round(2)
-    best = runs.groupby(place)["score"].min() - runs.groupby(place)["task"].first().map(GUESSING)
-    return table.assign(learnt=(best < -LEARNT).map({True: "yes", False: "no"}), diverged=lost).reset_index()
-
-
-def _interactions(ratio: pd.DataFrame, found: Mapping[str, Estimate]) -> pd.DataFrame:
-    """Return a row per kind and task: mean ratio at the smallest and the greatest size, and the interaction."""
-    rows = []
-    for (kind, task), group in ratio.groupby(KEYS, sort=False):
-        estimate = found.get(f"{kind}, {task}")
-        means = group.groupby("size")["ratio"].mean().sort_index()
-        if estimate is None:
-            continue
-        rows.append(
-            {
-                "kind": kind,
-                "task": task,
-                "small": means.iloc[0],
-                "large": means.iloc[-1],
-                "interaction": estimate.mean,
-                "low": estimate.low,
-                "high": estimate.high,
-                "seeds": estimate.n,
-                "p": np.nan if estimate.p is None else estimate.p,
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def _trees(measured: pd.DataFrame) -> pd.DataFrame:
@@ -285,55 +299,70 @@ def _trees(measured: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def _answer(
-    found: Mapping[str, Estimate], verdicts: list[Verdict], tables: Mapping[str, pd.DataFrame], runs: pd.DataFrame
-) -> str:
-    sentences = [f"{verdict.hypothesis}: {verdict.word}." for verdict in verdicts]
-    if found:
-        above = [name for name, estimate in found.items() if estimate.low > 0]
-        below = [name for name, estimate in found.items() if estimate.high < 0]
-        worse = [estimate.name for estimate in verdicts[1].estimates if estimate.mean < 0]
-        spread = tables["heterogeneity"].iloc[0]
-        measured = (
-            f"I² {spread['i2']:.0f} %, p {spread['p']:.2g}" if np.isfinite(spread["i2"]) else "no I² from one seed"
+def comment(findings: Findings) -> list[str]:
+    """Return how many networks gain and lose, how much they differ, and which learnt nothing."""
+    lines = []
+    verdict, spread = findings.verdict("worth-more-with-size"), findings.tables["heterogeneity"]
+    if verdict and len(spread):
+        above = [one.name for one in verdict.estimates if one.low > 0]
+        below = [one.name for one in verdict.estimates if one.high < 0]
+        row = spread.iloc[0]
+        shown = f"I² {row['i2']:.0f} %, p {row['p']:.2g}" if np.isfinite(row["i2"]) else "no I² from one seed"
+        lines.append(
+            f"Of {len(verdict.estimates)} interactions the interval lies above 0 for {len(above)} and below 0 for "
+            f"{len(below)}; they range from {row['lowest']:+.2f} to {row['highest']:+.2f} in log10 ({shown})."
         )
-        sentences.append(
-            f"Of {len(found)} interactions the interval lies above 0 for {len(above)}"
-            + (f" ({'; '.join(above)})" if above else "")
-            + f" and below 0 for {len(below)}"
-            + (f" ({'; '.join(below)})" if below else "")
-            + f"; they range from {spread['lowest']:+.2f} to {spread['highest']:+.2f} in log10 ({measured})."
-        )
-        if worse:
-            sentences.append(
-                f"Even at the greatest size the residual network is on average the worse in: {'; '.join(worse)}."
-            )
-    large = tables["networks"].groupby(KEYS, sort=False).last().reset_index()
-    stuck = [f"{row.kind}, {row.task}" for row in large[large["learnt"] == "no"].itertuples()]
-    if stuck:
-        sentences.append(f"Neither large network learnt anything in: {'; '.join(stuck)}.")
-    lost = int((runs["status"] == "diverged").sum())
-    if lost:
-        sentences.append(f"{lost} of {len(runs)} runs diverged, which their effects leave out.")
-    sentences.append(
-        "All kinds have one recipe, short training and small sizes; that a kind gains nothing here does not say that "
-        "it would not at its own. Trees are no networks: boosting shares the idea, not the mechanism, and stays apart."
-    )
-    return " ".join(sentences)
+        if len(findings.tables["pooled"]):
+            mean = stats.t_interval(findings.tables["pooled"]["mean_interaction"])
+            lines.append(f"Their mean is {mean.with_interval}; it is of these networks, not of networks at large.")
+    networks = findings.tables["networks"]
+    stuck = networks.groupby("network", sort=False).tail(1)
+    names = stuck.loc[~stuck["learnt"], "network"]
+    if len(names):
+        lines.append(f"At the greatest size neither network learnt anything in: {'; '.join(names)}.")
+    if lost := int(networks["diverged"].sum()):
+        lines.append(f"{lost} runs diverged; their effects leave them out.")
+    return lines
 
 
-STUDY = Study(
+CLAIMS = (
+    Claim(
+        key="worth-more-with-size",
+        says="The shortcut is worth more at the greater size, in other kinds of networks",
+        expected=+1,
+        first=contrast("ratio", LARGE, SMALL, over=("network",), where={"model": "network"}),
+        family="interactions",
+    ),
+    Claim(
+        key="better-at-the-greatest-size",
+        says="The large residual network trains better than the large plain one",
+        expected=+1,
+        first=contrast("ratio", LARGE, over=("network",), where={"model": "network"}),
+        family="at the greatest size",
+    ),
+    Claim(
+        key="trees",
+        says="Trees that fit what is left gain more with their number than trees that all fit the same",
+        expected=+1,
+        first=contrast("ratio", LARGE, SMALL, over=("network",), where={"model": "trees"}),
+        family="trees",
+    ),
+)
+
+PROBE = Probe(
     plan=plan,
-    judge=judge,
-    figures=["transfer"],
+    tables=tables,
+    claims=CLAIMS,
+    settings=TransferSettings,
+    figures=("transfer",),
+    shown=("networks", "heterogeneity", "trees"),
     measures={
         "boosting": Measure(measure_trees, keys=("trees", "tree_depth", "shrinkage"), wants=has_trees, diverged=True)
     },
-    defaults={
-        "title": "Residual learning in other networks and models",
-        "primary": "log10_train_loss",
-        "trees": 50,
-        "tree_depth": 3,
-        "shrinkage": 1.0,
-    },
+    labels={"ratio": "log10(plain/residual)", "plain": "plain: log10 loss", "residual": "residual: log10 loss"},
+    comment=comment,
+    limits=(
+        "All kinds have one recipe, short training and small sizes; that a kind gains nothing here does not say that it "
+        "would not with its own. Trees are no networks: boosting shares the idea, not the mechanism, and stays apart."
+    ),
 )
