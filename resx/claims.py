@@ -148,6 +148,23 @@ class AtMost:
         return f"supported if every value is at most {self.limit:g}, else refuted; no statistics involved"
 
 
+@dataclass(frozen=True)
+class AnyDiffers:
+    """Some of several effects differ from 0; alike: symbol that says whether all are equivalent in what matters."""
+
+    alike: str
+
+    def word(self, claim: Claim, effects: Sequence[Effect], estimates: Sequence[Estimate], symbols: Symbols) -> Word:
+        if any(one.n < stats.MIN_SEEDS for one in estimates):
+            return "screening" if any(one.low > 0 or one.high < 0 for one in estimates) else "inconclusive"
+        if any(one.p is not None and one.p <= stats.ALPHA for one in estimates):
+            return "supported"
+        return "refuted" if _filled(self.alike, symbols) else "inconclusive"
+
+    def criterion(self, expected: Sign) -> str:
+        return "supported if any differs; refuted if none does and all are equivalent in test error (±{margin} points)"
+
+
 def all_of(words: Iterable[Word]) -> Word:
     """Return the word for 'all of these hold': refuted where one is, a word that all share, else inconclusive."""
     distinct = set(words)
@@ -197,7 +214,8 @@ class Combination:
 class Verdict:
     """A claim judged. key: `probe:key`. estimates: the effects that decide, then those that stand next to them.
 
-    scale: toy, reduced or paper. points: whether the mean lies on the expected side, whatever the word is.
+    deciding: how many they are. scale: toy, reduced or paper. points: whether the means lie on the expected side,
+    whatever the word is.
     """
 
     key: str
@@ -207,9 +225,14 @@ class Verdict:
     estimates: tuple[Estimate, ...]
     scale: str = ""
     points: bool = False
+    deciding: int = 1
 
     def __str__(self) -> str:
-        shown = f" ({self.estimates[0]})" if self.estimates else ""
+        first = self.estimates[: self.deciding]
+        shown = f" ({first[0]})" if first else ""
+        if len(first) > 1:
+            ends = f"from {min(one.mean for one in first):+.2f} to {max(one.mean for one in first):+.2f}"
+            shown = f" ({sum(one.mean > 0 for one in first)} of {len(first)} means above 0, {ends})"
         return f"{self.says}: {self.word}{shown}."
 
 
@@ -255,6 +278,7 @@ def judge(
                     word,
                     (*deciding, *others),
                     points=all(np.sign(one.mean) == claim.expected for one in deciding),
+                    deciding=len(deciding),
                 )
             )
     return effects_table(estimates), verdicts

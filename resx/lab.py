@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resx import claims
 from resx.figures import FIGURES, style
 from resx.probes import Findings, Measure, MeasureFunction, Probe, Request, judge, load_probe, parse_settings, planned
 from resx.spec import Experiment, RunSpec, SpecError, load_toml, slug, write_toml
@@ -243,8 +242,8 @@ def write(findings: Findings, folder: Path) -> list[Path]:
     """Write all that is derived from a folder's tables: the probe's tables, effects, verdicts, answer and figures."""
     tables = {
         **findings.all_tables(),
-        "effects": findings.all_effects(),
-        "verdicts": claims.verdicts_table(findings.all_verdicts()),
+        "effects": findings.effects_table(),
+        "verdicts": findings.verdicts_table(),
     }
     files = []
     for name, table in tables.items():
@@ -258,8 +257,8 @@ def write(findings: Findings, folder: Path) -> list[Path]:
 def draw(findings: Findings, folder: Path, formats: Sequence[str] = style.FORMATS) -> list[Path]:
     """Draw every figure of the findings' probe."""
     files = []
-    for name in figure_names(load_probe(findings.probe)):
-        files += style.save(FIGURES[name](findings.find(name)), folder / name, formats)
+    for name, (figure, drawn) in findings.drawings().items():
+        files += style.save(FIGURES[figure](drawn), folder / name, formats)
     return files
 
 
@@ -271,16 +270,11 @@ def as_document(done: Done, machine: Machine) -> dict[str, Any]:
         "scale": findings.scale,
         "runs": [{**one.summary(machine.results), "spec": one.spec.flat()} for one in done.outcomes],
         "tables": {name: table.to_dict("records") for name, table in findings.all_tables().items()},
-        "effects": findings.all_effects().to_dict("records"),
-        "verdicts": claims.verdicts_table(findings.all_verdicts()).to_dict("records"),
+        "effects": findings.effects_table().to_dict("records"),
+        "verdicts": findings.verdicts_table().to_dict("records"),
         "answer": list(findings.answer),
         "files": list(done.files),
     }
-
-
-def figure_names(probe: Probe) -> list[str]:
-    """Return the names of a probe's figures and of those of its parts."""
-    return [*probe.figures, *(name for part in probe.parts.values() for name in figure_names(load_probe(part.probe)))]
 
 
 def train(spec: RunSpec | None = None, *, machine: Machine | None = None, **fields: Any) -> dict[str, Any]:

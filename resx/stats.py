@@ -23,6 +23,7 @@ from resx.spec import SpecError
 
 MIN_SEEDS = 6  # the joint sign-flip's smallest p is 2/2^n: 0.0625 with 5 seeds, 0.03125 with 6
 ROUNDING = 1e-9  # values (percent, log10) closer than this differ by rounding only
+ALPHA = 0.05  # a family's error rate
 EXACT_SEEDS = 14  # up to here every sign pattern is tried, beyond it a sample of them
 
 Word = Literal["supported", "refuted", "screening", "inconclusive"]

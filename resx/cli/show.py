@@ -168,8 +168,8 @@ def print_findings(done: Done, machine: Machine) -> None:
         if file.suffix in (".png", ".txt") or file.stem in ("effects", "verdicts"):
             typer.echo(f"written: {file}")
     if sys.stdout.isatty():
-        for name in load_probe(findings.probe).figures:
-            CONSOLE.print(terminal.picture(FIGURES[name](findings.find(name)), CONSOLE.width))
+        for figure, drawn in findings.drawings().values():
+            CONSOLE.print(terminal.picture(FIGURES[figure](drawn), CONSOLE.width))
     typer.echo(next_step(done, machine.jobs))
 
 

@@ -65,7 +65,8 @@ def draw(findings: Findings) -> Figure:
         style.heading(
             figure,
             "The same question for other networks and models",
-            f"Final training losses, plain over residual; right of 0 the shortcut helps. {parts.seed_words(runs['seed'].nunique())}.",
+            "Final training losses, plain over residual; right of 0 the shortcut helps. "
+            f"{parts.seed_words(runs['seed'].nunique())}.",
         )
         style.key(
             figure,

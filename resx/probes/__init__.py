@@ -164,24 +164,31 @@ class Findings:
         """Return the verdicts, combined claims first, then those of parts."""
         return [*self.verdicts, *(verdict for part in self.parts.values() for verdict in part.all_verdicts())]
 
-    def all_effects(self) -> pd.DataFrame:
-        """Return the effects of this probe and its parts, with `probe` as the first column."""
-        own = self.effects.copy()
-        own.insert(0, "probe", self.probe)
-        tables = [table for table in (own, *(part.all_effects() for part in self.parts.values())) if len(table)]
-        return pd.concat(tables, ignore_index=True) if tables else own
+    def verdicts_table(self) -> pd.DataFrame:
+        """Return a row per verdict and effect; `part` names the probe within this one, empty for this one's own."""
+        tables = [claims.verdicts_table(self.verdicts).assign(part="")]
+        tables += [claims.verdicts_table(part.verdicts).assign(part=name) for name, part in self.parts.items()]
+        table = pd.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
+        return table[["part", *table.columns.drop("part")]]
+
+    def effects_table(self) -> pd.DataFrame:
+        """Return a row per effect, with `part` as in `verdicts_table`."""
+        tables = [self.effects.assign(part=""), *(one.effects.assign(part=name) for name, one in self.parts.items())]
+        table = pd.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
+        return table[["part", *table.columns.drop("part")]]
+
+    def drawings(self) -> dict[str, tuple[str, Findings]]:
+        """Return what can be drawn, by the file's name: the figure's name, and the findings that it draws."""
+        own = {name: (name, self) for name in load_probe(self.probe).figures}
+        for key, part in self.parts.items():
+            suffix = "" if key == part.probe else f"-{key}"
+            own |= {f"{name}{suffix}": drawing for name, drawing in part.drawings().items()}
+        return own
 
     def notes(self) -> list[str]:
         """Return the sentences of the answer that are no verdicts."""
         said = {str(verdict) for verdict in self.all_verdicts()}
         return [line for line in self.answer if line.partition(": ")[2] not in said and line not in said]
-
-    def find(self, figure: str) -> Findings:
-        """Return the findings that a figure draws: these, or those of the part that has it."""
-        for part in self.parts.values():
-            if figure in load_probe(part.probe).figures:
-                return part.find(figure)
-        return self
 
 
 def judge(name: str, frames: Frames, settings: Frozen) -> Findings:

@@ -8,58 +8,57 @@ the standard network, where only two do, so that differences are small and equiv
 
 Primary outcome. As in `resx probe mismatch`: log10 of the final training loss, paired within a seed, averaged over
 depths.
-
-Criterion, fixed beforehand. The answer is the word for 'modifying the input works' in the alternating design: padding
-with zeros, chopping channels off and subsampling maps, without a parameter, trains better than the plain twin:
-supported; worse: refuted; else inconclusive; below 6 seeds screening at most. The other ways (copy, sum, …) stand
-beside it: how many of them have intervals below the plain twin's, and which differ from the reference.
-
-Settings. primary, margin, images: as in `resx probe mismatch`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from resx.figures.mismatch import ALTERNATING, DESIGNS, PLAIN, STANDARD, arms
-from resx.probes import mismatch
-from resx.probes.study import Findings, Frames, Order, Study
+from resx.claims import Combination
+from resx.claims import Part as ClaimPart
+from resx.probes import Part, Probe, Request, Settings
+from resx.probes.mismatch import ALTERNATING, STANDARD, MismatchSettings
+from resx.probes.mismatch import PROBE as MISMATCH
+from resx.probes.mismatch import plan as plan_design
+from resx.probes.tidy import Outcome
 from resx.spec import RunSpec
 
 
-def plan(order: Order) -> list[RunSpec]:
-    """The runs of both designs."""
-    designs = [replace(order, settings={**order.settings, "design": design}) for design in (ALTERNATING, STANDARD)]
-    return list(dict.fromkeys(spec for one in designs for spec in mismatch.plan(one)))
+class Question3Settings(Settings):
+    """primary, margin, images: as in `resx probe mismatch`."""
+
+    primary: Outcome = "log10_train_loss"
+    margin: float = 0.0
+    images: int = 64
 
 
-def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
-    """Judge both designs, and answer with the first."""
-    there = set(arms(frames["runs"])["design"])
-    designs = [design for design in DESIGNS if design in there]
-    found = {design: mismatch.judge(frames, {**settings, "design": design}) for design in designs}
-    tables = {f"{name}-{design}": table for design, one in found.items() for name, table in one.tables.items()}
-    verdicts = [
-        replace(verdict, hypothesis=f"{verdict.hypothesis} [{design}]")
-        for design, one in found.items()
-        for verdict in one.verdicts
-    ]
-    works = [verdict.word for verdict in verdicts if verdict.estimates[0].name == PLAIN]  # the decisive design's first
-    answer = [
-        "Can the input be modified (copied, chopped off, summed) to make a shortcut where sizes do not fit?",
-        f"{works[0].capitalize()}." if works else "Inconclusive: no plain twin finished.",
-        *(one.answer for one in found.values()),
-        "Beyond this data, these depths and this recipe nothing is claimed.",
-    ]
-    return Findings(tables, verdicts, " ".join(answer))
+def _of(design: str, settings: Any) -> MismatchSettings:
+    return MismatchSettings(design=design, **settings.model_dump())
 
 
-STUDY = Study(
+def plan(request: Request) -> list[RunSpec]:
+    """Return the runs of both designs."""
+    designs = [replace(request, settings=_of(design, request.settings)) for design in (ALTERNATING, STANDARD)]
+    return [spec for one in designs for spec in plan_design(one)]
+
+
+CLAIMS = (
+    Combination(
+        key="input-can-be-modified",
+        says="The input can be modified to make a shortcut where sizes do not fit",
+        parts=(ClaimPart("alternating:works"),),
+    ),
+)
+
+PROBE = Probe(
     plan=plan,
-    judge=judge,
-    figures=mismatch.STUDY.figures,
-    measures=mismatch.STUDY.measures,
-    defaults={key: value for key, value in mismatch.STUDY.defaults.items() if key != "design"},
+    claims=CLAIMS,
+    settings=Question3Settings,
+    measures=MISMATCH.measures,
+    limits="The alternating design decides; in the standard one, where two shortcuts mismatch, differences are small.",
+    parts={
+        ALTERNATING: Part("mismatch", lambda settings: _of(ALTERNATING, settings)),
+        STANDARD: Part("mismatch", lambda settings: _of(STANDARD, settings)),
+    },
 )

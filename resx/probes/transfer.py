@@ -362,7 +362,7 @@ PROBE = Probe(
     labels={"ratio": "log10(plain/residual)", "plain": "plain: log10 loss", "residual": "residual: log10 loss"},
     comment=comment,
     limits=(
-        "All kinds have one recipe, short training and small sizes; that a kind gains nothing here does not say that it "
-        "would not with its own. Trees are no networks: boosting shares the idea, not the mechanism, and stays apart."
+        "All kinds have one recipe, short training and small sizes; that a kind gains nothing here does not say that "
+        "it would not with its own. Trees are no networks: boosting shares the idea, not the mechanism, and stays apart."
     ),
 )
