@@ -458,7 +458,7 @@ def scale(runs: pd.DataFrame) -> str:
     return min((_scale(run) for run in runs.to_dict("records")), key=["toy", "reduced", "paper"].index)
 
 
-def _scale(run: Mapping[str, Any]) -> str:
+def _scale(run: Mapping[Any, Any]) -> str:
     if not (run["dataset"] == "cifar10" or run["reference"] == "cifar10" or run["content"] in paper.CIFAR10_COPIES):
         return "toy"
     whole = all(pd.isna(run[field]) for field in ("image_size", "subset", "test_subset", "widths"))

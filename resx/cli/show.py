@@ -15,7 +15,6 @@ import typer
 from pydantic import BaseModel
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from resx.engines import Outcome
@@ -27,7 +26,7 @@ from resx.stats import MIN_SEEDS, Estimate
 from resx.training.estimate import estimate_cost
 from resx.training.machine import Machine
 
-SHOWN_EFFECTS = 8  # of one claim
+SHOWN_EFFECTS = 12  # more are in the file
 CONSOLE = Console(width=None if sys.stdout.isatty() else 140)  # a file is not cut at 80 columns
 
 
@@ -152,16 +151,12 @@ def print_findings(done: Done, machine: Machine) -> None:
     """Print the findings of a probe: its tables, a line per claim, the answer, the files, and what to type next."""
     findings = done.findings
     _print_tables(findings)
-    for verdict in findings.all_verdicts():
-        CONSOLE.print(f"\n{escape(verdict.says)}: [bold]{verdict.word.upper()}[/bold] [dim]({verdict.scale})[/dim]")
-        CONSOLE.print(f"  [dim]{escape(verdict.criterion)}[/dim]")
-        rows = [
-            [one.name, one.middle, one.interval, str(one.n), number(one.p, 3)]
-            for one in verdict.estimates[:SHOWN_EFFECTS]
-        ]
-        print_table(rows, ["<effect", "mean", "95 % interval", "seeds", "p (family)"])
-        if len(verdict.estimates) > SHOWN_EFFECTS:
-            CONSOLE.print(f"  and {len(verdict.estimates) - SHOWN_EFFECTS} more: tables/verdicts.csv")
+    rows = [
+        [verdict.says, verdict.word, *_numbers(verdict.estimates[: verdict.deciding])]
+        for verdict in findings.all_verdicts()
+    ]
+    columns = ["<claim", "<verdict", "mean", "95 % interval", "seeds", "p (family)"]
+    print_table(rows, columns, title=f"claims, {findings.scale} scale, effects paired by seed")
     for line in findings.notes():
         typer.echo(line)
     for file in done.files:
@@ -173,11 +168,24 @@ def print_findings(done: Done, machine: Machine) -> None:
     typer.echo(next_step(done, machine.jobs))
 
 
+def _numbers(estimates: Sequence[Estimate]) -> list[str]:
+    """Return the cells of a verdict that rests on one effect, or how many of several lie above 0."""
+    if len(estimates) != 1:
+        above = sum(one.mean > 0 for one in estimates)
+        return [f"{above} of {len(estimates)} above 0" if estimates else "–", "–", "–", "–"]
+    [one] = estimates
+    return [one.middle, one.interval, str(one.n), number(one.p, 3)]
+
+
 def _print_tables(findings: Findings) -> None:
     probe = load_probe(findings.probe)
     for name in probe.shown:
         labels = {column: str(label) for column, label in probe.labels.items()}
         print_frame(findings.tables[name], f"{name}: {findings.scale} scale", labels)
+    judged = findings.effects[findings.effects["family"] == getattr(findings.settings, "primary", "effects")]
+    if 0 < len(judged) <= SHOWN_EFFECTS:
+        table = judged.rename(columns={"mean": "difference", "low": "difference_low", "high": "difference_high"})
+        print_frame(table.drop(columns="family"), "effects, paired by seed; p is the family's")
     for part in findings.parts.values():
         _print_tables(part)
 

@@ -266,7 +266,8 @@ def _values(named: pd.DataFrame) -> pd.DataFrame:
         sort=False,
     )
     cells = cells[cells.index.isin(named.set_index(["group", "arm", "seed"]).index)]
-    return pd.DataFrame({one: cells[one].mean(axis=1, skipna=False) for one in OUTCOMES}).reset_index()
+    means = {one: pd.DataFrame(cells[one]).mean(axis=1, skipna=False) for one in OUTCOMES}
+    return pd.DataFrame(means).reset_index()
 
 
 def _means(values: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
@@ -276,7 +277,11 @@ def _means(values: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
         arms = list(networks.loc[networks[column], "arm"].unique())
         rows = values[values["arm"].isin(arms)]
         if len(rows):
-            means = rows.groupby("seed")[list(OUTCOMES)].agg(lambda column: column.mean(skipna=False))
+            means = (
+                rows.groupby("seed")[list(OUTCOMES)]
+                .mean()
+                .where(rows.groupby("seed")[list(OUTCOMES)].count() == len(arms))
+            )
             parts.append(means.reset_index().assign(group="mean", arm=name))
     return pd.concat(parts) if parts else values.head(0)
 
@@ -305,12 +310,12 @@ def _correlations(named: pd.DataFrame, networks: pd.DataFrame, primary: str) -> 
     ways = networks[~networks["group"].isin([NEXT, REFERENCE]) & networks["gain"].notna()]
     with np.errstate(divide="ignore"):
         distance = np.abs(np.log(ways.set_index(["depth", "arm"])["gain"]))
-    table = named.pivot_table(index=["depth", "seed"], columns="arm", values=primary, aggfunc="first", dropna=False)
     rows = []
-    for (depth, seed), row in table.iterrows():
-        own = distance.loc[depth] if depth in distance.index.get_level_values(0) else distance.head(0)
-        if len(own) > 2 and own.nunique() > 1 and table.loc[depth, own.index].notna().all(axis=None):
-            rows.append({"seed": seed, "rho": own.rank().corr(row[own.index].rank())})
+    for (depth, seed), own in named.groupby(["depth", "seed"]):
+        values = own.set_index("arm")[primary]
+        ranked = distance[distance.index.get_level_values("depth") == depth].droplevel("depth")
+        if len(ranked) > 2 and ranked.nunique() > 1 and values.reindex(ranked.index).notna().all():
+            rows.append({"seed": seed, "rho": ranked.rank().corr(values[ranked.index].rank())})
     means = pd.DataFrame(rows, columns=["seed", "rho"]).groupby("seed")["rho"].mean()
     return means.reset_index()
 

@@ -363,6 +363,7 @@ PROBE = Probe(
     comment=comment,
     limits=(
         "All kinds have one recipe, short training and small sizes; that a kind gains nothing here does not say that "
-        "it would not with its own. Trees are no networks: boosting shares the idea, not the mechanism, and stays apart."
+        "it would not with its own. Trees are no networks: boosting shares the idea, not the mechanism, and so stays "
+        "apart."
     ),
 )
