@@ -11,7 +11,7 @@ Verdicts follow resx.stats: from six seeds on 'supported' and 'refuted', below t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -274,7 +274,7 @@ def judge(
                 Verdict(
                     claim.key,
                     _text(claim.says, symbols),
-                    _text(criterion(claim, labels), symbols),
+                    _text(criterion(_with_quantity(claim, symbols), labels), symbols),
                     word,
                     (*deciding, *others),
                     points=all(np.sign(one.mean) == claim.expected for one in deciding),
@@ -282,6 +282,10 @@ def judge(
                 )
             )
     return effects_table(estimates), verdicts
+
+
+def _with_quantity(claim: Claim, symbols: Symbols) -> Claim:
+    return replace(claim, first=replace(claim.first, quantity=str(_filled(claim.first.quantity, symbols))))
 
 
 def criterion(claim: Claim | Combination, labels: Mapping[str, str]) -> str:
