@@ -16,6 +16,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resx.measurements.taps import capture
@@ -165,16 +166,17 @@ def paths(network: Network, x: Tensor, y: Tensor, task: str, samples: int, seed:
 
 @dataclass(frozen=True)
 class Lengths:
-    """What the path lengths of one network amount to; `n` blocks, so the binomial's middle is n/2.
+    """What the path lengths of one network amount to; `n` blocks.
 
-    half: smallest k from which the cumulative share stays above one half. middle: of the sampled estimate, the
-    smallest k with at least half of it. low, high: lengths that hold its middle 95 %; paths: the share (%) of all
-    paths that have these lengths or shorter ones. cancellation: Σ‖g_k‖ / ‖Σg‖.
+    half: the length from which the cumulative share stays above one half; middle: the same of the sampled estimate.
+    Both are interpolated (see `median_length`), so that of all paths, whose lengths are binomial, half are below n/2
+    exactly, whatever n is. low, high: lengths that hold the middle 95 % of the sampled estimate; paths: the share (%)
+    of all paths that have these lengths or shorter ones. cancellation: Σ‖g_k‖ / ‖Σg‖.
     """
 
     n: int
-    half: int
-    middle: int
+    half: float
+    middle: float
     low: int
     high: int
     paths: float
@@ -184,15 +186,27 @@ class Lengths:
 def summarise(table: pd.DataFrame) -> Lengths:
     """Summarise the rows that `paths` gives for one network at one step."""
     table = table.sort_values("length")
-    share, sampled = np.cumsum(table["share"].to_numpy()), np.cumsum(table["sampled"].to_numpy())
-    below = np.flatnonzero(share <= 0.5)
-    low, middle, high = (int(np.argmax(sampled >= level)) for level in (0.025, 0.5, 0.975))
+    sampled = np.cumsum(table["sampled"].to_numpy())
+    low, high = (int(np.argmax(sampled >= level)) for level in (0.025, 0.975))
     return Lengths(
         n=len(table) - 1,
-        half=int(below[-1]) + 1 if len(below) else 0,
-        middle=middle,
+        half=median_length(table["share"].to_numpy()),
+        middle=median_length(table["sampled"].to_numpy()),
         low=low,
         high=high,
         paths=100 * float(table["binomial"].to_numpy()[: high + 1].sum()),
         cancellation=float(table["gradient"].sum() / table["whole"].iloc[0]),
     )
+
+
+def median_length(shares: NDArray[np.float64]) -> float:
+    """Return the length at which the cumulative share crosses one half for the last time.
+
+    shares: of lengths 0, 1, …, n, signed, with sum 1. The share of a length k is spread evenly from k − ½ to k + ½, so
+    symmetric shares have n/2. nan where a share is.
+    """
+    cumulative = np.concatenate([[0.0], np.cumsum(shares)])
+    if np.isnan(cumulative).any():
+        return float("nan")
+    last = int(np.flatnonzero(cumulative[:-1] <= 0.5)[-1])
+    return float(last - 0.5 + (0.5 - cumulative[last]) / (cumulative[last + 1] - cumulative[last]))

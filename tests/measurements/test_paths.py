@@ -1,13 +1,15 @@
 """Paths: the gradients of all lengths add up to autograd's, and single paths to those of their length."""
 
 from itertools import combinations
+from math import comb
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from resx.measurements import paths as probe
 from resx.model import SHORTCUTS
-from resx.probes import paths as probe
 from resx.spec import SpecError
 
 
@@ -57,9 +59,18 @@ def test_the_table_holds_shares_that_sum_to_one_and_veits_estimate_is_exact_at_b
 def test_half_is_where_the_cumulative_share_stays_above_one_half(network_of, batch):
     table = probe.paths(network_of(), *batch, "classification", samples=1)
     table["share"] = [0.6, -0.3, 0.5, 0.1, 0.1, 0.0, 0.0]  # above a half at 0, below at 1, for good at 2
-    assert probe.summarise(table).half == 2
+    assert probe.summarise(table).half == pytest.approx(1.5 + 0.2 / 0.5)
     table["share"] = [0.6, 0.4, 0.0, 0.0, 0.0, 0.0, 0.0]
-    assert probe.summarise(table).half == 0
+    assert probe.summarise(table).half == pytest.approx(-0.5 + 0.5 / 0.6)
+    table["share"] = table["binomial"]
+    assert probe.summarise(table).half == pytest.approx(3)
+
+
+@pytest.mark.parametrize("n", [1, 9, 27, 54])
+def test_half_of_all_paths_is_half_of_the_blocks(n):
+    assert probe.median_length(np.array([comb(n, k) / 2**n for k in range(n + 1)])) == pytest.approx(n / 2)
+    assert probe.median_length(np.eye(n + 1)[n]) == pytest.approx(n)  # all of it through every branch
+    assert np.isnan(probe.median_length(np.full(n + 1, np.nan)))
 
 
 class Gate(nn.Module):
