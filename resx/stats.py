@@ -103,6 +103,11 @@ def joint_sign_flip(differences: ArrayLike, samples: int = 20_000) -> NDArray[np
     pairs, so the smallest p is 2/2^n. All patterns are tried up to 14 seeds, beyond that `samples` of them
     from a fixed stream (the observed one added, so p is never 0).
 
+    So it is assumed that a seed's differences are distributed symmetrically about 0 where there is no effect. For a
+    difference between two networks of a seed that follows if the two could change places. For a contrast with a
+    constant (a growth rate against 0 %, half/n against ½) nothing makes it so: there it is a supposition, as it is in
+    the t interval.
+
     The comparison is made on r = |mean| / root mean square, of which |t| = r·sqrt((n−1)/(1−r²)) is an
     increasing function, the same for every column and pattern. r stays finite where t does not: a column
     without variance has r = 1 (t infinite) and ties with any other such; a column of zeros (t = 0/0) has r =
@@ -230,6 +235,18 @@ def binomial_error(error: float, n_images: int) -> float:
     """Return the standard error (%) of an error (%) that was counted on n_images: the test set's own part."""
     share = error / 100
     return 100 * math.sqrt(share * (1 - share) / n_images)
+
+
+def wilson_interval(error: float, n_images: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval (%) of an error (%) that was counted on n_images (Wilson 1927).
+
+    Unlike error ± z standard errors it stays within 0..100 and has a width at 0 errors: 0 to 1.3 % on 297 images.
+    """
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    share, weight = error / 100, 1 + z**2 / n_images
+    middle = (share + z**2 / (2 * n_images)) / weight
+    half = z / weight * math.sqrt(share * (1 - share) / n_images + (z / (2 * n_images)) ** 2)
+    return max(0.0, 100 * (middle - half)), min(100.0, 100 * (middle + half))
 
 
 def log10_loss(loss: ArrayLike) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from resx.stats import (
     joint_sign_flip,
     log10_loss,
     t_interval,
+    wilson_interval,
     word,
 )
 
@@ -192,6 +193,15 @@ def test_no_verdict_below_six_seeds(n, expected, equivalent):
 )
 def test_words(given, expected, equivalent, said):
     assert word(given, expected, equivalent=equivalent) == said
+
+
+def test_wilsons_interval_has_a_width_at_zero_errors_and_solves_its_equation():
+    low, high = wilson_interval(0, 297)
+    assert low == 0 and high == pytest.approx(100 * 1.959964**2 / (297 + 1.959964**2), rel=1e-6)
+    assert wilson_interval(100, 297) == pytest.approx((100 - high, 100))
+    for bound in wilson_interval(7, 500):  # the bounds are where the score test is just significant
+        share = bound / 100
+        assert abs(0.07 - share) == pytest.approx(1.959964 * math.sqrt(share * (1 - share) / 500), rel=1e-6)
 
 
 def test_binomial_error_of_a_test_set():
