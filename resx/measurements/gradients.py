@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from resx.measurements.taps import capture
+from resx.measurements.taps import capture, hold_statistics
 from resx.model import Network
 from resx.training.evaluate import loss_of
 
@@ -80,7 +80,8 @@ def shattering(network: Network, x: Tensor, distances: Sequence[float], lines: i
     out, and nan stands where there is no other. The network's running statistics are replaced, and it is left in eval
     mode.
     """
-    calibrate(network, x)
+    hold_statistics(network, x)
+    network.eval()
     starts = x[:lines]
     directions = x.roll(-1, dims=0)[:lines] - starts
     outputs = torch.arange(len(starts), device=x.device)
@@ -101,25 +102,6 @@ def _input_gradients(network: Network, x: Tensor, outputs: Tensor) -> Tensor:
     chosen = logits.gather(1, (outputs % logits.shape[1])[:, None]).sum()
     (gradient,) = torch.autograd.grad(chosen, x)
     return gradient.double().flatten(1)
-
-
-@torch.no_grad()
-def calibrate(network: nn.Module, x: Tensor) -> None:
-    """Give every normalisation the statistics of x as its running ones, and put the network in eval mode.
-
-    On x its output is then that of training mode.
-    """
-    norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    momenta = [norm.momentum for norm in norms.values()]
-    for norm in norms.values():
-        norm.momentum = 1.0  # the statistics of this batch alone
-    with capture(network.train(), norms) as outputs:
-        network(x)
-    for (name, norm), momentum in zip(norms.items(), momenta, strict=True):
-        assert norm.running_var is not None
-        norm.running_var *= 1 - norm.num_features / outputs[name].numel()  # BN keeps the unbiased one, uses the other
-        norm.momentum = momentum
-    network.eval()
 
 
 def _layers(part: nn.Module) -> int:

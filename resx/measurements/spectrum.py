@@ -3,6 +3,8 @@
 Identity Mappings (He et al. 2016b, section 2) explains which shortcuts train by the product of what stands on them. The
 product is the derivative of the last block's output with respect to the first one's input with every branch held
 constant. In the original order it so contains the ReLU masks of the batch; gates and dropout are in it as they are.
+Normalisations in adapters use the statistics of all inputs, held fixed: with those of the batch an input's output would
+depend on the other inputs too, and the sum over outputs that one backward pass takes would mix their derivatives.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from resx.measurements.taps import hold_statistics
 from resx.model import Network
 
 FLOOR = 1e-6  # singular values below are not told apart: such a direction is lost
@@ -20,8 +23,11 @@ def shortcut_jacobians(network: Network, x: Tensor) -> Tensor:
     """Return the Jacobian of each input's shortcut path: float [B, C_last, C_first·positions].
 
     Rows are the channels of the last block's output at its middle position; columns all of the first block's input. It
-    is taken by one vector-Jacobian product per channel, with the network in the mode that it has.
+    is taken by one vector-Jacobian product per channel, with the network in the mode that it has. In training mode its
+    running statistics are replaced by those of x, and its normalisations are left in eval mode.
     """
+    if network.training:
+        hold_statistics(network, x)
     with torch.no_grad():
         start = network.stem(x)
     start.requires_grad_()

@@ -52,6 +52,26 @@ def ablate(network: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterato
             network.set_submodule(name, module)
 
 
+@torch.no_grad()
+def hold_statistics(network: nn.Module, x: Tensor) -> None:
+    """Give every normalisation the statistics of x as its running ones, and put the normalisations in eval mode.
+
+    On x the network's output is then that of training mode, and each input's output depends on that input alone.
+    """
+    norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    momenta = [norm.momentum for norm in norms.values()]
+    for norm in norms.values():
+        norm.momentum = 1.0  # the statistics of this batch alone
+        norm.train()
+    with capture(network, norms) as outputs:
+        network(x)
+    for (name, norm), momentum in zip(norms.items(), momenta, strict=True):
+        assert norm.running_var is not None
+        norm.running_var *= 1 - norm.num_features / outputs[name].numel()  # BN keeps the unbiased one, uses the other
+        norm.momentum = momentum
+        norm.eval()
+
+
 @contextmanager
 def reestimated(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]:
     """Give every batch normalisation the running statistics of these inputs; the old ones come back at the end.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from resx.probes import gradients as probe
+from resx.measurements import gradients as probe
 from resx.training.evaluate import loss_of
 
 

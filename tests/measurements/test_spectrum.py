@@ -59,6 +59,16 @@ def test_every_shortcut_has_a_spectrum(network_of, batch, name: str) -> None:
     assert np.isfinite(values).all() and (values >= 0).all()
 
 
+@pytest.mark.parametrize("adapter", ["B", "C"])
+def test_an_input_s_spectrum_does_not_see_how_other_inputs_depend_on_it(network_of, batch, adapter: str) -> None:
+    """One input at a time, with everybody's statistics, gives what all of them at once do."""
+    network = network_of(adapter=adapter)
+    together = shortcut_jacobians(network, batch[0])
+    network.eval()  # keeps the statistics of all inputs
+    one_by_one = torch.cat([shortcut_jacobians(network, x[None]) for x in batch[0]])
+    torch.testing.assert_close(together, one_by_one, rtol=1e-8, atol=1e-10)
+
+
 def test_summary() -> None:
     table = pd.DataFrame({"image": [0, 0, 1, 1], "rank": [1, 2, 1, 2], "value": [10.0, 0.1, 10.0, 0.0]})
     found = summary(table)
