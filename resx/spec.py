@@ -130,7 +130,9 @@ class DataSpec(Frozen):
     """The images (or sequences, or vectors), how many of them, and how they are prepared.
 
     subset, test_subset: class-balanced, the same for every seed; null for all. validation: training images held
-    out. content: hash of a folder's files (its path is no part of a run). label: the name on tables and figures.
+    out. normalize: pixel-mean subtracts the mean of every pixel (the paper) and also divides by one standard deviation,
+    that of all pixels; channel-mean subtracts and divides by the mean and deviation of each channel; symmetric brings
+    to -1..1. content: hash of a folder's files (its path is no part of a run). label: the name on tables and figures.
     reference: the data set whose published numbers these results may be set beside.
     """
 
@@ -142,7 +144,7 @@ class DataSpec(Frozen):
     test_subset: int | None = Field(None, ge=1)
     validation: int | None = Field(None, ge=1)
     image_size: int | None = Field(None, ge=4)
-    normalize: Literal["pixel-mean", "symmetric"] | None = "pixel-mean"
+    normalize: Literal["pixel-mean", "channel-mean", "symmetric"] | None = "pixel-mean"
     augment: Literal["crop-flip"] | None = None
 
 

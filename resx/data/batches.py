@@ -158,19 +158,26 @@ def _normalisation(images: Tensor, kind: str | None) -> tuple[Tensor, Tensor]:
     """Return what is subtracted from uint8 [N, C, H, W], and what the difference is multiplied with.
 
     pixel-mean: the mean [H, W, C] of every pixel over the images, and 1 / the standard deviation of all
-    pixels about those means, so that inputs have variance 1. symmetric: to -1..1. None: to 0..1. Sums are
-    exact integers, hence the same on every machine.
+    pixels about those means, so that inputs have variance 1 (the paper only subtracts). channel-mean: mean and 1 /
+    standard deviation [C] of every channel. symmetric: to -1..1. None: to 0..1. Sums are exact integers, hence the
+    same on every machine.
     """
     if kind is None:
         return torch.tensor(0.0), torch.tensor(1 / 255)
     if kind == "symmetric":
         return torch.tensor(127.5), torch.tensor(1 / 127.5)
     total = torch.zeros(images.shape[1:], dtype=torch.int64)
-    squares = 0
+    squares = torch.zeros(images.shape[1], dtype=torch.int64)
     for part in images.split(1024):
         total += part.sum(0, dtype=torch.int64)
-        squares += int(part.to(torch.int32).square_().sum(dtype=torch.int64))
-    mean = total.double() / len(images)
-    variance = squares / images.numel() - mean.square().mean().item()
-    scale = variance**-0.5 if variance > 0 else 1.0  # images that are all the same leave only zeros to scale
-    return mean.permute(1, 2, 0).float().contiguous(), torch.tensor(scale, dtype=torch.float32)
+        squares += part.to(torch.int32).square_().sum((0, 2, 3), dtype=torch.int64)
+    if kind == "channel-mean":
+        pixels = images.numel() // len(squares)
+        mean = total.sum((1, 2)).double() / pixels
+        variances = squares.double() / pixels - mean.square()
+    else:
+        mean = total.double() / len(images)
+        variances = int(squares.sum()) / images.numel() - mean.square().mean()
+        mean = mean.permute(1, 2, 0)
+    scale = torch.where(variances > 0, variances**-0.5, 1.0)  # images that are all the same leave only zeros to scale
+    return mean.float().contiguous(), scale.float()

@@ -17,7 +17,9 @@ FACTS["digits"] = Facts(shape=(1, 8, 8), train=TRAIN, test=297, outputs=10)
 def load_digits(root: Path | None = None) -> Dataset:
     """Handwritten digits, 8×8 grey, part of scikit-learn: the first 1,500 to train on, the other 297 to test.
 
-    The 17 grey values 0..16 become round(v · 255 / 16), uint8 [N, 1, 8, 8]; the order is scikit-learn's.
+    The 17 grey values 0..16 become round(v · 255 / 16), uint8 [N, 1, 8, 8]; the order is scikit-learn's. It is
+    not a random one: the last images are harder, so that the nearest training image errs on 5.4 % of them and on about
+    1.2 % of a random part. Test errors are so higher than on random splits.
     """
     from sklearn.datasets import load_digits as read
 

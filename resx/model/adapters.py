@@ -2,7 +2,9 @@
 
 An adapter runs a spatial part where maps shrink, then a part that grows or shrinks the number of channels.
 Option A is subsample + pad; B is subsample + project, which equals a strided 1×1 convolution; C projects on
-every shortcut.
+every shortcut. In the pre-activation order these options are the same: a projection reads the block's raw input and
+has its batch normalisation after it, where He et al. 2016b and timm project what norm and ReLU made of it, and do not
+normalise the result.
 
 To add a part, register a factory `(in_channels, out_channels, stride) -> nn.Module` for [B, C, H, W]. A
 spatial part is given the block's channels and stride and keeps in_channels, unless its module says otherwise

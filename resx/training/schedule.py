@@ -16,10 +16,14 @@ SNAPSHOTS = 8
 
 
 def learning_rates(train: TrainSpec, first_step: int, n_steps: int) -> torch.Tensor:
-    """Return the base rate of each of n_steps steps from first_step on: float32 [n_steps], without warm-up."""
-    steps = torch.arange(first_step, first_step + n_steps, dtype=torch.float64)
-    drops = torch.tensor([drop * train.steps for drop in train.drops], dtype=torch.float64)
-    passed = (steps[:, None] >= drops[None, :]).sum(dim=1)
+    """Return the base rate of each of n_steps steps from first_step on: float32 [n_steps], without warm-up.
+
+    A drop is in force from the first step before which at least its share of the steps is done. Shares are compared,
+    not steps: 0.55·100 is 55.00000000000001, while 55/100 is 0.55.
+    """
+    done = torch.arange(first_step, first_step + n_steps, dtype=torch.float64) / train.steps
+    drops = torch.tensor(train.drops, dtype=torch.float64)
+    passed = (done[:, None] >= drops[None, :]).sum(dim=1)
     return (train.lr * 0.1**passed).to(torch.float32)
 
 

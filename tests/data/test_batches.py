@@ -98,6 +98,11 @@ def reference(dataset, spec, tables, k):
     if spec.normalize == "pixel-mean":
         centred = train - train.mean(0)
         train = centred / centred.std(correction=0)
+    elif spec.normalize == "channel-mean":
+        mean, deviation = (
+            f(train.transpose(0, 1).flatten(1)) for f in (lambda x: x.mean(1), lambda x: x.std(1, False))
+        )
+        train = (train - mean[:, None, None]) / deviation[:, None, None]
     else:
         train = train / 127.5 - 1 if spec.normalize == "symmetric" else train / 255
     channels, height, width = dataset.input_shape
@@ -116,7 +121,7 @@ def reference(dataset, spec, tables, k):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("normalize", ["pixel-mean", "symmetric", None])
+@pytest.mark.parametrize("normalize", ["pixel-mean", "channel-mean", "symmetric", None])
 @pytest.mark.parametrize("augment", ["crop-flip", None])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_batch_is_what_the_paper_describes(device, normalize, augment, channels):

@@ -45,6 +45,13 @@ def test_the_rate_drops_at_the_papers_iterations() -> None:
     assert torch.equal(learning_rates(paper, 0, 50_000)[31_990:32_010], learning_rates(paper, 31_990, 20))
 
 
+def test_a_drop_is_not_late_through_rounding() -> None:
+    for steps in (90, 100, 390):
+        for percent in range(1, 100):
+            rates = learning_rates(TrainSpec(steps=steps, lr=1, drops=(percent / 100,)), 0, steps)
+            assert int((rates == 1).sum()) == -(-percent * steps // 100)
+
+
 def test_what_is_kept_and_when() -> None:
     train_spec = TrainSpec(steps=276, eval_every=23)
     assert evaluation_steps(train_spec) == set(range(0, 277, 23))
