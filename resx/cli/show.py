@@ -13,14 +13,13 @@ from typing import Any
 import pandas as pd
 import typer
 from pydantic import BaseModel
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from resx.engines import Outcome
 from resx.figures import FIGURES, terminal
 from resx.lab import Done
-from resx.probes import Findings, load_probe
+from resx.probes import TABLE, Findings, load_probe
 from resx.spec import RunSpec
 from resx.stats import MIN_SEEDS, Estimate
 from resx.training.estimate import estimate_cost
@@ -52,7 +51,7 @@ def print_json(content: Any) -> None:
 
 def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: str | None = None) -> None:
     """Print a table; columns whose name starts with '<' are text and aligned to the left."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
+    table = Table(title=title, **TABLE)
     for column in columns:
         table.add_column(column.removeprefix("<"), justify="left" if column.startswith("<") else "right")
     for row in rows:
@@ -151,12 +150,7 @@ def print_findings(done: Done, machine: Machine) -> None:
     """Print the findings of a probe: its tables, a line per claim, the answer, the files, and what to type next."""
     findings = done.findings
     _print_tables(findings)
-    rows = [
-        [verdict.says, verdict.word, *_numbers(verdict.estimates[: verdict.deciding])]
-        for verdict in findings.all_verdicts()
-    ]
-    columns = ["<claim", "<verdict", "mean", "95 % interval", "seeds", "p (family)"]
-    print_table(rows, columns, title=f"claims, {findings.scale} scale, effects paired by seed")
+    CONSOLE.print(findings)
     for line in findings.notes():
         typer.echo(line)
     for file in done.files:
@@ -166,15 +160,6 @@ def print_findings(done: Done, machine: Machine) -> None:
         for figure, drawn in findings.drawings().values():
             CONSOLE.print(terminal.picture(FIGURES[figure](drawn), CONSOLE.width))
     typer.echo(next_step(done, machine.jobs))
-
-
-def _numbers(estimates: Sequence[Estimate]) -> list[str]:
-    """Return the cells of a verdict that rests on one effect, or how many of several lie above 0."""
-    if len(estimates) != 1:
-        above = sum(one.mean > 0 for one in estimates)
-        return [f"{above} of {len(estimates)} above 0" if estimates else "–", "–", "–", "–"]
-    [one] = estimates
-    return [one.middle, one.interval, str(one.n), number(one.p, 3)]
 
 
 def _print_tables(findings: Findings) -> None:

@@ -8,6 +8,7 @@ and the findings that it returns. It and the probes' files import no torch, so `
 from __future__ import annotations
 
 import ast
+import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -18,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pydantic import ValidationError
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
 
 from resx import claims
 from resx.claims import Claim, Combination, Contrast, Verdict
@@ -32,6 +36,10 @@ if TYPE_CHECKING:
 Frames = Mapping[str, pd.DataFrame]  # runs, curves, and a table per measurement, each with run_id
 Tables = Mapping[str, pd.DataFrame]  # a probe's own tidy tables, by name
 
+
+CLAIM_COLUMNS = ("claim", "verdict", "mean", "95 % interval", "seeds", "p (family)")
+# the look of tables in a terminal
+TABLE: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "header_style": "bold", "box": SIMPLE_HEAD}
 
 MeasureFunction = Callable[["RunFolder", "Dataset", Any, "torch.device"], pd.DataFrame]
 
@@ -176,6 +184,36 @@ class Findings:
         tables = [self.effects.assign(part=""), *(one.effects.assign(part=name) for name, one in self.parts.items())]
         table = pd.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
         return table[["part", *table.columns.drop("part")]]
+
+    def __str__(self) -> str:
+        return "\n".join(self.answer)
+
+    def __rich__(self) -> Table:
+        """Return the verdicts as a table for a terminal."""
+        table = Table(title=f"claims, {self.scale} scale, effects paired by seed", **TABLE)
+        for column in CLAIM_COLUMNS:
+            table.add_column(column, justify="left" if column in CLAIM_COLUMNS[:2] else "right")
+        for row in self._claim_rows():
+            table.add_row(*map(escape, row))
+        return table
+
+    def _repr_html_(self) -> str:
+        """Return the verdicts and the answer for a notebook."""
+        rows = pd.DataFrame(self._claim_rows(), columns=list(CLAIM_COLUMNS)).to_html(index=False, border=0)
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.notes())
+        return f"<p>{html.escape(self.probe)}, {self.scale} scale</p>{rows}<ul>{lines}</ul>"
+
+    def _claim_rows(self) -> list[list[str]]:
+        """Return the cells under CLAIM_COLUMNS: of a verdict on several effects, how many of them lie above 0."""
+        rows = []
+        for verdict in self.all_verdicts():
+            deciding = verdict.estimates[: verdict.deciding]
+            cells = [f"{sum(one.mean > 0 for one in deciding)} of {len(deciding)} above 0", "–", "–", "–"]
+            if len(deciding) == 1:
+                [one] = deciding
+                cells = [one.middle, one.interval, str(one.n), "–" if one.p is None else f"{one.p:.3f}"]
+            rows.append([verdict.says, verdict.word, *cells])
+        return rows
 
     def drawings(self) -> dict[str, tuple[str, Findings]]:
         """Return what can be drawn, by the file's name: the figure's name, and the findings that it draws."""

@@ -157,7 +157,6 @@ CLAIMS = (
         says=f"The deeper plain network has the higher training error ({DEEP} against {SHALLOW} layers)",
         expected=+1,
         first=contrast("train_error", plain(DEEP), plain(SHALLOW)),
-        beside=(contrast("log10_train_loss", plain(DEEP), plain(SHALLOW)),),
         family="train_error",
     ),
     Claim(
