@@ -1,0 +1,123 @@
+"""What holds for every probe: its contract, its settings, its experiments, and that what is asked for is what it runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resx.claims import Claim, Combination, Part
+from resx.figures import FIGURES
+from resx.probes import Probe, Request, check_key, load_probe, parse_settings, planned, probe_names
+from resx.spec import RunSpec, SpecError, load_toml
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted(ROOT.joinpath("experiments").glob("*.toml"))
+STANDS_FOR_A_FOLDER = "synthetic:classes=10,size=16,train=6000,test=1000"
+PROBES = [pytest.param(name, id=name) for name in probe_names()]
+
+
+def runs(name: str, base: Any, grid: Any = None, settings: Any = None) -> list[RunSpec]:
+    probe = load_probe(name)
+    asked = parse_settings(probe, settings or {})
+    return planned(probe, Request(base, [0], asked, lambda cells: resolve(cells, Machine()), [grid or {}]))
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_keeps_its_contract(name: str) -> None:
+    probe = load_probe(name)
+    keys = [claim.key for claim in probe.claims]
+    assert keys
+    assert len(keys) == len(set(keys))
+    assert all(key == key.lower() and " " not in key and ":" not in key for key in keys)
+    assert set(probe.figures) <= set(FIGURES)
+    assert {key for measure in probe.measures.values() for key in measure.keys} <= set(probe.settings.model_fields)
+    assert probe.settings().model_config["frozen"]
+    assert parse_settings(probe, probe.settings().model_dump(mode="json")) == probe.settings()
+    assert "Question." in probe_names()[name] or "Question:" in probe_names()[name]
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_claim_says_what_it_expects(name: str) -> None:
+    for claim in load_probe(name).claims:
+        if isinstance(claim, Claim):
+            assert claim.expected in (-1, 0, 1)
+            assert not claim.says.endswith(".")
+
+
+def test_probes_are_loaded_without_torch() -> None:
+    code = (
+        "import sys; from resx.probes import load_probe, probe_names\n"
+        "for name in probe_names(): load_probe(name)\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_claim_that_rests_on_an_unknown_one_fails_at_import() -> None:
+    from resx.probes import Part as ProbePart
+
+    parts = {"gradients": ProbePart("gradients", lambda settings: settings)}
+    claim = Combination("c", "s", (Part("gradients:no-such-claim"),))
+    with pytest.raises(KeyError, match="no-such-claim"):
+        Probe(plan=lambda request: [], claims=(claim,), parts=parts)
+    with pytest.raises(KeyError, match="no claim"):
+        check_key("gradients:vanish")
+
+
+def test_settings_are_typed_and_all_mistakes_come_at_once() -> None:
+    probe = load_probe("degradation")
+    with pytest.raises(SpecError) as error:
+        parse_settings(probe, {"primery": "x", "primary": "loss"})
+    assert len(error.value.errors) == 2
+    assert "did you mean 'primary'" in error.value.errors[0]
+
+
+@pytest.mark.parametrize("name", ["mismatch", "question3", "transfer"])
+def test_a_field_that_a_probe_does_not_read_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match="shortcut: this probe chooses it by itself, so 'negation' changes nothing"):
+        runs(name, {"preset": "digits", "shortcut": "negation"})
+
+
+def test_a_grid_that_a_probe_does_not_read_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"shortcut: .*'negation, none' changes nothing"):
+        runs("mismatch", {"preset": "digits"}, {"shortcut": ["negation", "none"]})
+
+
+def test_a_field_at_the_value_that_it_has_anyway_is_not() -> None:
+    assert runs("mismatch", {"preset": "digits", "depth": 20}) == runs("mismatch", {"preset": "digits"})
+
+
+def test_plain_and_identity_are_always_compared() -> None:
+    specs = runs("degradation", {"preset": "digits"}, {"shortcut": ["negation"], "depth": [20]})
+    assert [spec.model.shortcut for spec in specs] == ["none", "identity", "negation"]
+
+
+def test_several_grids_are_a_union() -> None:
+    probe = load_probe("degradation")
+    grids = [{"depth": [20], "seed": [0, 1]}, {"depth": [56], "seed": [0]}]
+    request = Request({"preset": "digits"}, [0], probe.settings(), lambda cells: resolve(cells, Machine()), grids)
+    assert [(spec.model.depth, spec.seed) for spec in planned(probe, request) if spec.model.shortcut == "none"] == [
+        (20, 0),
+        (20, 1),
+        (56, 0),
+    ]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_that_is_kept_can_be_run(path: Path) -> None:
+    written = load_toml(path)
+    base = dict(written.run)
+    if base.get("dataset") == "folder":
+        base |= {"dataset": STANDS_FOR_A_FOLDER, "label": None}
+    probe = load_probe(written.probe)
+    settings = parse_settings(probe, written.settings)
+    grids = [dict(grid) for grid in written.grids]
+    seeds = grids[0].pop("seed", [0]) if len(grids) == 1 else [0]
+    assert planned(probe, Request(base, seeds, settings, lambda cells: resolve(cells, Machine()), grids or [{}]))
