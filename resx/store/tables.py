@@ -8,8 +8,8 @@ A published experiment is what a page needs of its runs, in a few files that can
          curves.csv.gz          a row an evaluation: run_id and the columns of metrics.csv
          measurements/*.csv.gz  what was measured, each row with its run_id
 
-Numbers have six significant digits, those of a spec all of theirs: each row still yields its run's id, and is checked.
-Columns without any value are not written.
+Numbers keep all their digits: rounded, what was equal in two runs would no longer be, and ranks and p-values would
+change. So each row yields its run's id, which is checked. Columns without any value are not written.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ RESULT_COLUMNS = (
     "folder",
 )
 RUN_COLUMNS = tuple(dict.fromkeys([*RESULT_COLUMNS, *FIELDS]))
-ROUNDED = (*OUTCOMES, "seconds")
-ALWAYS = ("run_id", "status", *ROUNDED)  # columns of runs.csv even where they do not vary
+NUMBERS = (*OUTCOMES, "seconds")
+ALWAYS = ("run_id", "status", *NUMBERS)  # columns of runs.csv even where they do not vary
 EXACT = 2.0**53  # up to here a float holds every whole number
 PER_ATTEMPT = ("first_step", "last_step", "seconds")  # of an attempt, not of what made it
 
@@ -84,7 +84,7 @@ def load_frames(
         raise StoreError(f"{source}: no run {missing[0]}" + (f", nor {len(missing) - 1} more" if missing[1:] else ""))
     rows.sort(key=_run_id)
     runs = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
-    runs[list(ROUNDED)] = runs[list(ROUNDED)].astype(float)
+    runs[list(NUMBERS)] = runs[list(NUMBERS)].astype(float)
     measured = {name: _in_order(parts) for name, parts in tables.items() if parts}
     return {"runs": runs, "curves": _in_order([_no_curves(), *curves]), **measured}
 
@@ -303,8 +303,8 @@ def _value(cell: str) -> Any:
         return cell
 
 
-def _cell(value: Any, *, rounded: bool = False) -> str:
-    """Write a value so that `_value` returns it; whole numbers as such, rounded ones with six significant digits."""
+def _cell(value: Any) -> str:
+    """Write a value so that `_value` returns it; whole numbers as such."""
     if isinstance(value, InitFrom):
         value = value.model_dump()
     if isinstance(value, np.generic):
@@ -314,7 +314,6 @@ def _cell(value: Any, *, rounded: bool = False) -> str:
     if isinstance(value, str):
         return value if value and _value(value) == value else json.dumps(value)
     if isinstance(value, float):
-        value = float(f"{value:.6g}") if rounded and not value.is_integer() else value
         value = int(value) if value.is_integer() and abs(value) < EXACT else value
     return json.dumps(value)
 
@@ -371,7 +370,7 @@ def _has_one_setting(frame: pd.DataFrame) -> bool:
 def _checked_cells(row: Row) -> dict[str, str]:
     """Return the cells of a run's row, the fields of its spec first."""
     order = dict.fromkeys(["run_id", *FIELDS, *(key for key in row)])
-    cells = {key: _cell(row[key], rounded=key in ROUNDED) for key in order}
+    cells = {key: _cell(row[key]) for key in order}
     _checked({key: _value(cell) for key, cell in cells.items()}, Path("runs.csv"))
     return cells
 
@@ -391,20 +390,11 @@ def _shared(rows: Sequence[Mapping[str, str]], folder: Path, uses: Collection[st
 
 
 def _packed(table: pd.DataFrame) -> bytes:
-    """Return a table as packed CSV, six significant digits, the same bytes for the same table."""
-    shown = table.copy()
-    for column in shown.select_dtypes("float"):
-        shown[column] = [_digits(value) for value in shown[column]]
+    """Return a table as packed CSV, the same bytes for the same table."""
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0) as file:
-        file.write(shown.to_csv(index=False, lineterminator="\n").encode())
+        file.write(table.to_csv(index=False, lineterminator="\n").encode())
     return buffer.getvalue()
-
-
-def _digits(value: float) -> str:
-    if np.isnan(value):
-        return ""
-    return repr(value) if value.is_integer() else f"{value:.6g}"
 
 
 def export_csv(runs: Sequence[RunFolder], target: Path) -> None:
