@@ -132,8 +132,9 @@ class DataSpec(Frozen):
     subset, test_subset: class-balanced, the same for every seed; null for all. validation: training images held
     out. normalize: pixel-mean subtracts the mean of every pixel (the paper) and also divides by one standard deviation,
     that of all pixels; channel-mean subtracts and divides by the mean and deviation of each channel; symmetric brings
-    to -1..1. content: hash of a folder's files (its path is no part of a run). label: the name on tables and figures.
-    reference: the data set whose published numbers these results may be set beside.
+    to -1..1; imagenet, cifar10 and cifar100 are constants of the channels that published weights expect. content: hash
+    of a folder's files (its path is no part of a run). label: the name on tables and figures. reference: the data set
+    whose published numbers these results may be set beside.
     """
 
     dataset: str = "digits"
@@ -144,7 +145,9 @@ class DataSpec(Frozen):
     test_subset: int | None = Field(None, ge=1)
     validation: int | None = Field(None, ge=1)
     image_size: int | None = Field(None, ge=4)
-    normalize: Literal["pixel-mean", "channel-mean", "symmetric"] | None = "pixel-mean"
+    normalize: Literal["pixel-mean", "channel-mean", "symmetric", "imagenet", "cifar10", "cifar100"] | None = (
+        "pixel-mean"
+    )
     augment: Literal["crop-flip"] | None = None
 
 
@@ -153,10 +156,11 @@ class TrainSpec(Frozen):
 
     drops: fractions of `steps`. warmup: a tenth of the rate until the running training error is below 80 %, the
     paper's rule for 110 layers. eval_images: images of each split behind the points of a curve (null for all;
-    the final evaluation always takes all). active_blocks: blocks, drawn anew each step, that train at all.
+    the final evaluation always takes all). active_blocks: blocks, drawn anew each step, that train at all. steps 0
+    is for weights that were trained elsewhere by a recipe that these fields cannot say.
     """
 
-    steps: int = Field(276, ge=1)
+    steps: int = Field(276, ge=0)
     batch_size: int = Field(64, ge=1)
     lr: float = Field(0.02, gt=0)
     drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
@@ -176,8 +180,25 @@ class InitFrom(Frozen):
     transform: str
 
 
+class Foreign(Frozen):
+    """Weights that were trained elsewhere: the run is recorded and measured, and never trained.
+
+    network: where the network comes from, such as akamaster/resnet56, or FILE:FUNCTION of a user's file (its name
+    alone). weights: hash of the tensors' content (store/weights.py). code: hash of a user's file. blocks: the names or
+    patterns that the user gave, with commas between.
+    """
+
+    network: str
+    weights: str
+    code: str | None = None
+    blocks: str | None = None
+
+
 class RunSpec(Frozen):
-    """Everything that can change a run's numbers. `plugin` is the hash of a user file's source."""
+    """Everything that can change a run's numbers. `plugin` is the hash of a user file's source.
+
+    With `foreign`, `train` is what is known of the recipe by which others trained the weights.
+    """
 
     model: ModelSpec = ModelSpec()
     data: DataSpec = DataSpec()
@@ -185,17 +206,20 @@ class RunSpec(Frozen):
     seed: int = Field(0, ge=0)
     init_from: InitFrom | None = None
     plugin: str | None = None
+    foreign: Foreign | None = None
 
     @model_validator(mode="after")
-    def _drops_in_order(self) -> RunSpec:
+    def _consistent(self) -> RunSpec:
         if list(self.train.drops) != sorted(set(self.train.drops)):
             raise ValueError("drops: must increase")
+        if self.train.steps == 0 and self.foreign is None:
+            raise ValueError("steps: must be at least 1, not 0")
         return self
 
     def flat(self) -> dict[str, Any]:
         """Return every field under its flat name; the adapter as text."""
         values = {key: getattr(getattr(self, section), key) for key, section in FIELDS.items() if section}
-        values |= {"seed": self.seed, "plugin": self.plugin, "init_from": self.init_from}
+        values |= {key: getattr(self, key) for key, section in FIELDS.items() if not section}
         return values | {"adapter": str(self.model.adapter) if self.model.adapter else None}
 
     @classmethod
@@ -225,7 +249,8 @@ class RunSpec(Frozen):
         """Name the run: a slug for people and 8 hex digits of the canonical JSON's SHA-256."""
         kind = "plain" if self.model.shortcut == "none" else self.model.shortcut
         kind = "residual" if kind == "identity" else kind
-        words = slug(f"{kind}-{self.model.depth}-{self.data.label or self.data.dataset}-s{self.seed}")
+        network = self.foreign.network if self.foreign else f"{kind}-{self.model.depth}"
+        words = slug(f"{network}-{self.data.label or self.data.dataset}-s{self.seed}")
         return f"{words}-{hashlib.sha256(self.canonical().encode()).hexdigest()[:8]}"
 
 

@@ -25,6 +25,7 @@ from resx.data import (  # noqa: F401  (they register themselves)
     teacher,
 )
 from resx.data.balance import balanced
+from resx.data.batches import CHANNELS
 from resx.data.dataset import (
     DATASETS,
     FACTS,
@@ -180,6 +181,8 @@ def _mistakes(fields: Mapping[str, Any], facts: Facts, named: bool) -> list[str]
     elif size and size > min(facts.shape[1:]):
         shape = "×".join(str(side) for side in facts.shape[1:])
         errors.append(f"image_size: images of {shape} cannot be averaged down to {size}×{size}")
+    if fields.get("normalize") in CHANNELS and facts.images and facts.shape[0] != 3:
+        errors.append(f"normalize: '{fields['normalize']}' is for images of 3 channels, not {facts.shape[0]}")
     if validation and validation >= facts.train:
         errors.append(f"validation: {validation:,} of {facts.train:,} training images leaves none to train on")
     for key, there in (("subset", facts.train - (validation or 0)), ("test_subset", facts.test)):

@@ -25,6 +25,15 @@ from resx.spec import DataSpec
 PAPER_PAD, PAPER_SIZE = 4, 32  # zeros on each side of an image; other sizes are padded in proportion
 
 
+# mean and deviation of the red, green and blue channel, from 0 to 1, that published weights expect: torchvision's and
+# akamaster's (ImageNet), chenyaofo's for CIFAR
+CHANNELS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
+}
+
+
 @dataclass(frozen=True)
 class Tables:
     """What each of n_steps batches is made of: tensors [n_steps, batch] on the device.
@@ -159,9 +168,12 @@ def _normalisation(images: Tensor, kind: str | None) -> tuple[Tensor, Tensor]:
 
     pixel-mean: the mean [H, W, C] of every pixel over the images, and 1 / the standard deviation of all
     pixels about those means, so that inputs have variance 1 (the paper only subtracts). channel-mean: mean and 1 /
-    standard deviation [C] of every channel. symmetric: to -1..1. None: to 0..1. Sums are exact integers, hence the
-    same on every machine.
+    standard deviation [C] of every channel. symmetric: to -1..1. None: to 0..1. A name in CHANNELS: its constants.
+    Sums are exact integers, hence the same on every machine.
     """
+    if kind in CHANNELS:
+        mean, deviation = (torch.tensor(values) for values in CHANNELS[kind])
+        return 255 * mean, 1 / (255 * deviation)
     if kind is None:
         return torch.tensor(0.0), torch.tensor(1 / 255)
     if kind == "symmetric":

@@ -2,12 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from resx.model import Network
+
+
+@dataclass
+class Passage:
+    """What went through one block in a forward pass: out = activation(total), total = S(x) + F(x) in a residual block.
+
+    adapted is S(x), what stands on the shortcut, and branched F(x). Both are tensors of their own in the graph, so that
+    the gradient of `total` with respect to one does not contain the way through the other.
+    """
+
+    x: Tensor
+    adapted: Tensor
+    branched: Tensor
+    total: Tensor
+    out: Tensor
+
+
+@contextmanager
+def passages(
+    network: Network, branch: Callable[[Tensor], Tensor] = lambda fx: fx.view_as(fx)
+) -> Iterator[dict[str, Passage]]:
+    """Collect what goes through each block, by its name; each forward pass replaces the one before.
+
+    branch: what is put in the place of a branch's output F(x), such as zeros, or F(x) cut off from the graph.
+    """
+    parts: dict[str, dict[str, Tensor]] = {block.name: {} for block in network.blocks}
+    passed: dict[str, Passage] = {}
+
+    def keep(name: str, part: str, change: Callable[[Tensor], Tensor] | None = None) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+            parts[name][part] = output = change(output) if change else output
+            return output
+
+        return hook
+
+    def finish(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            passed[name] = Passage(x=inputs[0], out=output, **parts[name])
+
+        return hook
+
+    handles = []
+    for block in network.blocks:
+        handles += [
+            block.adapter.register_forward_hook(keep(block.name, "adapted", lambda sx: sx.view_as(sx))),
+            block.branch.register_forward_hook(keep(block.name, "branched", branch)),
+            block.shortcut.register_forward_hook(keep(block.name, "total")),
+            block.register_forward_hook(finish(block.name)),
+        ]
+    try:
+        yield passed
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -142,10 +142,14 @@ def fitted(parent: nn.Module, child: nn.Module, batches: Batches) -> Mapping[str
     inputs = (x for x, _ in batches.evaluation("train", FITTED_IMAGES, STATISTICS_BATCH))
     state = dict(child.state_dict())
     for block, (xx, yx) in zip(child.blocks, _block_products(parent, child, inputs), strict=True):
-        ridge = RIDGE * xx.diagonal().mean() * torch.eye(len(xx), dtype=xx.dtype)
-        best = torch.linalg.solve(xx + ridge, yx, left=False)
-        state[f"{block.name}.shortcut.map"] = best.to(state[f"{block.name}.shortcut.map"].dtype)
+        state[f"{block.name}.shortcut.map"] = best_map(xx, yx).to(state[f"{block.name}.shortcut.map"].dtype)
     return state
+
+
+def best_map(xx: Tensor, yx: Tensor) -> Tensor:
+    """Return the M [C, C] that minimises Σ|M x − y|² + λ‖M‖², from Σ x xᵀ and Σ y xᵀ; λ as `fitted` says."""
+    ridge = RIDGE * xx.diagonal().mean() * torch.eye(len(xx), dtype=xx.dtype, device=xx.device)
+    return torch.linalg.solve(xx + ridge, yx, left=False)
 
 
 def _not_fitted(parent: Network, child: Network) -> str | None:
@@ -186,8 +190,12 @@ def build_network(spec: RunSpec, dataset: Dataset, results: Path) -> nn.Module:
     """Build a run's network with the weights it starts training from.
 
     With `active_blocks` it trains a subset of its blocks at each step. Raises SpecError where the parent is not
-    recorded or its weights do not fit, and where that number of blocks cannot be.
+    recorded or its weights do not fit, and where that number of blocks cannot be, and for weights of others.
     """
+    if spec.foreign is not None:
+        raise SpecError(
+            f"{spec.run_id}: its weights were trained elsewhere, and it is not recorded here; give --weights"
+        )
     network = model.build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed)
     if spec.train.active_blocks is not None:
         network = SubsetNetwork(network, spec.train.active_blocks)
