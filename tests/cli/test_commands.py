@@ -47,6 +47,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["compare", "absent.toml"], "absent.toml"),
         (["compare", "--depths", "20,x"], "whole numbers"),
         (["compare", "--seeds", "0"], "at least one"),
+        (["compare", "--drops", "half"], "shares of the steps"),
+        (["probe", "degradation", "--set", "primary"], "key=value"),
+        (["run", "absent.toml"], "absent.toml"),
         (["plot", "degradation"], "resx compare"),
         (["plot", "degradatoin"], "did you mean 'degradation'"),
         (["runs", "show", "nothing"], "no run matches"),
@@ -111,17 +114,31 @@ def test_compare_prints_what_it_promises(results: Path, capfd: pytest.CaptureFix
     words = ["compare", "--depths", "8,14", "--seeds", "2", "--steps", "4", *TINY, "--publish", "curated"]
     assert run([*words, "--json", "--quiet"]) == 0
     content = json.loads(capfd.readouterr().out)
-    assert content.keys() == {"runs", "effects", "figures", "table"}
+    assert content.keys() == {"probe", "scale", "runs", "tables", "effects", "verdicts", "answer", "files"}
+    assert content["scale"] == "toy"
     assert len(content["runs"]) == 8
     assert {item["spec"]["depth"] for item in content["runs"]} == {8, 14}
-    assert all(effect.keys() == {"name", "mean", "low", "high", "n"} for effect in content["effects"])
+    columns = {"part", "family", "effect", "mean", "low", "high", "n", "p"}
+    assert all(effect.keys() == columns for effect in content["effects"])
     assert {effect["n"] for effect in content["effects"]} == {2}
-    assert all(Path(file).exists() for file in [*content["figures"], content["table"]])
+    assert content["verdicts"][0]["claim"] == "degradation:depth-costs-plain-more"
+    assert all(Path(file).exists() for file in content["files"])
     assert run(words) == 0
     shown = capfd.readouterr()
     assert "--seeds 6" in shown.out.splitlines()[-1], "the last line says what a judgement costs"
-    assert run(["plot", "degradation", "--results", "curated"]) == 0, "the curated copy reads like the original"
+    assert run(["plot", "degradation", "--results", "curated"]) == 0, "the published form reads like the original"
     assert run(["runs", "list", "--results", "curated", "--json"]) == 0
+
+
+def test_an_experiment_runs_without_the_name_of_its_probe(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.toml").write_text(
+        'probe = "degradation"\n[run]\npreset = "digits"\nsteps = 4\nwidth = 4\nbatch_size = 16\n'
+        f'dataset = "{TINY[1]}"\n[[grid]]\ndepth = [8]\nseed = [0, 1]\n[[grid]]\ndepth = [14]\nseed = [0]\n'
+    )
+    assert run(["run", "mine.toml", "--json", "--jobs", "1"]) == 0
+    assert len(json.loads(capfd.readouterr().out)["runs"]) == 6
+    assert run(["probe", "gradients", "mine.toml", "--dry-run"]) == 2
+    assert "of the probe 'degradation'" in capfd.readouterr().err
 
 
 def test_a_dry_run_trains_nothing(results: Path, capfd: pytest.CaptureFixture[str]) -> None:
