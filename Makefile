@@ -4,17 +4,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test install clean
+.PHONY: run test results install clean
 
 run: install
 	$(BIN)/resx compare --preset digits
-	@echo "The figure is results/studies/compare-digits/degradation.png (.pdf, .svg)."
+	@echo "The figure is results/findings/degradation-digits/figures/degradation.png (.pdf, .svg)."
 
 test: install
 	$(BIN)/ruff format --check resx tests examples
 	$(BIN)/ruff check resx tests examples
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+results: install  # write again what follows from the committed tables: tables, figures and pages
+	$(BIN)/resx publish $(dir $(wildcard results/*/experiment.toml))
 
 install: $(VENV)/installed
 

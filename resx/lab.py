@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from resx.figures import FIGURES, style
 from resx.probes import Findings, Measure, MeasureFunction, Probe, Request, judge, load_probe, parse_settings, planned
+from resx.probes.page import page, shown_tables, updated
 from resx.spec import Experiment, RunSpec, SpecError, load_toml, slug, write_toml
 from resx.store.files import StoreError, write_atomic
 from resx.store.tables import load_environments, load_frames, write_frames
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from resx.training.machine import Machine
 
 Say = Callable[[str], None]
+PUBLISHED = ("svg", "png")  # formats of figures that are committed
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def carry_out(
     write_frames(frames, environments, target, uses=plan.uses)
     write_atomic(target / "experiment.toml", _written(plan))
     findings = read(target)
-    return Done(findings, outcomes, write(findings, target))
+    return Done(findings, outcomes, write(findings, target, PUBLISHED if folder else style.FORMATS))
 
 
 def _measure(probe: Probe, outcomes: Sequence[Outcome], settings: Any, machine: Machine, say: Say) -> None:
@@ -240,20 +242,37 @@ def read(folder: Path) -> Findings:
     return judge(written.probe, load_frames(folder), settings)
 
 
-def write(findings: Findings, folder: Path) -> list[Path]:
-    """Write all that is derived from a folder's tables: the probe's tables, effects, verdicts, answer and figures."""
-    tables = {
-        **findings.all_tables(),
-        "effects": findings.effects_table(),
-        "verdicts": findings.verdicts_table(),
-    }
+def write(findings: Findings, folder: Path, formats: Sequence[str] = style.FORMATS) -> list[Path]:
+    """Write all that follows from a folder's tables: the tables that are shown, effects, verdicts, figures and the
+    page.
+
+    What a person wrote on the page stays. Returns the files.
+    """
+    tables = {**shown_tables(findings), "effects": findings.effects_table(), "verdicts": findings.verdicts_table()}
     files = []
     for name, table in tables.items():
-        files.append(folder / "tables" / f"{name}.csv")
+        files.append(folder / f"{name}.csv")
         write_atomic(files[-1], table.to_csv(index=False, float_format="%.6g"))
-    files.append(folder / "answer.txt")
-    write_atomic(files[-1], "\n".join(findings.answer) + "\n")
-    return files + draw(findings, folder / "figures")
+    files += draw(findings, folder / "figures", formats)
+    command = (folder / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    own = page(findings, folder.name, command, _cost(findings, folder))
+    path = folder / "README.md"
+    write_atomic(path, updated(path.read_text(encoding="utf-8") if path.exists() else "", folder.name, own))
+    return [*files, path]
+
+
+def _cost(findings: Findings, folder: Path) -> str:
+    """Return what the runs cost: how many, core-minutes, and on what."""
+    runs, made = findings.frames["runs"], load_environments(folder)
+    hardware = ", ".join(sorted({str(name) for name in made["hardware"].dropna()})) if "hardware" in made else ""
+    return f"{len(runs)} runs, {runs['seconds'].sum() / 60:.0f} minutes of training in all" + f", {hardware}" * bool(
+        hardware
+    )
+
+
+def rewrite(folder: Path) -> list[Path]:
+    """Write again what follows from the tables of a published experiment. Raises StoreError where it holds none."""
+    return write(read(folder), folder, PUBLISHED)
 
 
 def draw(findings: Findings, folder: Path, formats: Sequence[str] = style.FORMATS) -> list[Path]:
@@ -271,7 +290,7 @@ def as_document(done: Done, machine: Machine) -> dict[str, Any]:
         "probe": findings.probe,
         "scale": findings.scale,
         "runs": [{**one.summary(machine.results), "spec": one.spec.flat()} for one in done.outcomes],
-        "tables": {name: table.to_dict("records") for name, table in findings.all_tables().items()},
+        "tables": {name: table.to_dict("records") for name, table in shown_tables(findings).items()},
         "effects": findings.effects_table().to_dict("records"),
         "verdicts": findings.verdicts_table().to_dict("records"),
         "answer": list(findings.answer),

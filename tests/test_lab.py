@@ -55,11 +55,28 @@ def test_a_figure_is_drawn_from_the_folder_byte_for_byte(results: Path, findings
         assert file.read_bytes() == (folder / "figures" / file.name).read_bytes(), file.name
 
 
+def test_the_page_is_written_by_the_program_and_keeps_what_a_person_wrote(results: Path, findings: Findings) -> None:
+    folder = folder_of(results)
+    path, text = folder / "README.md", (folder / "README.md").read_text()
+    assert all(verdict.says in text for verdict in findings.verdicts)
+    try:
+        path.write_text(f"# Mine\n\nWhat I think.\n\n{text.partition(chr(10) * 2)[2]}And after.\n".replace("0.", "9."))
+        lab.rewrite(folder)
+        kept = path.read_text()
+        assert kept.startswith("# Mine\n\nWhat I think.\n\n")
+        assert kept.endswith("And after.\n")
+        assert text.partition(chr(10) * 2)[2] in kept
+    finally:
+        path.write_text(text)
+
+
 def test_the_folder_says_how_to_make_it_again(results: Path, findings: Findings) -> None:
     written = load_toml(folder_of(results) / "experiment.toml")
     assert written.probe == "responses"
     assert written.run == FIELDS
-    assert written.grids == [{"depth": [8, 14], "seed": [0, 1]}] or written.grids == [{"seed": [0, 1], "depth": [8, 14]}]
+    assert written.grids == [{"depth": [8, 14], "seed": [0, 1]}] or written.grids == [
+        {"seed": [0, 1], "depth": [8, 14]}
+    ]
     machine = make_machine(device="cpu", jobs=1, results=results)
     again = lab.plan("responses", written, fields={}, machine=machine)
     assert {spec.run_id for spec in again.specs} == set(findings.frames["runs"]["run_id"])

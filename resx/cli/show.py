@@ -19,9 +19,10 @@ from rich.table import Table
 from resx.engines import Outcome
 from resx.figures import FIGURES, terminal
 from resx.lab import Done
-from resx.probes import TABLE, Findings, load_probe
+from resx.probes import TABLE, Findings
+from resx.probes.page import formatted, shown_tables
 from resx.spec import RunSpec
-from resx.stats import MIN_SEEDS, Estimate
+from resx.stats import MIN_SEEDS
 from resx.training.estimate import estimate_cost
 from resx.training.machine import Machine
 
@@ -111,50 +112,26 @@ def print_estimate(specs: Sequence[RunSpec], machine: Machine, *, as_json: bool 
     )
 
 
-def print_frame(frame: pd.DataFrame, title: str, labels: Mapping[str, str] | None = None) -> None:
-    """Print a table of data: q with q_low and q_high as `mean (low to high)`, q with q_std as `mean ± spread`.
-
-    Columns without a value are left out, and a count of diverged runs where none did.
-    """
-    shown = {column: frame[column] for column in frame if frame[column].notna().any()}
-    if not (shown.get("diverged", pd.Series([1])) != 0).any():
-        del shown["diverged"]
-    columns, cells = [], []
-    for name, values in shown.items():
-        if str(name).removesuffix("_low").removesuffix("_high").removesuffix("_std") in shown and name not in frame:
-            continue
-        base = next((str(name)[: -len(end)] for end in ("_low", "_high", "_std") if str(name).endswith(end)), None)
-        if base in shown:
-            continue
-        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        columns.append(("" if numeric else "<") + (labels or {}).get(str(name), str(name).replace("_", " ")))
-        cells.append([_cell(frame, str(name), row) if numeric else str(value) for row, value in enumerate(values)])
-    print_table(list(zip(*cells, strict=True)), columns, title=title)
-
-
-def _cell(frame: pd.DataFrame, name: str, row: int) -> str:
-    value = frame[name].iloc[row]
-    if pd.isna(value):
-        return "–"
-    text = f"{value:,}" if pd.api.types.is_integer_dtype(frame[name]) else f"{value:.4g}"
-    ends = [f"{name}_{end}" for end in ("low", "high")]
-    if set(ends) <= set(frame) and frame[ends].iloc[row].notna().all():
-        low, high = frame[ends].iloc[row]
-        return Estimate(name, value, low, high, 2).with_interval
-    if f"{name}_std" in frame and pd.notna(frame[f"{name}_std"].iloc[row]):
-        return f"{value:.2f} ± {frame[f'{name}_std'].iloc[row]:.2f}"
-    return text
+def print_frame(frame: pd.DataFrame, title: str) -> None:
+    """Print a table of data as resx.probes.page formats it; text to the left."""
+    headings, cells = formatted(frame)
+    text = [
+        all(not any(character.isdigit() for character in row[place]) for row in cells) for place in range(len(headings))
+    ]
+    print_table(cells, [f"<{name}" if left else name for name, left in zip(headings, text, strict=True)], title=title)
 
 
 def print_findings(done: Done, machine: Machine) -> None:
     """Print the findings of a probe: its tables, a line per claim, the answer, the files, and what to type next."""
     findings = done.findings
-    _print_tables(findings)
+    for name, table in shown_tables(findings).items():
+        print_frame(table, f"{name.replace('_', ' ')}: {findings.scale} scale")
+    _print_effects(findings)
     CONSOLE.print(findings)
     for line in findings.notes():
         typer.echo(line)
     for file in done.files:
-        if file.suffix in (".png", ".txt") or file.stem in ("effects", "verdicts"):
+        if file.suffix in (".png", ".md"):
             typer.echo(f"written: {file}")
     if sys.stdout.isatty():
         for figure, drawn in findings.drawings().values():
@@ -162,17 +139,12 @@ def print_findings(done: Done, machine: Machine) -> None:
     typer.echo(next_step(done, machine.jobs))
 
 
-def _print_tables(findings: Findings) -> None:
-    probe = load_probe(findings.probe)
-    for name in probe.shown:
-        labels = {column: str(label) for column, label in probe.labels.items()}
-        print_frame(findings.tables[name], f"{name}: {findings.scale} scale", labels)
+def _print_effects(findings: Findings) -> None:
+    """Print the effects on the primary outcome, where they are few."""
     judged = findings.effects[findings.effects["family"] == getattr(findings.settings, "primary", "effects")]
     if 0 < len(judged) <= SHOWN_EFFECTS:
         table = judged.rename(columns={"mean": "difference", "low": "difference_low", "high": "difference_high"})
         print_frame(table.drop(columns="family"), "effects, paired by seed; p is the family's")
-    for part in findings.parts.values():
-        _print_tables(part)
 
 
 def next_step(done: Done, jobs: int) -> str:

@@ -163,11 +163,6 @@ class Findings:
         """Return the verdict on a claim by its key within this probe, or None where it was not judged."""
         return next((one for one in self.verdicts if one.key == f"{self.probe}:{key}"), None)
 
-    def all_tables(self) -> dict[str, pd.DataFrame]:
-        """Return the tables by the names of their files, those of parts as `part-table`."""
-        own = dict(self.tables)
-        return own | {f"{name}-{key}": table for name, part in self.parts.items() for key, table in part.tables.items()}
-
     def all_verdicts(self) -> list[Verdict]:
         """Return the verdicts, combined claims first, then those of parts."""
         return [*self.verdicts, *(verdict for part in self.parts.values() for verdict in part.all_verdicts())]
@@ -193,17 +188,17 @@ class Findings:
         table = Table(title=f"claims, {self.scale} scale, effects paired by seed", **TABLE)
         for column in CLAIM_COLUMNS:
             table.add_column(column, justify="left" if column in CLAIM_COLUMNS[:2] else "right")
-        for row in self._claim_rows():
+        for row in self.claim_rows():
             table.add_row(*map(escape, row))
         return table
 
     def _repr_html_(self) -> str:
         """Return the verdicts and the answer for a notebook."""
-        rows = pd.DataFrame(self._claim_rows(), columns=list(CLAIM_COLUMNS)).to_html(index=False, border=0)
+        rows = pd.DataFrame(self.claim_rows(), columns=list(CLAIM_COLUMNS)).to_html(index=False, border=0)
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.notes())
         return f"<p>{html.escape(self.probe)}, {self.scale} scale</p>{rows}<ul>{lines}</ul>"
 
-    def _claim_rows(self) -> list[list[str]]:
+    def claim_rows(self) -> list[list[str]]:
         """Return the cells under CLAIM_COLUMNS: of a verdict on several effects, how many of them lie above 0."""
         rows = []
         for verdict in self.all_verdicts():

@@ -22,7 +22,12 @@ def made(errors: Mapping[tuple[str, int], float] = ERRORS, seeds: int = 6, lost:
         for seed in range(seeds):
             value = error + seed + stream.normal(0, 0.1)
             row = {**RunSpec().flat(), "shortcut": shortcut, "depth": depth, "seed": seed, "parameters": 1000 * depth}
-            row |= {"run_id": f"{shortcut}-{depth}-{seed}", "test_images": 297, "data_label": "digits", "reference": None}
+            row |= {
+                "run_id": f"{shortcut}-{depth}-{seed}",
+                "test_images": 297,
+                "data_label": "digits",
+                "reference": None,
+            }
             row |= {"status": "diverged" if (shortcut, depth, seed) in lost else "finished", "train_loss": value / 100}
             rows.append({**row, "train_error": value, "test_error": value + 1, "test_loss": value / 100})
     return {"runs": pd.DataFrame(rows), "curves": pd.DataFrame({"run_id": []})}

@@ -1,0 +1,93 @@
+"""Findings in words: the Markdown page of an experiment, written by the program between two marks.
+
+What a person writes stands outside the marks and stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from resx.probes import Findings, load_probe
+from resx.stats import Estimate
+
+BEGIN, END = "<!-- written by resx from the tables of this folder -->", "<!-- end -->"
+MANY_ROWS = 40  # of a table on a page; the file has all
+
+
+def page(findings: Findings, name: str, command: str, cost: str) -> str:
+    """Return the part of an experiment's page that is the program's: command, cost, claims, answer, tables, figures."""
+    lines = [
+        BEGIN,
+        "",
+        f"`{command}` · {findings.scale} scale · {cost}",
+        "",
+        "| claim | verdict | effect | 95 % interval | seeds | p (family) |",
+        "|---|---|---|---|---|---|",
+        *(_row(cells) for cells in findings.claim_rows()),
+        "",
+        *(f"* {line}" for line in findings.notes()),
+    ]
+    for figure in findings.drawings():
+        lines += ["", f"![{figure}](figures/{figure}.png)"]
+    for title, table in shown_tables(findings).items():
+        lines += ["", f"**{title.replace('_', ' ')}** ({title}.csv)", "", *_table(table)]
+    return "\n".join([*lines, "", END, ""])
+
+
+def updated(text: str, name: str, own: str) -> str:
+    """Return a page's text with the program's part replaced; a new page where there is none yet."""
+    if not text:
+        return f"# {name}\n\n{own}"
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END + "\n")
+    return before.rstrip("\n") + "\n\n" + own + after
+
+
+def shown_tables(findings: Findings) -> dict[str, pd.DataFrame]:
+    """Return the tables that a probe shows, by the names of their files; those of parts as `part-table`."""
+    tables = {name: findings.tables[name] for name in load_probe(findings.probe).shown if name in findings.tables}
+    for key, part in findings.parts.items():
+        tables |= {f"{key}-{name}": table for name, table in shown_tables(part).items()}
+    return tables
+
+
+def formatted(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return headings and cells for people: q with q_low and q_high as `mean (low to high)`, q with q_std with ±.
+
+    Columns without a value are left out, and a count of diverged runs where none did.
+    """
+    shown = [str(column) for column in table if table[column].notna().any()]
+    if "diverged" in shown and not table["diverged"].any():
+        shown.remove("diverged")
+    ends = ("_low", "_high", "_std")
+    shown = [
+        column for column in shown if not any(column.removesuffix(end) in shown for end in ends if column.endswith(end))
+    ]
+    cells = [[_cell(table, column, row) for column in shown] for row in range(len(table))]
+    return [column.replace("_", " ") for column in shown], cells
+
+
+def _cell(table: pd.DataFrame, name: str, row: int) -> str:
+    value = table[name].iloc[row]
+    if pd.isna(value):
+        return "–"
+    if not pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name]):
+        return {True: "yes", False: "no"}.get(value, str(value))
+    if {f"{name}_low", f"{name}_high"} <= set(table):
+        low, high = table[f"{name}_low"].iloc[row], table[f"{name}_high"].iloc[row]
+        return Estimate(name, value, low, high, 2).with_interval
+    if f"{name}_std" in table and pd.notna(table[f"{name}_std"].iloc[row]):
+        return f"{value:.2f} ± {table[f'{name}_std'].iloc[row]:.2f}"
+    return f"{value:,}" if pd.api.types.is_integer_dtype(table[name]) else f"{value:.4g}"
+
+
+def _table(table: pd.DataFrame) -> list[str]:
+    headings, cells = formatted(table.head(MANY_ROWS))
+    more = [f"… and {len(table) - MANY_ROWS} more rows"] if len(table) > MANY_ROWS else []
+    return [_row(headings), "|" + "---|" * len(headings), *map(_row, cells), *more]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
