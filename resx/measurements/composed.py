@@ -27,10 +27,10 @@ def composed_gain(network: Network, x: Tensor) -> pd.DataFrame:
     rows = []
     for number, block in enumerate(network.blocks, 1):
         adapted = block.adapter(signal)
-        signal = block.activation(block.shortcut(adapted, torch.zeros_like(adapted)))
+        signal = block.activation(block.shortcut(adapted, torch.zeros_like(block.read(adapted))))
         rows.append((number, block.name, _length(signal) / start))
     return pd.DataFrame(rows, columns=["block", "name", "gain"])
 
 
 def _length(signal: Tensor) -> float:
-    return float(signal.double().square().sum(1).mean().sqrt())
+    return float(signal.double().flatten(1, -3).square().sum(1).mean().sqrt())

@@ -73,7 +73,7 @@ def trace(network: Network, x: Tensor, y: Tensor, task: str) -> Trace:
     passages = []
     for block, into in zip(blocks, [first, *(outputs[block.name] for block in blocks[:-1])], strict=True):
         into = into.detach().requires_grad_()
-        adapted, branched = block.adapter(into), block.branch(into)
+        adapted, branched = block.adapter(into), block.residual(into)
         reason = unfit(block.shortcut, branched.shape[1])
         if reason:
             raise SpecError(f"paths: {reason}")
@@ -95,7 +95,9 @@ def unfit(shortcut: nn.Module, channels: int) -> str | None:
     trial = copy.deepcopy(shortcut).cpu().double().eval()
     for parameter in trial.parameters():  # initial ones may be zeros, beside which a gate looks linear
         parameter.copy_(torch.randn(parameter.shape, generator=stream))
-    a, b, f, g = (torch.randn(2, channels, 4, 4, generator=stream, dtype=torch.float64) for _ in range(4))
+    streams = [getattr(shortcut, "streams", 1)] if hasattr(shortcut, "read") else []
+    x, fx = (2, *streams, channels, 4, 4), (2, channels, 4, 4)
+    a, b, f, g = (torch.randn(*shape, generator=stream, dtype=torch.float64) for shape in (x, x, fx, fx))
     together = trial(a, f) + trial(b, g)
     separable = torch.allclose(together, trial(a, g) + trial(b, f))
     linear = torch.allclose(together, trial(a + b, f + g) + trial(0 * a, 0 * f))

@@ -20,7 +20,8 @@ def responses(network: Network, x: Tensor) -> pd.DataFrame:
 
     Returns rows (quantity, layer, name, value). `std`: standard deviation of a 3×3 layer's response over images,
     channels and positions, layers counted from 1. Where the shortcut reads x also, per block, `ratio`:
-    ‖F(x)‖ / ‖x‖, and `cosine`: between F(x) and x, both means over images, x being the adapter's output.
+    ‖F(x)‖ / ‖x‖, and `cosine`: between F(x) and x, both means over images, x being the adapter's output (of streams
+    their sum, which is what the network makes of them in the end).
     """
     layers = response_names(network)
     adding = [block for block in network.blocks if getattr(block.shortcut, "reads_x", True)]
@@ -31,12 +32,18 @@ def responses(network: Network, x: Tensor) -> pd.DataFrame:
     for layer, name in enumerate(layers, 1):
         rows.append(("std", layer, name, float(outputs[name].double().std())))
     for position, block in enumerate(adding, 1):
-        into, added = (outputs[f"{block.name}.{part}"].double().flatten(1) for part in ("adapter", "branch"))
+        adapted, fx = (outputs[f"{block.name}.{part}"].double() for part in ("adapter", "branch"))
+        into, added = merged(adapted, fx).flatten(1), fx.flatten(1)
         ratio = (added.norm(dim=1) / into.norm(dim=1)).mean()
         cosine = torch.cosine_similarity(added, into).mean()
         rows.append(("ratio", position, block.name, float(ratio)))
         rows.append(("cosine", position, block.name, float(cosine)))
     return pd.DataFrame(rows, columns=["quantity", "layer", "name", "value"])
+
+
+def merged(x: Tensor, fx: Tensor) -> Tensor:
+    """Return x as one stream, the sum of those it has: [B, C, H, W] or [B, n, C, H, W] -> the shape of fx."""
+    return x.sum(1) if x.dim() > fx.dim() else x
 
 
 def response_names(network: Network) -> list[str]:

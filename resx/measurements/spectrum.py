@@ -22,9 +22,10 @@ FLOOR = 1e-6  # singular values below are not told apart: such a direction is lo
 def shortcut_jacobians(network: Network, x: Tensor) -> Tensor:
     """Return the Jacobian of each input's shortcut path: float [B, C_last, C_first·positions].
 
-    Rows are the channels of the last block's output at its middle position; columns all of the first block's input. It
-    is taken by one vector-Jacobian product per channel, with the network in the mode that it has. In training mode its
-    running statistics are replaced by those of x, and its normalisations are left in eval mode.
+    Rows are the channels of the last block's output at its middle position, of every stream where there are several;
+    columns all of the first block's input. It is taken by one vector-Jacobian product per channel, with the network in
+    the mode that it has. In training mode its running statistics are replaced by those of x, and its normalisations are
+    left in eval mode.
     """
     if network.training:
         hold_statistics(network, x)
@@ -34,9 +35,9 @@ def shortcut_jacobians(network: Network, x: Tensor) -> Tensor:
     h = start
     for block in network.blocks:
         with torch.no_grad():
-            fx = block.branch(h)
+            fx = block.residual(h)
         h = block.activation(block.shortcut(block.adapter(h), fx))
-    maps = h.flatten(2) if h.dim() > 2 else h[:, :, None]
+    maps = h.flatten(-2).flatten(1, -2)
     outputs = maps[:, :, maps.shape[2] // 2]
     if not outputs.requires_grad:  # no shortcut reads x
         return start.new_zeros(*outputs.shape, start[0].numel())
@@ -50,7 +51,7 @@ def spectrum(network: Network, x: Tensor) -> pd.DataFrame:
     Returns rows (image, rank, value): rank 1 is the largest; as many as the first block has channels, since the path
     carries no more directions from a position than enter it.
     """
-    channels = network.stem(x[:1]).shape[1]
+    channels = network.stem(x[:1]).shape[1:-2].numel()
     values = torch.linalg.svdvals(shortcut_jacobians(network, x))[:, :channels].cpu()
     rows = [(image, rank, float(value)) for image, row in enumerate(values) for rank, value in enumerate(row, 1)]
     return pd.DataFrame(rows, columns=["image", "rank", "value"])

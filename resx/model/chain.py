@@ -75,8 +75,8 @@ def shortcut_mistakes(spec: ModelSpec, rest: tuple[int, ...]) -> list[str]:
     A name or argument that is unknown is left to the registry's own check.
     """
     channels = spec.width or 4
-    if SHORTCUTS.check(spec.shortcut):
-        return []
+    if SHORTCUTS.check(spec.shortcut) or one_stream(spec):
+        return one_stream(spec)
     shape = (2, channels, *rest)
     try:
         with torch.device("meta"):
@@ -88,6 +88,14 @@ def shortcut_mistakes(spec: ModelSpec, rest: tuple[int, ...]) -> list[str]:
         return [f"shortcut '{spec.shortcut}': does not take {list(shape)} ({reason}), as family {spec.family} needs"]
     if out.shape != shape:
         return [f"shortcut '{spec.shortcut}': returns {list(out.shape)} for {list(shape)} in family {spec.family}"]
+    return []
+
+
+def one_stream(spec: ModelSpec) -> list[str]:
+    """Return why a shortcut that carries streams cannot stand in a chain, a line."""
+    name = spec.shortcut.partition(":")[0].strip()
+    if name in SHORTCUTS and hasattr(SHORTCUTS[name], "read"):
+        return [f"shortcut '{name}': carries streams, which networks of images have and family {spec.family} has not"]
     return []
 
 

@@ -68,24 +68,43 @@ def misfit(text: str) -> list[str]:
 
 @cache  # a study asks for the same shortcut in every run
 def _tried(factory: Callable[..., nn.Module], name: str, values: tuple[tuple[str, Any], ...]) -> tuple[str, ...]:
-    given = "×".join(map(str, TRIAL))
+    given = _shown(torch.ones(TRIAL))
     for device in ("meta", "cpu"):
         try:
             with torch.random.fork_rng(devices=[]), torch.device(device):
                 module = factory(TRIAL[1], **dict(values))
                 if device == "cpu":
                     initialise(module, 0)
-                result = module(torch.ones(TRIAL), torch.ones(TRIAL))
+                wrong = _wrong_shape(module)
         except SpecError as error:
             return tuple(error.errors)
         except Exception as error:  # a user's module may fail in any way; the user needs its name and the reason
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             where = " on the meta device, which counts networks" if device == "meta" else ""
             return (f"shortcut '{name}': fails for x and F(x) of {given}{where} ({reason})",)
-        shape = "×".join(map(str, result.shape)) if isinstance(result, Tensor) else f"a {type(result).__name__}"
-        if shape != given:
-            return (f"shortcut '{name}': returns {shape} for x and F(x) of {given}; it must return the same shape",)
+        if wrong:
+            return (f"shortcut '{name}': {wrong}",)
     return ()
+
+
+def _wrong_shape(module: Any) -> str | None:
+    """Say which shape a shortcut returns that its place in a block has no use for, or return None."""
+    x = fx = torch.ones(TRIAL)
+    given, rule = f"x and F(x) of {_shown(fx)}", "it must return the same shape"
+    if hasattr(module, "read"):
+        x = fx.unsqueeze(1).repeat(1, getattr(module, "streams", 1), 1, 1, 1)
+        given, rule = f"x of {_shown(x)}", "it must return as many streams or more"
+        if _shown(module.read(x)) != _shown(fx):
+            return f"reads {_shown(module.read(x))} of {given}; it must read {_shown(fx)}"
+    result = module(x, fx)
+    expected = x
+    if x is not fx and isinstance(result, Tensor) and result.dim() == x.dim():
+        expected = x[:, :1].repeat(1, max(x.shape[1], result.shape[1]), 1, 1, 1)
+    return None if _shown(result) == _shown(expected) else f"returns {_shown(result)} for {given}; {rule}"
+
+
+def _shown(value: object) -> str:
+    return "×".join(map(str, value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def complete(spec: ModelSpec) -> ModelSpec:

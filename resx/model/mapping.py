@@ -83,8 +83,8 @@ class Outward(nn.Linear):
 
 
 def check(spec: ModelSpec) -> list[str]:
-    """Return what is wrong: adapters and stages, which there are not."""
-    return chain.absent(spec)
+    """Return what is wrong: adapters, stages and streams, which there are not."""
+    return [*chain.absent(spec), *chain.one_stream(spec)]
 
 
 def complete(spec: ModelSpec) -> ModelSpec:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -36,10 +36,10 @@ NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "none": nn.Identit
 
 
 class CReLU(nn.Module):
-    """[relu(x), relu(−x)], [B, C, …] -> [B, 2C, …] (Shang et al. 2016, section 2.2)."""
+    """[relu(x), relu(−x)], [B, …, C, H, W] -> [B, …, 2C, H, W] (Shang et al. 2016, section 2.2)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([F.relu(x), F.relu(-x)], dim=1)
+        return torch.cat([F.relu(x), F.relu(-x)], dim=-3)
 
 
 # the module, and how many channels it makes of each
@@ -88,7 +88,8 @@ class Block(nn.Module):
     """`activation(shortcut(adapter(x), branch(x)))`: [B, C_in, H, W] -> [B, C_out, H/stride, W/stride].
 
     `activation` is the ReLU after the addition in the original order and the identity in the pre-activation
-    order. `name` is the block's path in its network (`stages.0.1`).
+    order. `name` is the block's path in its network (`stages.0.1`). A shortcut that carries streams lies between
+    blocks as [B, streams, C, H, W] and says what the branch is given of them (shortcuts/__init__.py).
     """
 
     name: str = ""
@@ -101,7 +102,46 @@ class Block(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.shortcut(self.adapter(x), self.branch(x)))
+        return self.activation(self.shortcut(self.adapter(x), self.residual(x)))
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Return F: what the branch makes of what the shortcut has it read, x itself unless there are streams."""
+        return self.branch(self.read(x))
+
+    @property
+    def read(self) -> Callable[[Tensor], Tensor]:
+        """Return the shortcut's `read`, or what returns x as it is."""
+        return getattr(self.shortcut, "read", _whole)
+
+
+def _whole(x: Tensor) -> Tensor:
+    return x
+
+
+class Tile(nn.Module):
+    """n streams that all hold x, where streams start: [B, C, H, W] -> [B, n, C, H, W]."""
+
+    def __init__(self, streams: int) -> None:
+        super().__init__()
+        self.streams = streams
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(1).repeat(1, self.streams, 1, 1, 1)
+
+
+class Sum(nn.Module):
+    """The sum of all streams, where they end: [B, n, C, H, W] -> [B, C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(1)
+
+
+class PerStream(nn.Sequential):
+    """An adapter's parts, applied to every stream alike: [B, n, C_in, H, W] -> [B, n, C_out, H/stride, W/stride]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        adapted: Tensor = super().forward(x.flatten(0, 1))
+        return adapted.unflatten(0, x.shape[:2])
 
 
 class Network(nn.Module):
@@ -232,10 +272,12 @@ def complete_blocks(spec: ModelSpec, stages: Iterable[Iterable[Place]], adapter:
     """
     order, norm = spec.order or "post", spec.norm or "batch"
     parts = spec.adapter or ModelSpec.model_validate({"adapter": adapter}).adapter
+    places = dict.fromkeys(place for stage in stages for place in stage)  # each shape once, first to last
+    for channels in dict.fromkeys(place.out_channels for place in places):
+        SHORTCUTS.create(spec.shortcut, channels)  # one that groups channels may not fit them all
     name, _ = SHORTCUTS.arguments(spec.shortcut)
     completed: AdapterSpec | None = None
     if parts is not None and getattr(SHORTCUTS[name], "reads_x", True):
-        places = dict.fromkeys(place for stage in stages for place in stage)  # each shape once, first to last
         shapes = [(place.in_channels, place.out_channels, place.stride) for place in places]
         completed = complete_parts(parts, shapes, norm)
     return spec.model_copy(update={"order": order, "norm": norm, "adapter": completed})
@@ -243,33 +285,38 @@ def complete_blocks(spec: ModelSpec, stages: Iterable[Iterable[Place]], adapter:
 
 def network(
     spec: ModelSpec,
-    stem: nn.Module,
+    stem: nn.Sequential,
     stages: Iterable[Iterable[Place]],
     convs: Callable[[Place], list[Conv]],
     n_outputs: int,
 ) -> Network:
-    """Put a network together from a completed spec; `convs` gives each block's branch."""
+    """Put a network together from a completed spec; `convs` gives each block's branch.
+
+    Where the shortcut carries streams, the stem ends with a `tile` and `final` begins with a `sum`.
+    """
     assert spec.order
     assert spec.norm
     built: list[list[Block]] = []
     channels = 0
+    shortcut: nn.Module = nn.Identity()
     for s, places in enumerate(stages):
         built.append([])
         for b, place in enumerate(places):
-            shape = (place.in_channels, place.out_channels, place.stride)
-            built[s].append(
-                Block(
-                    branch(place.in_channels, convs(place), spec, activated=s == b == 0),
-                    compose(spec.adapter, *shape) if spec.adapter else nn.Identity(),
-                    SHORTCUTS.create(spec.shortcut, place.out_channels),
-                    activation(spec)[0] if spec.order == "post" else nn.Identity(),
-                )
-            )
+            shortcut = SHORTCUTS.create(spec.shortcut, place.out_channels)
+            adapter = compose(spec.adapter, *astuple(place)) if spec.adapter else nn.Identity()
+            if hasattr(shortcut, "read"):
+                adapter = PerStream(OrderedDict(adapter.named_children()))
+            after = activation(spec)[0] if spec.order == "post" else nn.Identity()
+            built[s].append(Block(branch(place.in_channels, convs(place), spec, s == b == 0), adapter, shortcut, after))
             channels = place.out_channels
     last, copies = activation(spec)
-    final: nn.Module = nn.Identity()
+    end: OrderedDict[str, nn.Module] = OrderedDict()
+    if hasattr(shortcut, "read"):
+        end["sum"] = Sum()
+        stem.add_module("tile", Tile(getattr(shortcut, "streams", 1)))
     if spec.order == "pre":
-        final = nn.Sequential(OrderedDict(norm=NORMS[spec.norm](channels), relu=last))
+        end |= {"norm": NORMS[spec.norm](channels), "relu": last}
+    final = nn.Sequential(end) if end else nn.Identity()
     return Network(stem, built, final, nn.Linear(channels * copies, n_outputs))
 
 

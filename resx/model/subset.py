@@ -48,7 +48,7 @@ class SubsetNetwork(Network):
         x = self.stem(x)
         for block, active in zip(self.blocks, self.noise, strict=True):
             beside = block.adapter(x)
-            whole = block.shortcut(beside, block.branch(x))
+            whole = block.shortcut(beside, block.residual(x))
             mixed = torch.where(active, whole, beside) if self.training else weight * whole + (1 - weight) * beside
             x = block.activation(mixed)
         return self.head(self.final(x).mean((2, 3)))

@@ -172,7 +172,7 @@ def _block_products(parent: Network, child: Network, inputs: Iterable[Tensor]) -
     for batch in inputs:
         h = parent.stem(batch)
         for place, (block, twin) in enumerate(zip(parent.blocks, child.blocks, strict=True)):
-            y = block.shortcut(block.adapter(h), block.branch(h))
+            y = block.shortcut(block.adapter(h), block.residual(h))
             rows, sums = (t.movedim(1, -1).flatten(0, -2).double() for t in (twin.adapter(h), y))
             if rows.shape != sums.shape:
                 raise SpecError(f"fitted: {twin.name} has {rows.shape[1]} channels, the parent's has {sums.shape[1]}")
