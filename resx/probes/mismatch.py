@@ -205,6 +205,13 @@ def _arms(runs: pd.DataFrame) -> pd.DataFrame:
     return named.sort_values(["rank", "arm", "depth", "seed"], ignore_index=True).drop(columns="rank")
 
 
+def of_design(frames: Frames, design: str) -> Frames:
+    """Return the frames of one design's runs alone."""
+    named = _arms(frames["runs"])
+    ids = named.loc[named["design"] == design, "run_id"]
+    return {name: frame[frame["run_id"].isin(ids)] for name, frame in frames.items()}
+
+
 def _name(shortcut: str, adapter: str | None) -> tuple[str, str]:
     """Return the group and the name of a network with alternating widths, or with the standard ones."""
     if shortcut == "none" or not isinstance(adapter, str):

@@ -13,6 +13,7 @@ depths.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from resx.claims import Combination
@@ -58,7 +59,7 @@ PROBE = Probe(
     measures=MISMATCH.measures,
     limits="The alternating design decides; in the standard one, where two shortcuts mismatch, differences are small.",
     parts={
-        ALTERNATING: Part("mismatch", lambda settings: _of(ALTERNATING, settings)),
-        STANDARD: Part("mismatch", lambda settings: _of(STANDARD, settings)),
+        design: Part("mismatch", partial(_of, design), partial(of_design, design=design))
+        for design in (ALTERNATING, STANDARD)
     },
 )

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from resx.probes.study import Order
 
 from resx.figures import FIGURES
 from resx.figures.construct import arms
 from resx.probes import construct, landscape, lesions
-from resx.probes.study import Order
 from resx.spec import SpecError, build_spec
 from resx.training.machine import Machine
 from resx.training.resolve import resolve

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from resx.probes.study import Order
 
 from resx.data.maps import linear_map
 from resx.figures import FIGURES
 from resx.probes.mapping import STUDY, judge
-from resx.probes.study import Order
 from resx.spec import SpecError
 from resx.training.machine import Machine
 from resx.training.resolve import resolve

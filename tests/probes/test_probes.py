@@ -1,4 +1,4 @@
-"""What holds for every probe: its contract, its settings, its experiments, and that what is asked for is what it runs."""
+"""What holds for every probe: its contract, its settings, its experiments; what is asked for is what it runs."""
 
 from __future__ import annotations
 

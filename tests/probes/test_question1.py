@@ -5,10 +5,10 @@ from math import comb
 import numpy as np
 import pandas as pd
 import pytest
+from resx.probes.study import Order
 
 from resx.claims import estimates, phases, verdict
 from resx.probes import gradients, paths, question1, responses
-from resx.probes.study import Order
 from resx.spec import build_spec
 from resx.training.machine import Machine
 from resx.training.resolve import resolve

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from resx.probes.study import Order
 
 from resx import data, model
 from resx.figures.shortcuts import TABLE_1, draw, draw_spectrum, variants
 from resx.model import SHORTCUTS
 from resx.paper import IDENTITY_TABLE_1
 from resx.probes import question2, shortcuts
-from resx.probes.study import Order
 from resx.spec import RunSpec, SpecError, build_spec
 
 SETTINGS = dict(shortcuts.STUDY.defaults)

@@ -1,4 +1,4 @@
-"""The transfer study: its runs, its verdicts on made frames, and heterogeneity against known numbers."""
+"""Transfer: its runs, its verdicts on made frames, and heterogeneity against known numbers."""
 
 import numpy as np
 import pandas as pd
@@ -6,17 +6,18 @@ import pytest
 from scipy import stats as scipy_stats
 
 from resx.figures import FIGURES
-from resx.probes.study import Order
-from resx.probes.transfer import ARMS, STUDY, has_trees, heterogeneity, judge
+from resx.probes import Request, judge
+from resx.probes.transfer import ARMS, PROBE, TransferSettings, has_trees, heterogeneity
 from resx.spec import SpecError
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
 
-SETTINGS = STUDY.settings({})
+SETTINGS = TransferSettings()
 
 
 def plan(seeds=(0,), base=(), grid=()):
-    return STUDY.plan(Order(dict(base), list(seeds), SETTINGS, dict(grid), lambda fields: resolve(fields, Machine())))
+    request = Request(dict(base), list(seeds), SETTINGS, lambda cells: resolve(cells, Machine()), [dict(grid)])
+    return PROBE.plan(request)
 
 
 def made(effect, seeds=6, spread=0.05, trees=0.7, diverged=()):
@@ -31,7 +32,8 @@ def made(effect, seeds=6, spread=0.05, trees=0.7, diverged=()):
         )
         worse = effect * (model.shortcut == "none" and not is_small)
         lost = model.family in diverged
-        row = {"status": "diverged" if lost else "finished", "train_loss": 10 ** (worse - 1 + draw.normal(0, spread))}
+        row = dict.fromkeys(["train_error", "test_error", "test_loss"], 0.0)
+        row |= {"status": "diverged" if lost else "finished", "train_loss": 10 ** (worse - 1 + draw.normal(0, spread))}
         runs.append({**spec.flat(), **row, "run_id": spec.run_id})
         if has_trees(spec, SETTINGS):
             for task in ("digits", "diabetes"):
@@ -55,50 +57,51 @@ def test_the_plan_pairs_plain_and_residual_at_two_sizes_of_every_arm():
 
 
 @pytest.mark.parametrize("grid", [{"family": ["mpl"]}, {"depth": [20]}])
-def test_a_grid_that_is_not_this_studys_is_refused(grid):
+def test_a_grid_that_is_not_this_probes_is_refused(grid):
     with pytest.raises(SpecError, match="family"):
         plan(grid=grid)
 
 
 def test_made_frames_with_the_answer_are_supported():
-    findings = judge(made(effect=1), SETTINGS)
+    findings = judge("transfer", made(effect=1), SETTINGS)
     networks, large, trees = findings.verdicts
     assert (networks.word, large.word, trees.word) == ("supported",) * 3
-    assert len(networks.estimates) == len(ARMS) + 1
-    assert [one.mean for one in networks.estimates] == pytest.approx([1] * 11, abs=0.1)
-    assert networks.estimates[-1].name == "mean of these networks"
+    assert [one.mean for one in networks.estimates] == pytest.approx([1] * len(ARMS), abs=0.1)
+    assert findings.tables["pooled"]["mean_interaction"].to_numpy() == pytest.approx([1] * 6, abs=0.1)
     assert [one.mean for one in trees.estimates] == pytest.approx([0.7] * 2, abs=0.05)
-    assert len(findings.tables["interactions"]) == len(ARMS)
 
 
 def test_made_frames_with_the_contrary_or_nothing():
-    assert judge(made(effect=-1), SETTINGS).verdicts[0].word == "refuted"
-    assert judge(made(effect=0), SETTINGS).verdicts[0].word == "inconclusive"
-    assert judge(made(effect=1, seeds=1), SETTINGS).verdicts[0].word == "inconclusive"
+    assert judge("transfer", made(effect=-1), SETTINGS).verdicts[0].word == "refuted"
+    assert judge("transfer", made(effect=0), SETTINGS).verdicts[0].word == "inconclusive"
+    assert judge("transfer", made(effect=1, seeds=1), SETTINGS).verdicts[0].word == "inconclusive"
 
 
 def test_a_shortcut_that_only_hurts_less_at_the_large_size_has_not_transferred():
     frames = made(effect=1)
     hurt = (frames["runs"]["shortcut"] == "identity") & (frames["runs"]["family"] == "rnn-time")
     frames["runs"].loc[hurt, "train_loss"] *= 100
-    growing, large, _ = judge(frames, SETTINGS).verdicts
+    growing, large, _ = judge("transfer", frames, SETTINGS).verdicts
     assert (growing.word, large.word) == ("supported", "refuted")
-    assert "the worse in: RNN, in time, digits; RNN, in time, long range." in judge(frames, SETTINGS).answer
+    assert [one.name.split(", ", 1)[1] for one in large.estimates if one.mean < 0] == [
+        "RNN, in time, digits, greatest",
+        "RNN, in time, long range, greatest",
+    ]
 
 
 def test_diverged_runs_are_counted_and_their_effects_left_out():
     frames = made(effect=1, diverged={"rnn-time"})
-    findings = judge(frames, SETTINGS)
+    findings = judge("transfer", frames, SETTINGS)
     assert findings.tables["networks"]["diverged"].sum() == 6 * 8
     assert len(findings.verdicts[0].estimates) == len(ARMS) - 2
-    assert "48 of 240 runs diverged" in findings.answer
-    assert FIGURES["transfer"](frames)
+    assert "48 runs diverged; their effects leave them out." in findings.answer
+    assert FIGURES["transfer"](findings)
 
 
 def test_without_trees_there_is_no_word_on_them():
-    findings = judge({"runs": made(effect=1)["runs"]}, SETTINGS)
+    findings = judge("transfer", {"runs": made(effect=1)["runs"]}, SETTINGS)
     assert len(findings.verdicts) == 2
-    assert FIGURES["transfer"]({"runs": made(effect=1)["runs"]})
+    assert FIGURES["transfer"](findings)
 
 
 def series(*rows):
@@ -125,7 +128,7 @@ def test_heterogeneity_of_equal_means_is_none_and_of_one_seed_unknown():
 
 @pytest.mark.parametrize("seeds", [1, 6])
 def test_the_forest_has_a_row_per_effect_and_a_gap_before_the_trees(seeds):
-    left, _ = FIGURES["transfer"](made(effect=1, seeds=seeds)).axes
+    left, _ = FIGURES["transfer"](judge("transfer", made(effect=1, seeds=seeds), SETTINGS)).axes
     labels = [text.get_text() for text in left.get_yticklabels()]
     assert len(labels) == len(ARMS) + 2
     ticks = list(left.get_yticks())
