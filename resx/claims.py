@@ -178,7 +178,8 @@ class Claim:
     """What is claimed, and what decides it.
 
     key: names the claim within its probe. first: decides; with `over`, all of its contrasts do. beside: shown with it.
-    family: the effects that are judged together by one joint sign-flip.
+    family: the effects that are judged together by one joint sign-flip. each: with `over`, a claim of its own for each
+    of the combined values, which end its key, as in `better:conv`; text and contrasts name them as symbols.
     """
 
     key: str
@@ -188,6 +189,7 @@ class Claim:
     beside: tuple[Contrast, ...] = ()
     rule: Rule = BySign()
     family: str = "effects"
+    each: bool = False
 
 
 @dataclass(frozen=True)
@@ -248,33 +250,34 @@ def judge(
     extras: contrasts by family that are judged with those of the claims. labels: words for the quantities. The table
     has the columns family, effect, mean, low, high, n and p. Verdicts' keys are not prefixed yet, and have no scale.
     """
-    own = {claim.key: _effects(claim.first, tables, symbols, labels) for claim in claims}
+    single = [pair for claim in claims for pair in _single(claim, tables, symbols)]
+    own = {claim.key: _effects(claim.first, tables, filling, labels) for claim, filling in single}
     more = {
-        claim.key: [effect for one in claim.beside for effect in _effects(one, tables, symbols, labels)]
-        for claim in claims
+        claim.key: [effect for one in claim.beside for effect in _effects(one, tables, filling, labels)]
+        for claim, filling in single
     }
     families: dict[str, dict[str, pd.Series]] = {}
     for family, contrasts in extras.items():
         listed = [effect for one in contrasts for effect in _effects(one, tables, symbols, labels)]
         families.setdefault(family, {}).update({effect.name: effect.values for effect in listed})
-    for claim in claims:
+    for claim, filling in single:
         listed = [*own[claim.key], *more[claim.key]]
-        family = str(_filled(claim.family, symbols))
+        family = str(_filled(claim.family, filling))
         families.setdefault(family, {}).update({effect.name: effect.values for effect in listed})
     estimates = {family: stats.judge_family(effects) for family, effects in families.items()}
     verdicts = []
-    for claim in claims:
-        judged = estimates[str(_filled(claim.family, symbols))]
+    for claim, filling in single:
+        judged = estimates[str(_filled(claim.family, filling))]
         effects = [effect for effect in own[claim.key] if effect.name in judged]
         if effects:
             deciding = [judged[effect.name] for effect in effects]
             others = [judged[effect.name] for effect in more[claim.key] if effect.name in judged]
-            word = claim.rule.word(claim, effects, deciding, symbols)
+            word = claim.rule.word(claim, effects, deciding, filling)
             verdicts.append(
                 Verdict(
                     claim.key,
-                    _text(claim.says, symbols),
-                    _text(criterion(_with_quantity(claim, symbols), labels), symbols),
+                    _text(claim.says, filling),
+                    _text(criterion(_with_quantity(claim, filling), labels), filling),
                     word,
                     (*deciding, *others),
                     points=all(np.sign(one.mean) == claim.expected for one in deciding),
@@ -282,6 +285,19 @@ def judge(
                 )
             )
     return effects_table(estimates), verdicts
+
+
+def _single(claim: Claim, tables: Tables, symbols: Symbols) -> list[tuple[Claim, Symbols]]:
+    """Return the claim with what its symbols stand for; with `each`, one for every combination of values."""
+    table = _table(claim.first, tables, symbols)
+    if not claim.each or table is None:
+        return [(claim, symbols)]
+    single: list[tuple[Claim, Symbols]] = []
+    first = replace(claim.first, over=(), where={})
+    for values in _over(claim.first, table, symbols):
+        own = replace(claim, key=":".join([claim.key, *map(str, values)]), first=first)
+        single.append((own, {**symbols, **dict(zip(claim.first.over, values, strict=True))}))
+    return single
 
 
 def _with_quantity(claim: Claim, symbols: Symbols) -> Claim:
@@ -304,7 +320,9 @@ def describe(one: Contrast, labels: Mapping[str, str]) -> str:
     shared = {
         column: value
         for column, value in cells[0].items()
-        if len(cells) > 1 and column not in NETWORK and all(cell.get(column) == value for cell in cells)
+        if len(cells) > 1
+        and not ("kind" in cells[0] and column in NETWORK)
+        and all(cell.get(column) == value for cell in cells)
     }
     names = [cell_name({c: v for c, v in cell.items() if c not in shared}) for cell in cells]
     label = labels.get(one.quantity, one.quantity)
@@ -318,11 +336,15 @@ def describe(one: Contrast, labels: Mapping[str, str]) -> str:
 
 def cell_name(cell: Cell) -> str:
     """Write a cell as a person would: plain-56, trained."""
-    network = "-".join(str(cell[column]) for column in NETWORK if column in cell)
+    network = "-".join(str(cell[column]) for column in NETWORK if column in cell and "kind" in cell)
     others = [
-        "mean" if isinstance(value, tuple) else VALUES.get((column, value), str(value))
+        f"{value} layers"
+        if column == "depth"
+        else "mean"
+        if isinstance(value, tuple)
+        else VALUES.get((column, value), str(value))
         for column, value in cell.items()
-        if column not in NETWORK
+        if not (network and column in NETWORK)
     ]
     return ", ".join(filter(None, [network, *others]))
 
@@ -391,13 +413,11 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
 def _effects(one: Contrast, tables: Tables, symbols: Symbols, labels: Mapping[str, str]) -> list[Effect]:
     """Return the effects of a contrast on the data at hand: none where a cell has no rows or equals its opposite."""
-    quantity = str(_filled(one.quantity, symbols))
-    table = next((t for t in tables.values() if {quantity, "seed"} <= set(t.columns)), None)
+    quantity, table = str(_filled(one.quantity, symbols)), _table(one, tables, symbols)
     if table is None:
         return []
-    where = {column: _filled(value, symbols) for column, value in one.where.items()}
     effects = []
-    for values in _rows(table, where)[list(one.over)].drop_duplicates().itertuples(index=False, name=None):
+    for values in _over(one, table, symbols):
         own = {**symbols, **dict(zip(one.over, values, strict=True))}
         terms = tuple((weight, {c: _filled(v, own) for c, v in cell.items()}) for weight, cell in one.terms)
         cells = [_by_seed(table, cell, quantity) for _, cell in terms]
@@ -408,10 +428,22 @@ def _effects(one: Contrast, tables: Tables, symbols: Symbols, labels: Mapping[st
         total = pd.Series(-constant, index=cells[0].index)
         for (weight, _), series in zip(terms, cells, strict=True):
             total = total + weight * series
-        effects.append(Effect(describe(Contrast(quantity, terms, constant), labels), total, tuple(cells)))
-        if not one.over:
-            break
+        named = tuple((weight, {c: _named(v, own) for c, v in cell.items()}) for weight, cell in one.terms)
+        effects.append(Effect(describe(Contrast(quantity, named, constant), labels), total, tuple(cells)))
     return effects
+
+
+def _table(one: Contrast, tables: Tables, symbols: Symbols) -> pd.DataFrame | None:
+    """Return the table that holds a contrast's quantity by seed."""
+    wanted = {str(_filled(one.quantity, symbols)), "seed"}
+    return next((table for table in tables.values() if wanted <= set(table.columns)), None)
+
+
+def _over(one: Contrast, table: pd.DataFrame, symbols: Symbols) -> list[tuple[Any, ...]]:
+    """Return the combined values of `over` that a table has; one of nothing without `over`."""
+    where = {column: _filled(value, symbols) for column, value in one.where.items()}
+    rows = _rows(table, where)[list(one.over)].drop_duplicates()
+    return list(rows.itertuples(index=False, name=None)) if one.over else [()]
 
 
 def _rows(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
@@ -442,9 +474,16 @@ def _filled(value: Any, symbols: Symbols) -> Any:
     return tuple(_filled(item, symbols) for item in value) if isinstance(value, tuple) else value
 
 
+def _named(value: Any, symbols: Symbols) -> Any:
+    """Return what a symbol stands for, as names show it: of a symbol for several values, its own name."""
+    filled = _filled(value, symbols)
+    return value[1:-1] if isinstance(value, str) and isinstance(filled, tuple) else filled
+
+
 def _text(text: str, symbols: Symbols) -> str:
     for name, value in symbols.items():
-        text = text.replace(f"{{{name}}}", f"{value:g}" if isinstance(value, float) else str(value))
+        shown = name if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+        text = text.replace(f"{{{name}}}", shown)
     return text
 
 

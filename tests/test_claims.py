@@ -83,6 +83,29 @@ def test_a_contrast_over_a_column_is_one_for_each_of_its_values() -> None:
     assert list(effects["effect"]) == ["loss, plain-20 − residual-20", "loss, plain-56 − residual-56"]
 
 
+def test_several_values_behind_a_symbol_are_named_by_it_and_depth_alone_is_named_as_layers() -> None:
+    rows = FULL.rename(columns={"kind": "shortcut"})
+    at = {"depth": 56}
+    claim = Claim("k", "s", 1, contrast("loss", {"shortcut": "{all of them}", **at}, {"shortcut": "plain", **at}))
+    effects, [verdict] = judge([claim], {}, {"t": rows}, {**SYMBOLS, "all of them": ("plain", "residual")}, {})
+    assert effects["effect"].item() == "loss, all of them − plain, 56 layers"
+    assert verdict.criterion.startswith(effects["effect"].item())
+    assert effects["mean"].item() == pytest.approx(-1.0)
+
+
+def test_a_claim_for_each_value_has_a_verdict_for_each() -> None:
+    each = contrast("loss", plain("{depth}"), residual("{depth}"), over=("depth",), where={"kind": "plain"})
+    beside = (contrast("loss", plain("{depth}"), 0.0),)
+    claim = Claim("costs", "Plain networks of {depth} layers train worse", 1, each, beside, each=True)
+    _, judged = judge([claim], {}, {"t": FULL}, SYMBOLS, {})
+    assert [(one.key, one.says, one.word) for one in judged] == [
+        ("costs:20", "Plain networks of 20 layers train worse", "inconclusive"),
+        ("costs:56", "Plain networks of 56 layers train worse", "supported"),
+    ]
+    assert [one.name for one in judged[1].estimates] == ["loss, plain-56 − residual-56", "loss, plain-56"]
+    assert judged[1].deciding == 1
+
+
 def test_a_claim_on_networks_that_are_not_there_is_not_judged() -> None:
     assert verdicts(Claim("k", "s", 1, contrast("loss", plain(110), plain(20)))) == {}
     assert verdicts(Claim("k", "s", 1, contrast("absent", plain(56), plain(20)))) == {}
