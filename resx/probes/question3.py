@@ -19,7 +19,7 @@ from typing import Any
 from resx.claims import Combination
 from resx.claims import Part as ClaimPart
 from resx.probes import Part, Probe, Request, Settings
-from resx.probes.mismatch import ALTERNATING, STANDARD, MismatchSettings
+from resx.probes.mismatch import ALTERNATING, STANDARD, MismatchSettings, of_design
 from resx.probes.mismatch import PROBE as MISMATCH
 from resx.probes.mismatch import plan as plan_design
 from resx.probes.tidy import Outcome
