@@ -20,6 +20,7 @@ import io
 import json
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,7 @@ def _checked(row: Row, file: Path) -> Row:
     raise StoreError(f"{file}: damaged (the row of {row['run_id']} does not describe that run)")
 
 
+@lru_cache(maxsize=2**14)
 def _value(cell: str) -> Any:
     """Return what a cell of runs.csv holds: nothing, JSON, or else the text itself."""
     try:
@@ -321,15 +323,15 @@ def _cell(value: Any) -> str:
 def write_frames(frames: Frames, environments: pd.DataFrame, folder: Path, *, uses: Collection[str] = ()) -> None:
     """Write a published experiment, from tables as `load_frames` and `load_environments` give them.
 
-    uses: names of published experiments next to `folder`; a run that one of them stores is not stored again. Raises
-    StoreError where such a run has other outcomes there, and where a file cannot be written.
+    uses: names of published experiments next to `folder`; a run that one of them stores with the same outcomes is not
+    stored again. Raises StoreError where a file cannot be written.
     """
     runs = frames["runs"].drop(columns="folder").merge(environments, on="run_id", how="left")
     rows = [_checked_cells({str(key): value for key, value in row.items()}) for row in runs.to_dict("records")]
     shared = _shared(rows, folder, uses)
     taken = {run_id for ids in shared.values() for run_id in ids}
     own = [row for row in rows if row["run_id"] not in taken]
-    measured = {name: frame for name, frame in frames.items() if name not in ("runs", "curves")}
+    measured = {name: frames[name] for name in sorted(set(frames) - {"runs", "curves"})}
     settings = {name: frame["settings"].iloc[0] for name, frame in measured.items() if _has_one_setting(frame)}
     for name, frame in measured.items():
         table = frame.drop(columns="settings") if name in settings else frame
@@ -376,16 +378,15 @@ def _checked_cells(row: Row) -> dict[str, str]:
 
 
 def _shared(rows: Sequence[Mapping[str, str]], folder: Path, uses: Collection[str]) -> dict[str, list[str]]:
-    """Return, by experiment, the ids of runs that it stores."""
-    own = {row["run_id"]: row for row in rows}
+    """Return, by experiment, the ids of runs that it stores with the same outcomes; its folder may not be there."""
+    outcomes = {row["run_id"]: [row[key] for key in OUTCOMES] for row in rows}
     shared: dict[str, list[str]] = {}
     for name in uses:
-        for cells in _cells(folder.parent / name / "runs.csv"):
-            run_id = cells["run_id"]
-            if run_id in own and not any(run_id in ids for ids in shared.values()):
-                if any(cells.get(key, "") != own[run_id][key] for key in OUTCOMES):
-                    raise StoreError(f"{folder.parent / name / 'runs.csv'}: {run_id} has other outcomes there")
-                shared.setdefault(name, []).append(run_id)
+        other = folder.parent / name
+        for cells in _cells(other / "runs.csv") if is_published(other) else ():
+            if outcomes.get(cells["run_id"]) == [cells.get(key, "") for key in OUTCOMES]:
+                shared.setdefault(name, []).append(cells["run_id"])
+                outcomes.pop(cells["run_id"])
     return shared
 
 
