@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from resx.spec import RunSpec, build_spec
+import resx
+from resx.spec import RunSpec, build_spec, load_toml
 from resx.store.files import StoreError
 from resx.store.run import METRICS, find_runs, open_run, read_run
 from resx.store.tables import export_tables, load_environments, load_frames, load_runs, write_frames
@@ -112,11 +114,11 @@ def test_a_run_of_another_experiment_is_stored_once(results: Path, tmp_path: Pat
         load_frames(folder)
 
 
-def test_a_run_with_other_outcomes_there_is_refused(results: Path, tmp_path: Path) -> None:
+def test_a_run_with_other_outcomes_there_is_stored_again(results: Path, tmp_path: Path) -> None:
     first = publish(results, tmp_path / "first", [], SPECS[:2])
     (first / "runs.csv").write_text((first / "runs.csv").read_text().replace("66.66666666666667", "66.6"))
-    with pytest.raises(StoreError, match="other outcomes"):
-        publish(results, tmp_path / "second", ["first"], SPECS[1:])
+    folder = publish(results, tmp_path / "second", ["first", "absent"], SPECS[1:])
+    assert_same(load_frames(results, [spec.run_id for spec in SPECS[1:]]), load_frames(folder))
 
 
 def test_a_table_is_written_in_the_same_bytes_and_old_ones_go(results: Path, tmp_path: Path) -> None:
@@ -173,3 +175,40 @@ def test_a_damaged_live_table_is_named(results: Path, name: str, harm: Callable[
     harm(file)
     with pytest.raises(StoreError, match=name):
         load_frames(results)
+
+
+ROOT = Path(resx.__file__).parent.parent
+PUBLISHED = sorted(file.parent for file in (ROOT / "results").glob("*/fields.json"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the tables of a published experiment; unpacked, since other versions of zlib pack otherwise."""
+    files = [folder / name for name in ("runs.csv", "fields.json", "curves.csv.gz")]
+    files += sorted((folder / "measurements").glob("*"))
+    return {
+        file.name: gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes() for file in files
+    }
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_what_is_published_is_written_again_from_its_tables(folder: Path, tmp_path: Path) -> None:
+    frames = load_frames(folder)
+    assert frames["runs"]["status"].isin(["finished", "diverged"]).all()
+    assert set(frames["curves"]["run_id"]) == set(frames["runs"]["run_id"])
+    assert all(set(frame["run_id"]) <= set(frames["runs"]["run_id"]) for frame in frames.values())
+    made = load_environments(folder)
+    assert made[["command", "commit", "torch", "hardware"]].notna().all(axis=None)
+    uses = load_toml(ROOT / "experiments" / f"{folder.name}.toml").uses
+    for name in uses:
+        (tmp_path / name).symlink_to(folder.parent / name)
+    write_frames(frames, made, tmp_path / folder.name, uses=uses)
+    assert contents(tmp_path / folder.name) == contents(folder)
+
+
+def test_no_run_is_published_twice_and_the_whole_is_small() -> None:
+    assert PUBLISHED
+    ids = pd.concat([pd.read_csv(folder / "runs.csv", usecols=["run_id"]) for folder in PUBLISHED])
+    assert ids["run_id"].is_unique
+    files = [file for folder in (*PUBLISHED, ROOT / "results" / "bench") for file in folder.rglob("*.*")]
+    assert len(files) < 300
+    assert sum(file.stat().st_size for file in files) < 12 * 10**6
