@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from resx.spec import FIELDS, PRESETS, RunSpec, SpecError, build_spec, load_toml
+from resx.spec import FIELDS, PRESETS, Experiment, RunSpec, SpecError, build_spec, load_toml, write_toml
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
 
@@ -105,14 +106,36 @@ def test_presets_name_known_fields_only(preset: str) -> None:
     build_spec({"preset": preset})
 
 
-def test_a_grid_gives_every_combination(tmp_path: Path) -> None:
+def test_an_experiment_comes_back_from_its_file(tmp_path: Path) -> None:
+    experiment = Experiment(
+        name="e",
+        probe="degradation",
+        uses=["digits-depths"],
+        run={"preset": "digits", "label": 'a "b" – c'},
+        grids=[{"depth": [20, 56], "seed": [0, 1, 2]}, {"depth": [1202], "adapter": ["B"]}],
+        settings={"primary": "train_error", "counts": [1, 2], "margin": 1.5},
+    )
     file = tmp_path / "e.toml"
-    file.write_text('[run]\npreset = "digits"\n[grid]\ndepth = [20, 56]\nseed = [0, 1, 2]\n[study]\ntitle = "t"\n')
+    file.write_text(write_toml(experiment, "resx run experiments/e.toml"))
+    assert load_toml(file) == experiment
+    one = replace(experiment, grids=experiment.grids[:1], uses=[])
+    file.write_text(write_toml(one, "resx run experiments/e.toml"))
+    assert load_toml(file) == one
+
+
+EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_an_experiments_file_says_how_to_run_it_and_where_its_results_lie(file: Path) -> None:
+    comment = file.read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
     experiment = load_toml(file)
-    combinations = experiment.combinations()
-    assert len(combinations) == 6
-    assert {(item["depth"], item["seed"]) for item in combinations} == {(d, s) for d in (20, 56) for s in range(3)}
-    assert all(item["preset"] == "digits" for item in combinations)
+    needs_folder = experiment.run.get("dataset") == "folder"
+    assert comment[0] == f"# resx run experiments/{file.name}" + (" --data-dir FOLDER" if needs_folder else "")
+    assert f"# Results: results/{file.stem}." in comment
+    published = file.parent.parent / "results" / file.stem / "experiment.toml"
+    if published.exists():
+        assert replace(load_toml(published), name=file.stem) == experiment
 
 
 @pytest.mark.parametrize(
