@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from resx.cli import bench, compare, data, models, plot, probe, publish, runs, train
+from resx.cli import bench, claims, compare, data, models, plot, probe, publish, runs, train
 from resx.cli.options import flowing
 from resx.spec import SpecError
 
@@ -49,6 +49,7 @@ app.command("compare", help=flowing(compare.compare.__doc__))(compare.compare)
 app.command("plot", help=flowing(plot.plot.__doc__))(plot.plot)
 app.add_typer(probe.probe_app, name="probe")
 app.command("run", help=flowing(probe.run.__doc__))(probe.run)
+app.command("claims", help=flowing(claims.claims.__doc__))(claims.claims)
 app.command("publish", help=flowing(publish.publish.__doc__))(publish.publish)
 app.add_typer(runs.runs_app, name="runs")
 app.command("models", help=flowing(models.models.__doc__))(models.models)

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import typer
@@ -16,15 +16,15 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from resx.engines import Outcome
-from resx.figures import FIGURES, terminal
-from resx.lab import Done
 from resx.probes import TABLE, Findings
 from resx.probes.page import formatted, shown_tables
 from resx.spec import RunSpec
 from resx.stats import MIN_SEEDS
-from resx.training.estimate import estimate_cost
-from resx.training.machine import Machine
+
+if TYPE_CHECKING:
+    from resx.engines import Outcome
+    from resx.lab import Done
+    from resx.training.machine import Machine
 
 SHOWN_EFFECTS = 12  # more are in the file
 CONSOLE = Console(width=None if sys.stdout.isatty() else 140)  # a file is not cut at 80 columns
@@ -58,6 +58,12 @@ def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: st
     for row in rows:
         table.add_row(*row)
     CONSOLE.print(table)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print lines of plain text, wrapped at words; what users wrote is no markup."""
+    for line in lines:
+        CONSOLE.print(line, markup=False, highlight=False)
 
 
 def number(value: Any, digits: int = 2, sign: bool = False) -> str:
@@ -101,6 +107,8 @@ def print_failures(outcomes: Sequence[Outcome]) -> None:
 
 def print_estimate(specs: Sequence[RunSpec], machine: Machine, *, as_json: bool = False) -> None:
     """Print how many runs there are, how long they take here and how much disk they need."""
+    from resx.training.estimate import estimate_cost
+
     cost = estimate_cost(specs, machine)
     if as_json:
         print_json({"runs": cost.runs, "to_train": cost.to_train, "seconds": cost.seconds, "bytes": cost.bytes})
@@ -134,6 +142,8 @@ def print_findings(done: Done, machine: Machine) -> None:
         if file.suffix in (".png", ".md"):
             typer.echo(f"written: {file}")
     if sys.stdout.isatty():
+        from resx.figures import FIGURES, terminal
+
         for figure, drawn in findings.drawings().values():
             CONSOLE.print(terminal.picture(FIGURES[figure](drawn), CONSOLE.width))
     typer.echo(next_step(done, machine.jobs))

@@ -156,7 +156,7 @@ def _read_live(
         rows.append({**run.spec.flat(), **result, "run_id": run.run_id, "folder": str(path)})
         for file in sorted((path / "probes").glob("*.csv")):
             if measurements is None or file.stem in measurements:
-                tables.setdefault(file.stem, []).append(_read_csv(file).assign(run_id=run.run_id))
+                tables.setdefault(file.stem, []).append(read_csv(file).assign(run_id=run.run_id))
     return rows, [_live_curves(paths)], tables
 
 
@@ -178,14 +178,14 @@ def _live_curves(paths: Sequence[Path]) -> pd.DataFrame:
     except ValueError as error:
         for path in paths:  # which of them it is
             if (path / "metrics.csv").exists():
-                _read_csv(path / "metrics.csv", dtype=float)
+                read_csv(path / "metrics.csv", dtype=float)
         raise StoreError(f"{paths[0].parent}: a metrics.csv in there is damaged ({error})") from error
     if len(table) != len(ids):
         raise StoreError(f"{paths[0].parent}: a metrics.csv in there is damaged (blank lines)")
     return table.assign(run_id=ids)
 
 
-def _read_csv(file: Path, **options: Any) -> pd.DataFrame:
+def read_csv(file: Path, **options: Any) -> pd.DataFrame:
     """Read a table, packed or not. Raises StoreError that names the file."""
     try:
         return pd.read_csv(file, **options)
@@ -228,7 +228,7 @@ def _read_published(
 
 def _of_runs(file: Path, ids: Collection[str], **options: Any) -> pd.DataFrame:
     """Return a table's rows of these runs."""
-    table = _read_csv(file, **options)
+    table = read_csv(file, **options)
     if "run_id" not in table:
         raise StoreError(_damaged(file))
     return table[table["run_id"].isin(ids)].copy()

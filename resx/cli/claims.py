@@ -1,0 +1,104 @@
+"""`resx claims`: every sentence of the summary, its verdict, its scale and what it rests on; nothing is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resx.cli.options import Json, Results
+
+if TYPE_CHECKING:
+    from resx.ledger import Entry, Evidence
+
+
+def claims(
+    number: Annotated[
+        str | None, typer.Argument(help="A statement in full, such as 4 or Q2.", show_default=False)
+    ] = None,
+    results: Results = None,
+    json: Json = False,
+) -> None:
+    """Show what is true of the summary: each statement with its verdict, scale, effect, and what it rests on.
+
+    Reads the published results and your own; nothing is trained.
+
+    Examples: [bold]resx claims[/bold], [bold]resx claims 4[/bold]
+    """
+    from resx import ledger
+    from resx.cli.show import CONSOLE, print_json, print_lines, print_table
+    from resx.store.files import results_root
+
+    root = results_root(results)
+    statements = [ledger.statement(number)] if number else ledger.STATEMENTS
+    collected = ledger.collect(root)
+    entries = ledger.entries(collected, statements)
+    for line in collected.problems:
+        typer.echo(f"resx: not available: {line}", err=True)
+    if json:
+        print_json({"statements": [_document(entry) for entry in entries]})
+    elif number:
+        done = [one.experiment for one in collected.evidence]
+        print_lines(_in_full(entries[0], ledger.stronger(entries[0], Path("experiments"), done)))
+    else:
+        rows = [[*_line(entry)] for entry in entries]
+        print_table(
+            rows, ["<", "<statement", "<verdict", "<scale", "<effect", "<rests on"], title=f"Claims, from {root}"
+        )
+        CONSOLE.print("`resx claims NUMBER` shows one in full, `resx report` writes the page.")
+
+
+def _line(entry: Entry) -> list[str]:
+    one = entry.statement
+    if one.fact:
+        return [one.number, one.text, entry.word, "–", one.fact, "–"]
+    effect = str(entry.evidence[0].estimates[0]) if entry.evidence and entry.evidence[0].estimates else "–"
+    names = list(dict.fromkeys(item.experiment for item in entry.evidence))
+    word = entry.word + (" (experiments disagree)" if entry.disagrees else "")
+    return [one.number, one.text, word, entry.scale, effect, ", ".join(names) or f"nothing recorded: {one.claims[0]}"]
+
+
+def _in_full(entry: Entry, stronger: list[str]) -> list[str]:
+    lines = [f"{entry.statement.number}. {entry.statement.text}", f"{entry.word.upper()} ({entry.scale})"]
+    lines += [entry.statement.fact] if entry.statement.fact else []
+    lines += ["Experiments disagree on a claim: both are shown."] if entry.disagrees else []
+    for item in entry.evidence:
+        owner = "yours" if item.own else "published"
+        lines += ["", f"{item.claim}{f' [{item.part}]' if item.part else ''}: {item.says}"]
+        lines += [f"  {item.word} at {item.scale} scale, {item.experiment} ({owner})", f"  criterion: {item.criterion}"]
+        lines += [f"  {estimate}" for estimate in item.estimates]
+        lines.append(f"  {item.command}: {item.runs} runs, {item.seconds / 60:.0f} core-minutes on {item.hardware}")
+    lines += [f"  not available: no experiment here judges {key}" for key in entry.missing]
+    return [*lines, *(["", "What would make it stronger here:"] if stronger else []), *(f"  {one}" for one in stronger)]
+
+
+def _document(entry: Entry) -> dict[str, Any]:
+    return {
+        "number": entry.statement.number,
+        "text": entry.statement.text,
+        "verdict": entry.word,
+        "scale": entry.scale,
+        "fact": entry.statement.fact or None,
+        "disagrees": entry.disagrees,
+        "missing": list(entry.missing),
+        "evidence": [_evidence(item) for item in entry.evidence],
+    }
+
+
+def _evidence(item: Evidence) -> dict[str, Any]:
+    return {
+        "claim": item.claim,
+        "part": item.part or None,
+        "says": item.says,
+        "criterion": item.criterion,
+        "verdict": item.word,
+        "scale": item.scale,
+        "effects": [vars(estimate) for estimate in item.estimates],
+        "experiment": item.experiment,
+        "own": item.own,
+        "command": item.command,
+        "runs": item.runs,
+        "seconds": item.seconds,
+        "hardware": item.hardware,
+    }

@@ -1,0 +1,274 @@
+"""The ledger: every sentence of a one-page summary of the paper, the claims it rests on, their verdicts and scale.
+
+A statement's verdict comes from recorded verdicts alone (verdicts.csv of published experiments and of one's own
+findings), never from this file, and none is shown without its scale. Where several experiments judge a claim, the one
+nearest to the paper decides, then the one with most seeds; where they disagree, that is said. This room reads tables
+only: no torch, nothing is trained or judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from resx import paper
+from resx.probes import check_key
+from resx.spec import SpecError, load_toml
+from resx.stats import Estimate
+from resx.store.files import StoreError, read_json
+from resx.store.tables import read_csv
+
+SCALES = ("toy", "reduced", "paper")
+COLUMNS = ("part", "claim", "says", "criterion", "word", "scale", "effect", "mean", "low", "high", "n", "p")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence or question of the summary, in this project's words.
+
+    number: 1 to 8, or Q1 to Q3. claims: keys `probe:claim`; those after `against` speak for it where they are refuted.
+    fact: what is counted or cited instead of measured.
+    """
+
+    number: str
+    text: str
+    claims: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    fact: str = ""
+
+    def __post_init__(self) -> None:
+        for key in (*self.claims, *self.against):
+            check_key(key)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A claim's verdict in one experiment. own: recorded here by the user, rather than published with the package."""
+
+    claim: str
+    part: str
+    says: str
+    criterion: str
+    word: str
+    scale: str
+    estimates: tuple[Estimate, ...]
+    experiment: str
+    folder: Path
+    command: str
+    runs: int
+    seconds: float
+    hardware: str
+    own: bool
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Order evidence by scale, then by seeds."""
+        return SCALES.index(self.scale), max((one.n for one in self.estimates), default=0)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A statement with all evidence on its claims, the strongest first.
+
+    word: supported, refuted, mixed, screening, inconclusive, counted, cited, or not available.
+    """
+
+    statement: Statement
+    word: str
+    scale: str
+    evidence: tuple[Evidence, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether experiments give contrary words for one claim."""
+        words: dict[str, set[str]] = {}
+        for one in self.evidence:
+            words.setdefault(one.claim, set()).add(one.word)
+        return any({"supported", "refuted"} <= one for one in words.values())
+
+
+_DEPTHS = f"152 layers against VGG's 19 are {152 / 19:.1f} times as many"
+_COST = paper.IMAGENET_MULTIPLY_ADDS[152].value / paper.VGG_MULTIPLY_ADDS[19].value
+
+STATEMENTS = (
+    Statement(
+        "1",
+        "Deeper plain networks have higher training error than shallower ones.",
+        ("degradation:plain-training-error", "degradation:plain-degrades"),
+    ),
+    Statement(
+        "2",
+        "That is a failure to optimise, not a lack of capacity: as good a solution exists by construction.",
+        ("construct:solution-exists", "construct:not-found"),
+    ),
+    Statement(
+        "3",
+        "The best mapping of a block is nearer the identity than zero: what blocks add is small.",
+        ("responses:respond-less", "responses:deeper-respond-less", "responses:small-is-learned"),
+    ),
+    Statement(
+        "4",
+        "Shortcut connections lower training and validation error over the same iterations.",
+        ("degradation:lower-training-error", "degradation:lower-training-loss", "degradation:lower-test-error"),
+    ),
+    Statement(
+        "5",
+        "Residual networks can be stacked very deep without becoming hard to train.",
+        ("degradation:depth-costs-plain-more", "degradation:residual-trains-deeper"),
+    ),
+    Statement(
+        "6",
+        "The idea transfers to other networks and to other kinds of models.",
+        ("transfer:worth-more-with-size", "transfer:better-at-the-greatest-size", "transfer:trees"),
+    ),
+    Statement(
+        "7",
+        "ResNets have up to 8 times the layers of VGG at lower complexity.",
+        fact=f"counted: {_DEPTHS}, with {_COST:.2f} of VGG-19's multiply-adds "
+        f"({paper.IMAGENET_MULTIPLY_ADDS[152].source}; `resx models` counts them again)",
+    ),
+    Statement(
+        "8",
+        "152 layers won ImageNet and COCO 2015.",
+        fact=f"cited, not checked here: {paper.IMAGENET_ENSEMBLE_TEST_TOP5.value} % top-5 test error of an ensemble, "
+        f"{paper.RESNET_152_SINGLE_MODEL.top5} % of one network on the validation images "
+        f"({paper.IMAGENET_ENSEMBLE_TEST_TOP5.source}, {paper.RESNET_152_SINGLE_MODEL.source})",
+    ),
+    Statement(
+        "Q1",
+        "Do ResNets resolve vanishing gradients by being many shallow networks?",
+        ("question1:vanishing", "question1:shattering", "question1:many-shallow-networks"),
+    ),
+    Statement(
+        "Q2",
+        "Could another function than the identity be the shortcut, given some knowledge? Could it be learned?",
+        ("shortcuts:known", "shortcuts:learned", "mapping:knowing-helps", "mapping:learned-finds"),
+    ),
+    Statement(
+        "Q3",
+        "Where sizes differ, can the input be modified (copied, chopped off, summed) to make the addition work?",
+        ("question3:input-can-be-modified", "mismatch:works", "mismatch:learned-better"),
+    ),
+)
+
+
+def statement(number: str) -> Statement:
+    """Return a statement by its number. Raises SpecError with the known ones."""
+    for one in STATEMENTS:
+        if one.number.lower() == number.lower():
+            return one
+    raise SpecError(f"no statement '{number}'; there are {', '.join(one.number for one in STATEMENTS)}")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All evidence under a results folder, and a line for each experiment that could not be read."""
+
+    evidence: tuple[Evidence, ...] = ()
+    problems: tuple[str, ...] = field(default_factory=tuple)
+
+
+def collect(results: Path) -> Collected:
+    """Read the verdicts of published experiments (results/NAME) and of one's own findings (results/findings/NAME)."""
+    evidence: list[Evidence] = []
+    problems = []
+    for own, pattern in ((False, "*/verdicts.csv"), (True, "findings/*/verdicts.csv")):
+        for file in sorted(results.glob(pattern)):
+            try:
+                evidence += _read(file, own)
+            except (StoreError, SpecError) as error:
+                problems.append(str(error))
+    return Collected(tuple(evidence), tuple(problems))
+
+
+def _read(file: Path, own: bool) -> list[Evidence]:
+    table, folder = read_csv(file), file.parent
+    if not set(COLUMNS) <= set(table) or not table["scale"].isin(SCALES).all():
+        raise StoreError(f"{file}: not the verdicts of this version of resx; `resx publish {folder}` writes them again")
+    written = load_toml(folder / "experiment.toml")
+    command = (folder / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    runs = read_csv(folder / "runs.csv")
+    hardware = str(read_json(folder / "fields.json")["runs"].get("hardware", "several machines"))
+    evidence = []
+    for (part, claim), rows in table.fillna({"part": ""}).groupby(["part", "claim"], sort=False):
+        first = rows.iloc[0]
+        estimates = tuple(
+            Estimate(str(row["effect"]), row["mean"], row["low"], row["high"], int(row["n"]), _p(row["p"]))
+            for _, row in rows.iterrows()
+            if pd.notna(row["effect"])
+        )
+        evidence.append(
+            Evidence(
+                str(claim),
+                str(part),
+                str(first["says"]),
+                str(first["criterion"]),
+                str(first["word"]),
+                str(first["scale"]),
+                estimates,
+                written.name if folder.name == "experiment" else folder.name,
+                folder,
+                command,
+                len(runs),
+                float(runs["seconds"].sum()),
+                hardware,
+                own,
+            )
+        )
+    return evidence
+
+
+def _p(value: float) -> float | None:
+    return None if pd.isna(value) else float(value)
+
+
+def entries(collected: Collected, statements: Sequence[Statement] = STATEMENTS) -> list[Entry]:
+    """Return every statement with its evidence and its word."""
+    return [_entry(one, collected.evidence) for one in statements]
+
+
+def _entry(one: Statement, evidence: Sequence[Evidence]) -> Entry:
+    if one.fact:
+        return Entry(one, "counted" if one.fact.startswith("counted") else "cited", "paper")
+    keys = (*one.claims, *one.against)
+    own = sorted((item for item in evidence if item.claim in keys), key=lambda item: item.rank, reverse=True)
+    missing = tuple(key for key in keys if key not in {item.claim for item in own})
+    if not own:
+        return Entry(one, "not available", "–", (), missing)
+    strongest = {key: next(item for item in own if item.claim == key) for key in keys if key not in missing}
+    opposite = {"supported": "refuted", "refuted": "supported"}
+    words = {opposite.get(item.word, item.word) if key in one.against else item.word for key, item in strongest.items()}
+    scale = min((item.scale for item in strongest.values()), key=SCALES.index)
+    return Entry(one, _overall(words), scale, tuple(own), missing)
+
+
+def _overall(words: set[str]) -> str:
+    if {"supported", "refuted"} <= words:
+        return "mixed"
+    for word in ("refuted", "inconclusive", "screening"):
+        if word in words:
+            return word
+    return "supported"
+
+
+def stronger(entry: Entry, experiments: Path, done: Sequence[str]) -> list[str]:
+    """Return what would make a statement's verdict stronger here: experiments without results, with their commands.
+
+    experiments: the folder of TOML files. done: names of those with results. What stands in a file's first comment
+    lines says what it costs.
+    """
+    probes = {key.partition(":")[0] for key in (*entry.statement.claims, *entry.statement.against)}
+    lines = []
+    for file in sorted(experiments.glob("*.toml")):
+        if file.stem not in done and load_toml(file).probe in probes:
+            comment = [line.removeprefix("#").strip() for line in file.read_text(encoding="utf-8").splitlines()]
+            cost = next((line for line in comment if "core" in line or "GPU" in line), "")
+            lines.append(f"resx run {file}" + (f"  ({cost})" if cost else ""))
+    best = entry.evidence[0] if entry.evidence else None
+    if best and best.rank[1] < 6:
+        lines.append(f"{best.command} --seeds 6  (six seeds allow a judgement)")
+    return lines
