@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test results install clean
+.PHONY: run test results docs install clean
 
 run: install
 	$(BIN)/resx compare --preset digits
@@ -18,6 +18,10 @@ test: install
 
 results: install  # write again what follows from the committed tables: tables, figures and pages
 	$(BIN)/resx publish $(dir $(wildcard results/*/experiment.toml))
+
+docs: install  # docs/_build/html/index.html
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]' 2>/dev/null || uv pip install --quiet --python $(BIN)/python -e '.[docs]'
+	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
 
 install: $(VENV)/installed
 
