@@ -20,7 +20,6 @@ results: install  # write again what follows from the committed tables: tables, 
 	$(BIN)/resx publish $(dir $(wildcard results/*/experiment.toml))
 
 docs: install  # docs/_build/html/index.html
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]' 2>/dev/null || uv pip install --quiet --python $(BIN)/python -e '.[docs]'
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
 
 install: $(VENV)/installed
@@ -28,10 +27,10 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@if command -v uv >/dev/null 2>&1; then \
 		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-		uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,tensorboard]'; \
+		uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,docs,tensorboard]'; \
 	else \
 		$(PYTHON) -m venv $(VENV) && \
-		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,tensorboard]'; \
+		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,tensorboard]'; \
 	fi
 	@touch $@
 
