@@ -13,8 +13,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from resx.training.evaluate import loss_of
-
 
 @torch.no_grad()
 def difference(
@@ -23,20 +21,18 @@ def difference(
     """Compare two networks' outputs on batches (x, y) in the dtype of x, in eval mode or with batch statistics.
 
     Returns images; max_difference and mean_difference of the outputs, absolute; scale, the mean absolute output of
-    the first; changed, the share (%) of images whose largest output is another one (nan for a regression); and the mean
-    losses first_loss and second_loss. The networks are left as they were.
+    the first; and changed, the share (%) of images whose largest output is another one (nan for a regression). The
+    networks are left as they were.
     """
     pair = [copy.deepcopy(network).train(training) for network in (first, second)]
     images = outputs = 0
     largest = total = scale = changed = 0.0
-    losses = [0.0, 0.0]
-    for x, y in batches:
+    for x, _ in batches:
         one, other = (network.to(x.device, x.dtype)(x) for network in pair)
         apart = (one - other).abs()
         largest = max(largest, float(apart.max()))
         total, scale = total + float(apart.sum()), scale + float(one.abs().sum())
         changed += float((one.argmax(1) != other.argmax(1)).sum()) if task == "classification" else float("nan")
-        losses = [old + float(loss_of(out, y, task)) * len(x) for old, out in zip(losses, (one, other), strict=True)]
         images, outputs = images + len(x), outputs + apart.numel()
     return {
         "images": images,
@@ -44,8 +40,6 @@ def difference(
         "mean_difference": total / outputs,
         "scale": scale / outputs,
         "changed": 100 * changed / images,
-        "first_loss": losses[0] / images,
-        "second_loss": losses[1] / images,
     }
 
 

@@ -19,33 +19,22 @@ from resx.model import Network
 from resx.training.evaluate import loss_of
 
 
-def gradients(network: Network, x: Tensor, y: Tensor, task: str, lr: float) -> pd.DataFrame:
+def gradients(network: Network, x: Tensor, y: Tensor, task: str) -> pd.DataFrame:
     """Measure the gradient of the mean loss on inputs x [B, C, H, W] with targets y, in the network's mode.
 
-    Returns rows (quantity, stage, layer, name, value). `activation`: norm of the gradient with respect to the
-    output of the stem and of each block, the whole batch as one vector; `layer` counts the weighted layers before
-    it. `weight`: norm of the gradient of a convolution's or the head's weight; `update`: lr·‖gradient‖ / ‖weight‖,
-    the relative size of a step without momentum and decay.
+    Returns rows (quantity, stage, layer, name, value). `activation`, the only quantity: norm of the gradient with
+    respect to the output of the stem and of each block, the whole batch as one vector; `layer` counts the weighted
+    layers before it.
     """
     blocks = network.blocks
     places = [("stem", 0, _layers(network.stem))]
     for block in blocks:
         places.append((block.name, int(block.name.split(".")[1]), places[-1][2] + _layers(block.branch)))
-    names = [name for name, parameter in network.named_parameters() if parameter.dim() > 1]
-    weights = [network.get_parameter(name) for name in names]
     with capture(network, [name for name, _, _ in places]) as outputs:
         loss = loss_of(network(x), y, task)
-    activations = [outputs[name] for name, _, _ in places]
-    found = torch.autograd.grad(loss, [*activations, *weights])
-    norms = torch.stack([gradient.double().norm() for gradient in found]).tolist()
-    sizes = torch.stack([weight.detach().double().norm() for weight in weights]).tolist()
-    rows: list[tuple[str, float, int, str, float]] = []
-    for (name, stage, layer), norm in zip(places, norms, strict=False):
-        rows.append(("activation", stage, layer, name, norm))
-    for layer, (name, norm, size) in enumerate(zip(names, norms[len(places) :], sizes, strict=True), 1):
-        place = float(name.split(".")[1]) if name.startswith("stages.") else np.nan
-        rows.append(("weight", place, layer, name, norm))
-        rows.append(("update", place, layer, name, lr * norm / size))
+    gradients = torch.autograd.grad(loss, [outputs[name] for name, _, _ in places])
+    norms = torch.stack([gradient.double().norm() for gradient in gradients]).tolist()
+    rows = [("activation", stage, layer, name, norm) for (name, stage, layer), norm in zip(places, norms, strict=True)]
     return pd.DataFrame(rows, columns=["quantity", "stage", "layer", "name", "value"])
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from resx.measurements.taps import ablate, reestimated
@@ -79,7 +78,7 @@ def plans(
     network: Network, counts: Sequence[int], draws: int, pairs: int
 ) -> Iterator[tuple[dict[str, object], dict[str, nn.Module]]]:
     """Yield (what is done, replacements) of every lesion; the random ones are the same in all networks of a depth."""
-    whole, moving = network.blocks, movable(network)
+    moving = movable(network)
     yield {"lesion": "none", "blocks": ""}, {}
     for block in removable(network):
         yield {"lesion": "remove", "blocks": block.name, "count": 1}, {block.name: removed(block)}
@@ -90,11 +89,8 @@ def plans(
                 lesion = {moving[k].name: removed(moving[k]) for k in sorted(chosen.tolist())}
                 yield {"lesion": "random", "blocks": "+".join(lesion), "count": count, "draw": draw}, dict(lesion)
             order = swaps(moving, count, generator(0, "lesions", "permute", count, draw))
-            places = [block.name for block in whole]
-            now = [places.index(order[name].name if name in order else name) for name in places]
-            tau = float(kendalltau(range(len(now)), now).statistic)
             moved = {name: block for name, block in order.items() if block.name != name}
-            told = {"lesion": "permute", "blocks": "+".join(moved), "count": count, "draw": draw, "tau": tau}
+            told = {"lesion": "permute", "blocks": "+".join(moved), "count": count, "draw": draw}
             yield told, dict(moved)
     every = list(combinations(moving, 2))
     chosen = torch.randperm(len(every), generator=generator(0, "lesions", "pairs"))[:pairs]
@@ -118,9 +114,8 @@ def lesions(
     Lesions: none; each block removed that can be; for each of `counts`, `draws` random sets of so many blocks
     removed, and as many orders after so many exchanges of blocks within stages; `pairs` pairs of blocks removed.
     Random ones take only blocks that keep shapes, which are the same ones in plain and residual networks. Returns rows
-    (lesion, blocks, count, draw, tau, statistics, loss, error); tau is Kendall's rank correlation of the order with the
-    original one. statistics: `running`, those of training, or `re-estimated` on the given inputs [B, C, H, W] after
-    the lesion. The network is left as it was.
+    (lesion, blocks, count, draw, statistics, loss, error). statistics: `running`, those of training, or `re-estimated`
+    on the given inputs [B, C, H, W] after the lesion. The network is left as it was.
     """
     rows = []
     for told, replacements in plans(network, counts, draws, pairs):
@@ -130,7 +125,7 @@ def lesions(
                 with context:
                     found = evaluate(network, evaluation, task)
                 rows.append({**told, "statistics": kind, "loss": found.loss, "error": found.error})
-    columns = ["lesion", "blocks", "count", "draw", "tau", "statistics", "loss", "error"]
+    columns = ["lesion", "blocks", "count", "draw", "statistics", "loss", "error"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 

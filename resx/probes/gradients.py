@@ -8,11 +8,10 @@ the gradients of nearby inputs are unrelated ('shattered'), and with shortcuts t
 Method. Plain and residual networks, with batch normalisation and without any, at two depths, on the same `inputs`
 training images with batch statistics. At initialisation and at every kept step of training: the norm of the loss
 gradient with respect to the stem's and each block's output, and the growth per layer on the way back to the input,
-from a log-linear fit of the norm against the layer; the norms of the weights' gradients and the relative size of a
-step. At the first and the last of them also the correlation of the gradients (of one output, with respect to the
-input) of two inputs as a function of their distance along a line from one image towards another, over `lines`
-lines; its summary is the distance, as a fraction of that between the two images, at which the correlation falls
-below one half.
+from a log-linear fit of the norm against the layer. At the first and the last of them also the correlation of the
+gradients (of one output, with respect to the input) of two inputs as a function of their distance along a line from
+one image towards another, over `lines` lines; its summary is the distance, as a fraction of that between the two
+images, at which the correlation falls below one half.
 
 Networks without normalisation may diverge at this learning rate. They stay in the tables, and what they were at
 initialisation is measured.
@@ -63,17 +62,15 @@ def plan(request: Request) -> list[RunSpec]:
 def measure_gradients(
     run: RunFolder, dataset: Dataset, settings: GradientsSettings, device: torch.device
 ) -> pd.DataFrame:
-    """Measure every kept step; adds `step`. The rate is that of the step that follows, without warm-up."""
+    """Measure every kept step; adds `step`."""
     from resx.measurements.gradients import gradients
     from resx.measurements.inputs import network_at, sample
-    from resx.training.schedule import learning_rates
 
     x, y = sample(run, dataset, device, settings.inputs)
     measured = []
     for step in run.snapshots():
-        lr = float(learning_rates(run.spec.train, min(step, run.spec.train.steps - 1), 1))
         network = network_at(run, dataset, device, step, len(x))
-        measured.append(gradients(network, x, y, dataset.task, lr).assign(step=step))
+        measured.append(gradients(network, x, y, dataset.task).assign(step=step))
     return pd.concat(measured, ignore_index=True)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from resx.measurements import gradients as probe
+from resx.measurements.taps import capture
 from resx.training.evaluate import loss_of
 
 
@@ -15,18 +16,18 @@ from resx.training.evaluate import loss_of
 def test_norms_are_those_of_autograd(network_of, batch, shortcut, norm):
     network = network_of(shortcut=shortcut, norm=norm)
     x, y = batch
-    table = probe.gradients(network, x, y, "classification", lr=0.5).set_index(["quantity", "name"])["value"]
-    loss_of(network(x), y, "classification").backward()
-    for name, parameter in network.named_parameters():
-        if parameter.dim() > 1:
-            norm = float(parameter.grad.norm())
-            assert table["weight", name] == pytest.approx(norm, rel=1e-9)
-            assert table["update", name] == pytest.approx(0.5 * norm / float(parameter.detach().norm()), rel=1e-9)
+    table = probe.gradients(network, x, y, "classification")
+    assert list(table["name"]) == ["stem", *(block.name for block in network.blocks)]
+    with capture(network, table["name"]) as outputs:
+        loss = loss_of(network(x), y, "classification")
+    gradients = torch.autograd.grad(loss, [outputs[name] for name in table["name"]])
+    assert table["value"].tolist() == pytest.approx([float(one.norm()) for one in gradients], rel=1e-9)
+    assert table["layer"].tolist() == [1 + 2 * place for place in range(len(table))]
 
 
 def test_the_norm_at_an_activation_is_the_slope_of_the_loss_along_the_gradient(network_of, batch):
     network, (x, y) = network_of(), batch
-    value = probe.gradients(network, x, y, "classification", 0.1).set_index("name")["value"]["stages.1.0"]
+    value = probe.gradients(network, x, y, "classification").set_index("name")["value"]["stages.1.0"]
     block = network.blocks[2]
     kept = []
     handle = block.register_forward_hook(lambda module, inputs, output: kept.append(output))
