@@ -175,7 +175,7 @@ def remove(
     if not yes:
         typer.confirm(f"Remove {listed}?", abort=True, err=True)
     for run in chosen:
-        remove_run(run)
+        remove_run(run.path)
     typer.echo(f"removed {listed}")
 
 

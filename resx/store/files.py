@@ -1,16 +1,51 @@
-"""Files that a kill or a full disk leaves whole: every write is a temporary file, fsync and rename."""
+"""Files that a kill or a full disk leaves whole: every write is a temporary file, fsync and rename; and locks.
+
+Reading and writing turn every fault of the system into one StoreError that names the file.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import logging
 import os
+import platform
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NoReturn
+
+LOG = logging.getLogger("resx")
+TEMPORARY = ".*.tmp"  # what a kill in the middle of a write leaves behind
+MAX_TEXT = 64 * 2**20  # bytes of a JSON file; a record takes a few thousand
+_NOT_SUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
+_HINTS = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EROFS: "the file system is read-only; choose another folder with --results",
+    errno.EACCES: "no permission; choose another folder with --results",
+    errno.EPERM: "no permission; choose another folder with --results",
+}
 
 
 class StoreError(RuntimeError):
     """Something recorded cannot be read or written. One line: which file, what is wrong, what to do."""
+
+
+class Busy(StoreError):
+    """Another process holds the lock. `holder` says which, as far as it can be known."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(path, holder)
+        self.path, self.holder = path, holder
+
+    def __str__(self) -> str:
+        who = f" ({self.holder})" if self.holder else ""
+        return f"{self.path.parent}: another process{who} is working on it; wait for it"
 
 
 def results_root(option: Path | None = None) -> Path:
@@ -18,49 +53,202 @@ def results_root(option: Path | None = None) -> Path:
     return Path(option or os.environ.get("RESX_RESULTS") or "results")
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file so that it is either the old one or the new one, whatever happens. Raises StoreError."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the place of `path` when the block ends without an exception.
+
+    Its name is private: it is made anew (O_EXCL) and follows no link. Raises StoreError.
+    """
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o666), "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StoreError(cannot_write(path, error)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file so that it is either the old one or the new one, whatever happens. Raises StoreError."""
+    data = content.encode() if isinstance(content, str) else content
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def cannot_write(path: Path, error: OSError) -> str:
-    hints = {
-        errno.ENOSPC: "the disk is full; free some space and run the same command again",
-        errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-        errno.EROFS: "the file system is read-only; choose another folder with --results",
-        errno.EACCES: "no permission; choose another folder with --results",
-    }
-    return f"{path}: cannot be written: {hints.get(error.errno or 0, error.strerror or error)}"
+    return f"{path}: cannot be written: {_HINTS.get(error.errno or 0, error.strerror or error)}"
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Let a rename reach the disk. Some file systems cannot; that is said once."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)  # the rename itself must reach the disk
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+        _say_once("this file system cannot sync folders: a loss of power may lose the last files written")
     finally:
         os.close(handle)
+
+
+@cache
+def _say_once(line: str) -> None:
+    LOG.warning(line)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what killed writes left in a folder and below it; only for who holds the folder's lock."""
+    for file in folder.rglob(TEMPORARY):
+        with suppress(OSError):
+            file.unlink()
+
+
+def read_file(path: Path, limit: int | None = None) -> bytes:
+    """Return a regular file's content; a pipe or a device is refused, not waited for.
+
+    limit: most bytes that are read. Raises FileNotFoundError where there is none, StoreError for all else.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise StoreError(f"{path}: not a regular file")
+            if limit is not None and status.st_size > limit:
+                raise StoreError(f"{path}: damaged ({status.st_size:,} bytes, at most {limit:,} can be right)")
+            return file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except MemoryError as error:
+        raise StoreError(f"{path}: cannot be read (not enough memory)") from error
 
 
 def to_json(content: Any) -> str:
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def read_json(path: Path) -> Any:
+def parse_json(data: bytes, path: Path) -> Any:
+    """Return what a JSON file's bytes say. Raises StoreError, for nan, endless digits and endless nesting too."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(data.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: damaged (not valid JSON)") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file. Raises StoreError where it is absent, cannot be read or is damaged."""
+    try:
+        return parse_json(read_file(path, MAX_TEXT), path)
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: is missing") from error
+
+
+@contextmanager
+def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold the lock file `path`, or raise Busy at once where another process does.
+
+    The lock is the kernel's (flock): a killed process leaves none behind. Where the file system has no locks, a file
+    that only one process can make (O_EXCL) does the same, except that one of another machine is not seen to be dead.
+    make: makes the folder; called again where it was removed in the meantime. Raises StoreError.
+    """
+    while True:
+        try:
+            make()
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise StoreError(cannot_write(path.parent, error)) from error
+        with open(handle, "r+b", buffering=0) as lock:
+            owned = _take(lock, path)
+            try:
+                if _is_still(lock, path):  # else its folder was removed while this process waited to open it
+                    with suppress(OSError):
+                        lock.truncate(0)
+                        lock.write(_me().encode())
+                    yield
+                    return
+            finally:
+                if owned is not None:
+                    owned.unlink(missing_ok=True)
+
+
+def _take(lock: IO[bytes], path: Path) -> Path | None:
+    """Take the kernel's lock, or return the file that stands for it where the file system has no locks."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise StoreError(f"{path}: damaged (not valid JSON); remove the run with `resx runs rm`") from error
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            raise Busy(path, _text(path)) from error
+        if error.errno not in _NOT_SUPPORTED:
+            raise StoreError(cannot_write(path, error)) from error
+    _say_once("this file system has no locks: a file stands for them, which a kill leaves behind")
+    return _own(path.with_name(f"{path.name}-owner"))
+
+
+def _own(owner: Path) -> Path:
+    for _ in range(2):
+        try:
+            with open(os.open(owner, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "w") as file:
+                file.write(_me())
+            return owner
+        except FileExistsError as error:
+            holder = _text(owner)
+            if not _is_dead(holder):
+                raise Busy(owner, f"{holder}; if it is no longer running, remove {owner}") from error
+            aside = owner.with_name(f"{owner.name}-{secrets.token_hex(8)}")  # of several, one can move it aside
+            with suppress(FileNotFoundError):
+                os.rename(owner, aside)
+                if _text(aside) != holder:  # another took over in between: give its file back
+                    os.rename(aside, owner)
+                else:
+                    aside.unlink()
+        except OSError as error:
+            raise StoreError(cannot_write(owner, error)) from error
+    raise Busy(owner, _text(owner))
+
+
+def _me() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def _is_dead(holder: str) -> bool:
+    """Whether a holder was a process of this machine that is gone."""
+    words = holder.split()
+    if len(words) != 4 or words[3] != platform.node() or not words[1].isdecimal():
+        return False
+    try:
+        os.kill(int(words[1]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_file(path, 200).decode(errors="replace").strip()
+    except (OSError, StoreError):
+        return ""
+
+
+def _is_still(lock: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), os.stat(path))
+    except OSError:
+        return False

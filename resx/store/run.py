@@ -8,30 +8,50 @@
                           predictions.npz  logits on the test images
                           probes/          one CSV a probe
                           result.json      written LAST: its presence means done
+                          manifest.json    size and hash of all of these, as they were committed
+                          notes.json       what a person wrote on it: tags and a note; no part of the run
 
-Every write is a temporary file, fsync and rename, so a kill or a full disk leaves the old file or the new one.
+Every write is a temporary file, fsync and rename, so a kill or a full disk leaves the old file or the new one; every
+read is compared with the manifest, so that damage is named and never served. Reading needs torch for weights alone.
 """
 
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
+import math
+import os
+import re
+import secrets
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from pydantic import ValidationError
 
 from resx.spec import RunSpec, SpecError
-from resx.store.files import StoreError, cannot_write, read_json, to_json, write_atomic
+from resx.store.files import (
+    LOG,
+    StoreError,
+    hold_lock,
+    parse_json,
+    read_file,
+    remove_temporary,
+    to_json,
+    write_atomic,
+)
+from resx.store.manifest import MANIFEST, Committed, Damaged, Manifest, Stamp, commit, read_manifest, stamp
+
+if TYPE_CHECKING:
+    import torch
 
 METRICS = (
     "step",
@@ -46,6 +66,17 @@ METRICS = (
     "test_error",
 )
 OUTCOMES = METRICS[4:]
+RUN_ID = re.compile(r"[a-z0-9.][a-z0-9.-]*-[0-9a-f]{8}")
+_NUMBERS = ("seconds", "train_images", "test_images", "parameters", "multiply_adds", *OUTCOMES)  # of result.json
+
+
+@dataclass
+class _Session:
+    """What a process that writes to a run has not committed yet. holds_lock: until `open_run` ends."""
+
+    written: dict[str, Stamp] = field(default_factory=dict)  # files that are there, and count from the next commit on
+    staged: dict[str, bytes] = field(default_factory=dict)  # content of files that the next commit writes
+    holds_lock: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +85,7 @@ class RunFolder:
 
     path: Path
     spec: RunSpec
+    _session: _Session = field(default_factory=_Session, compare=False, repr=False)
 
     @property
     def run_id(self) -> str:
@@ -61,15 +93,29 @@ class RunFolder:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What result.json says, or None for a run that is not done."""
-        path = self.path / "result.json"
-        return read_json(path) if path.exists() else None
+        """What result.json says, or None for a run that is not done. Raises StoreError where it is damaged."""
+        files = Committed(self.path)
+        data = files.read("result.json")
+        if data is None:
+            return None
+        result = _parse_result(data, self)
+        if files.manifest is None:
+            _compare(result, self)
+        return result
+
+    def rows(self) -> list[list[float]]:
+        """Return the rows of metrics.csv, in the order of METRICS. Raises StoreError where it is damaged."""
+        data = self._read("metrics.csv")
+        return [] if data is None else parse_metrics(data, self.path / "metrics.csv")
+
+    def curve(self) -> pd.DataFrame:
+        """Return metrics.csv, float64, a row an evaluation. Raises StoreError where it is damaged."""
+        return pd.DataFrame(self.rows(), columns=list(METRICS), dtype=float)
 
     def save_checkpoint(self, state: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> None:
-        """Commit the state (tensors, numbers, strings in dicts and lists), then rewrite metrics.csv from it."""
+        """Commit the state (tensors, numbers, strings in dicts and lists), and metrics.csv made from the rows."""
         content = {"run_id": self.run_id, "state": dict(state), "rows": [dict(row) for row in rows]}
-        write_atomic(self.path / "checkpoint.pt", _to_bytes(content))
-        write_atomic(self.path / "metrics.csv", metrics_text(rows))
+        self._commit({"checkpoint.pt": _to_bytes(content), "metrics.csv": metrics_text(rows).encode()})
 
     def load_checkpoint(self) -> tuple[dict[str, Any], list[dict[str, float]]] | None:
         """Return (state, rows) of the last commit, or None for a run that has none yet.
@@ -77,107 +123,280 @@ class RunFolder:
         Raises StoreError where the file is damaged or belongs to another run; it is left as it is.
         """
         path = self.path / "checkpoint.pt"
-        if not path.exists():
+        advice = f"`resx runs rm {self.run_id}` removes the run, and it can be trained again"
+        try:
+            data = self._read("checkpoint.pt")
+            content = None if data is None else load_tensors(data, path)
+        except StoreError as error:
+            raise StoreError(f"{_foreign(path, self.run_id) or error}; {advice}") from error
+        if content is None:
             return None
-        content = load_tensors(path)
         if not isinstance(content, dict) or content.keys() != {"run_id", "state", "rows"}:
-            raise StoreError(f"{path}: not a checkpoint of resx; move it away to start this run over")
+            raise StoreError(f"{path}: not a checkpoint of resx; {advice}")
         if content["run_id"] != self.run_id:
-            raise StoreError(f"{path}: belongs to {content['run_id']}; move it away to start this run over")
+            raise StoreError(f"{path}: belongs to {content['run_id']}; {advice}")
         return content["state"], content["rows"]
 
     def save_snapshot(self, step: int, weights: Mapping[str, torch.Tensor]) -> None:
-        """Keep the weights of a step, for probes that follow training."""
-        write_atomic(self.path / "snapshots" / f"step-{step:07d}.pt", _to_bytes(dict(weights)))
+        """Save the weights of a step, for probes that follow training; they count from the next commit on."""
+        name, data = f"snapshots/step-{step:07d}.pt", _to_bytes(dict(weights))
+        write_atomic(self.path / name, data)
+        self._session.written[name] = stamp(data)
 
     def snapshots(self) -> dict[int, Path]:
-        """Return the file of each kept step, in order."""
-        files = sorted((self.path / "snapshots").glob("step-*.pt"))
-        return {int(file.stem.removeprefix("step-")): file for file in files}
+        """Return the file of each saved step, in order. Raises StoreError where the first is missing."""
+        files = Committed(self.path)
+        names = sorted({*files.names(), *self._session.written})
+        steps = {int(name[15:-3]): self.path / name for name in names if name.startswith("snapshots/")}
+        if files.manifest is None and steps and 0 not in steps:
+            raise Damaged(self.path / "snapshots" / "step-0000000.pt", "is missing")
+        return steps
 
     def load_weights(self, step: int | None = None) -> dict[str, torch.Tensor]:
-        """Return the weights of a kept step, by default the last. Raises StoreError where there is none."""
+        """Return the weights of a saved step, by default the last. Raises StoreError where there is none."""
         files = self.snapshots()
         if not files or (step is not None and step not in files):
-            raise StoreError(f"{self.path}: no weights of step {step}" if files else f"{self.path}: no weights kept")
-        weights: dict[str, torch.Tensor] = load_tensors(files[max(files) if step is None else step])
+            raise StoreError(f"{self.path}: no weights of step {step}" if files else f"{self.path}: no weights saved")
+        path = files[max(files) if step is None else step]
+        data = self._read(f"snapshots/{path.name}")
+        if data is None:
+            raise Damaged(path, "is missing")
+        weights = load_tensors(data, path)
+        if not isinstance(weights, dict):
+            raise Damaged(path, "holds no weights")
         return weights
 
     def save_predictions(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """Keep the outputs on the test images, [N, outputs], and the true labels or targets."""
+        """Save the outputs on the test images, [N, outputs], and the true labels or targets."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, logits=logits, labels=labels)
         write_atomic(self.path / "predictions.npz", buffer.getvalue())
+        self._session.written["predictions.npz"] = stamp(buffer.getvalue())
 
     def load_predictions(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the outputs on the test images and the true labels. Raises StoreError where damaged or absent."""
         path = self.path / "predictions.npz"
+        data = self._read("predictions.npz")
+        if data is None:
+            raise StoreError(f"{path}: there is none; the run is not finished")
         try:
-            with np.load(path, allow_pickle=False) as content:
-                return content["logits"], content["labels"]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            _refuse_bomb(data)
+            with np.load(io.BytesIO(data), allow_pickle=False) as content:
+                logits, labels = content["logits"], content["labels"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, MemoryError) as error:
             raise StoreError(f"{path}: cannot be read; train the run again") from error
+        if logits.ndim < 1 or labels.ndim < 1 or len(logits) != len(labels):
+            raise StoreError(f"{path}: outputs and labels do not belong together; train the run again")
+        return logits, labels
+
+    def has_predictions(self) -> bool:
+        """Whether the outputs on the test images are saved and whole."""
+        try:
+            return "predictions.npz" in self._session.written or self._read("predictions.npz") is not None
+        except StoreError:
+            return False
 
     def save_probe(self, name: str, frame: pd.DataFrame) -> None:
-        """Record what a probe measured on this run."""
-        write_atomic(self.path / "probes" / f"{name}.csv", frame.to_csv(index=False))
+        """Record what a probe measured on this run. Raises Busy where another process holds its lock."""
+        with nullcontext() if self._session.holds_lock else hold_lock(self.path / ".lock"):
+            _adopt(self)
+            commit(self.path, {f"probes/{name}.csv": frame.to_csv(index=False).encode()}, {})
 
     def load_probe(self, name: str) -> pd.DataFrame | None:
-        """Return what a probe measured on this run, or None."""
+        """Return what a probe measured on this run; None where it was not measured, or (with a line) is damaged."""
+        try:
+            return self.read_probe(name)
+        except StoreError as error:
+            LOG.warning("%s; it is left out, and measured again where it is needed", error)
+            return None
+
+    def read_probe(self, name: str) -> pd.DataFrame | None:
+        """Return what a probe measured on this run, or None. Raises StoreError where it is damaged."""
         path = self.path / "probes" / f"{name}.csv"
-        return pd.read_csv(path) if path.exists() else None
+        data = self._read(f"probes/{name}.csv")
+        if data is None:
+            return None
+        try:
+            return pd.read_csv(io.BytesIO(data))
+        except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
+            raise Damaged(path, "damaged (not a table)") from error
+
+    def probes(self) -> list[str]:
+        """Return the names of what was measured on this run."""
+        names = Committed(self.path).names()
+        return [name[7:-4] for name in names if name.startswith("probes/") and name.endswith(".csv")]
 
     def record_attempt(self, attempt: Mapping[str, Any], *, replace: bool) -> None:
-        """Add an entry to environment.json, or replace the last one (as its time grows)."""
-        path = self.path / "environment.json"
-        attempts = read_json(path) if path.exists() else []
-        kept = attempts[:-1] if replace else attempts
-        write_atomic(path, to_json([*kept, dict(attempt)]))
+        """Add an entry to environment.json, or replace the last one (as its time grows), at the next commit."""
+        attempts = self.attempts()
+        previous = attempts[:-1] if replace else attempts
+        self._session.staged["environment.json"] = to_json([*previous, dict(attempt)]).encode()
 
     def attempts(self) -> list[dict[str, Any]]:
-        """Return environment.json's entries, the oldest first."""
-        path = self.path / "environment.json"
-        return list(read_json(path)) if path.exists() else []
+        """Return environment.json's entries, the oldest first; none where this log is damaged."""
+        data = self._session.staged.get("environment.json")
+        try:
+            if data is None:
+                data = read_file(self.path / "environment.json")
+            attempts = parse_json(data, self.path / "environment.json")
+        except (FileNotFoundError, StoreError):
+            return []
+        return attempts if isinstance(attempts, list) and all(_is_attempt(entry) for entry in attempts) else []
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write result.json, which makes the run done."""
-        write_atomic(self.path / "result.json", to_json(dict(result)))
+        """Commit result.json, which makes the run done."""
+        self._commit({"result.json": to_json(dict(result)).encode()})
+
+    def notes(self) -> dict[str, Any]:
+        """Return what a person wrote on the run: tags (a list of words) and note (text)."""
+        try:
+            content = parse_json(read_file(self.path / "notes.json"), self.path / "notes.json")
+            tags, note = content["tags"], content["note"]
+        except (FileNotFoundError, StoreError, KeyError, TypeError):
+            return {"tags": [], "note": ""}
+        right = isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) and isinstance(note, str)
+        return {"tags": tags, "note": note} if right else {"tags": [], "note": ""}
+
+    def save_notes(self, tags: Sequence[str], note: str) -> None:
+        """Write tags and a note on the run; they are no part of it."""
+        write_atomic(self.path / "notes.json", to_json({"tags": list(tags), "note": note}))
+
+    def _read(self, name: str) -> bytes | None:
+        if name in self._session.written:  # by this process, and not committed yet
+            return read_file(self.path / name)
+        return Committed(self.path).read(name)
+
+    def _commit(self, contents: Mapping[str, bytes]) -> None:
+        files = {**self._session.staged, **contents}
+        if not (self.path / "spec.json").exists():
+            files["spec.json"] = _spec_text(self.spec).encode()
+        commit(self.path, files, self._session.written)
+        self._session.written.clear()
+        self._session.staged.clear()
+
+
+def _spec_text(spec: RunSpec) -> str:
+    return to_json({"run_id": spec.run_id, "spec": spec.model_dump(mode="json")})
+
+
+def _is_attempt(entry: Any) -> bool:
+    """Whether an entry of environment.json has what is read of it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("seconds"), int | float):
+        return False
+    return all(isinstance(value, str | int | float | None) for value in entry.values())
 
 
 def _to_bytes(content: Any) -> bytes:
+    import torch
+
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
 
 
-def load_tensors(path: Path) -> Any:
+def load_tensors(data: bytes, path: Path) -> Any:
     """Read a file of tensors without executing anything in it. Raises StoreError where it is damaged."""
+    import torch
+
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_bomb(data)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if archive.testzip():  # torch itself compares no checksum
+                raise ValueError("wrong checksum")
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise StoreError(f"{path}: damaged or not written by resx; move it away to start this run over") from error
+        raise Damaged(path, "damaged, or not a file of this program") from error
+
+
+def _refuse_bomb(data: bytes) -> None:
+    """Raise ValueError for an archive whose members would take much more memory than it does."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > max(64 * 2**20, 100 * len(data)):
+        raise ValueError("too large when unpacked")
+
+
+def _foreign(path: Path, run_id: str) -> str | None:
+    """Say whose a checkpoint is that is not what was committed, if another run's."""
+    try:
+        owner = load_tensors(read_file(path), path)["run_id"]
+    except (StoreError, FileNotFoundError, KeyError, TypeError, IndexError):
+        return None
+    return f"{path}: belongs to {owner}" if isinstance(owner, str) and owner != run_id else None
 
 
 def metrics_text(rows: Iterable[Mapping[str, float]]) -> str:
-    """Return metrics.csv: one line an evaluation, blank where not measured; no clock in it, so it can be compared."""
+    """Return metrics.csv: every digit of every number, empty where there is none."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, METRICS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, METRICS, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
 
 
+def parse_metrics(data: bytes, path: Path) -> list[list[float]]:
+    """Return the rows of metrics.csv, nan where there is no number. Raises StoreError where it is none."""
+    try:
+        header, *rows = csv.reader(io.StringIO(data.decode()))
+        if header != list(METRICS) or any(len(row) != len(METRICS) for row in rows):
+            raise ValueError("columns")
+        numbers = [[float(cell) if cell else math.nan for cell in row] for row in rows]
+        steps = [row[0] for row in numbers]
+        if any(not later > earlier for earlier, later in pairwise(steps)):
+            raise ValueError("steps")
+    except (ValueError, csv.Error) as error:
+        raise Damaged(path, "damaged (not a table of metrics)") from error
+    return numbers
+
+
+def _parse_result(data: bytes, run: RunFolder) -> dict[str, Any]:
+    path = run.path / "result.json"
+    result = parse_json(data, path)
+    if not isinstance(result, dict) or result.get("status") not in ("finished", "diverged"):
+        raise Damaged(path, "damaged (not a result)")
+    if result.get("run_id") != run.run_id:
+        raise Damaged(path, f"belongs to {result.get('run_id')}")
+    wrong = [key for key in _NUMBERS if isinstance(result.get(key), bool | str | list | dict)]
+    wrong += [key for key in ("data_label", "reference") if not isinstance(result.get(key), str | None)]
+    wrong += [key for key in ("steps_done",) if type(result.get(key, 0)) is not int]
+    if wrong:
+        raise Damaged(path, f"damaged ({wrong[0]} is of a wrong type)")
+    return result
+
+
+def _compare(result: Mapping[str, Any], run: RunFolder) -> None:
+    """Compare a result with the last row of the metrics, where no manifest vouches for either. Raises Damaged."""
+    rows = run.rows()
+    if not rows:
+        return
+    last = dict(zip(METRICS, rows[-1], strict=True))
+    pairs = [
+        (last["step"], result.get("steps_done", last["step"])),
+        *((last[key], result.get(key)) for key in OUTCOMES),
+    ]
+    same = all(math.isnan(one) if other is None else one == other for one, other in pairs)
+    whole = result["status"] != "finished" or result.get("steps_done", run.spec.train.steps) == run.spec.train.steps
+    if not same or not whole:
+        raise Damaged(run.path / "result.json", "does not agree with metrics.csv; one of them is damaged")
+
+
 def read_run(path: Path) -> RunFolder:
-    """Open a recorded run for reading. Raises StoreError where its spec.json is damaged, foreign or edited."""
-    content = read_json(path / "spec.json")
+    """Open a recorded run for reading. Raises StoreError where its spec.json is missing, damaged, foreign or edited."""
+    file = path / "spec.json"
+    data = Committed(path).read("spec.json")
+    if data is None:
+        raise Damaged(file, "is missing")
+    content = parse_json(data, file)
     try:
         spec = RunSpec.model_validate(content["spec"])
-    except (ValidationError, KeyError, TypeError) as error:
-        raise StoreError(f"{path / 'spec.json'}: not a specification that this version of resx reads") from error
-    if spec.run_id != path.name:
-        raise StoreError(
-            f"{path / 'spec.json'}: does not belong to this run (its own id would be {spec.run_id}); "
-            "restore it, or train the edited specification as a run of its own"
+        run_id = spec.run_id
+    except (ValidationError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(file, "not a specification that this version of resx reads") from error
+    if run_id != path.name:
+        raise Damaged(
+            file,
+            f"does not belong to this run (its own id would be {run_id}); "
+            "restore it, or train the edited specification as a run of its own",
         )
     return RunFolder(path, spec)
 
@@ -186,51 +405,218 @@ def read_run(path: Path) -> RunFolder:
 def open_run(results: Path, spec: RunSpec) -> Iterator[RunFolder]:
     """Create or reopen the folder of a run and hold its lock, so that no second process writes to it.
 
-    The lock is the kernel's (flock): a killed process leaves none behind. Raises StoreError.
+    What a kill left is removed, what is damaged and can be made again is: spec.json from the request, the manifest
+    from the files. A folder in which nothing was committed is removed again. Raises StoreError, Busy.
     """
     path = results / "runs" / spec.run_id
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / ".lock", "w")  # noqa: SIM115 (held until the run is closed)
-    except OSError as error:
-        raise StoreError(cannot_write(path, error)) from error
-    with lock:
+    with hold_lock(path / ".lock", make=lambda: path.mkdir(parents=True, exist_ok=True)):
+        session = _Session(holds_lock=True)
+        run = RunFolder(path, spec, session)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StoreError(f"{path}: another process is training this run; wait for it") from error
-        if (path / "spec.json").exists():
-            read_run(path)
-        else:
-            content = {"run_id": spec.run_id, "spec": spec.model_dump(mode="json")}
-            write_atomic(path / "spec.json", to_json(content))
-        yield RunFolder(path, spec)
+            remove_temporary(path)
+            _adopt(run)
+            _mend_spec(run)
+            yield run
+            if session.written or session.staged:
+                run._commit({})
+        finally:
+            session.holds_lock = False
+            if not is_recorded(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def is_recorded(path: Path) -> bool:
+    """Whether anything of a run was ever committed in a folder."""
+    if (path / "spec.json").exists():
+        return True
+    try:
+        manifest = read_manifest(path)
+    except Damaged:
+        return True
+    if manifest is not None:
+        return bool(manifest.files)  # else it was killed in its first commit
+    return any((path / name).exists() for name in ("checkpoint.pt", "result.json", "metrics.csv"))
+
+
+def _adopt(run: RunFolder) -> None:
+    """Write the manifest of a run that has none, or a damaged one, from those of its files that can be read.
+
+    A file that cannot, or does not agree with the others, is listed with a hash that nothing has.
+    """
+    try:
+        if read_manifest(run.path) is not None or not is_recorded(run.path):
+            return
+    except Damaged as error:
+        LOG.warning("%s; it is made again from the run's files", error)
+        (run.path / MANIFEST).unlink()
+    files: dict[str, Stamp] = {}
+    for name, check in readers(run).items():
+        try:
+            check()
+            files[name] = stamp(read_file(run.path / name))
+        except (StoreError, FileNotFoundError) as error:
+            LOG.warning("%s", error)
+            files[name] = (0, "")
+    write_atomic(run.path / MANIFEST, Manifest(run.run_id, files).to_text())
+
+
+def _mend_spec(run: RunFolder) -> None:
+    try:
+        if is_recorded(run.path):
+            read_run(run.path)
+    except Damaged as error:
+        LOG.warning("%s; it is written anew from what was asked for", error)
+        commit(run.path, {"spec.json": _spec_text(run.spec).encode()}, {})
+
+
+def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
+    """Return, for every file of a run, what reads it, and so finds out whether it is whole."""
+    checks: dict[str, Callable[[], object]] = {
+        "spec.json": lambda: read_run(run.path),
+        "environment.json": lambda: _check_attempts(run),
+        "checkpoint.pt": run.load_checkpoint,
+        "metrics.csv": lambda: _check_metrics(run),
+        "predictions.npz": run.load_predictions,
+        "result.json": lambda: run.result,
+    }
+    names = Committed(run.path).names()
+    checks = {name: check for name, check in checks.items() if name in names}
+    steps = [int(name[15:-3]) for name in names if name.startswith("snapshots/")]
+    for step in sorted({0, *steps}) if steps and "snapshots/step-0000000.pt" not in names else steps:
+        checks[f"snapshots/step-{step:07d}.pt"] = partial(run.load_weights, step)
+    for name in run.probes():
+        checks[f"probes/{name}.csv"] = partial(run.read_probe, name)
+    return checks
+
+
+def problems(path: Path) -> list[str]:
+    """Read every file of a recorded run as it will be read later, and return what is wrong, a line each."""
+    try:
+        run = read_run(path)
+        checks = readers(run)
+    except StoreError as error:
+        return [str(error)]
+    lines = []
+    for check in checks.values():
+        try:
+            check()
+        except StoreError as error:
+            lines.append(str(error))
+    return lines
+
+
+def _check_attempts(run: RunFolder) -> None:
+    if run._read("environment.json") is not None and not run.attempts():
+        raise Damaged(run.path / "environment.json", "damaged")
+
+
+def _check_metrics(run: RunFolder) -> None:
+    """Compare the metrics with the checkpoint that they were made from, where no manifest vouches for them."""
+    run.curve()
+    saved = run.load_checkpoint() if Committed(run.path).manifest is None else None
+    if saved is not None and read_file(run.path / "metrics.csv") != metrics_text(saved[1]).encode():
+        raise Damaged(run.path / "metrics.csv", "does not agree with checkpoint.pt")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What tables show of one run, read without torch.
+
+    row: run_id, status (finished, diverged, unfinished, damaged), folder, and, as far as they can be read, the spec's
+    fields under their flat names and the content of result.json. curve: rows of metrics.csv, if they were asked for.
+    run: None for a run that is damaged, of which `damage` is one line that names the file.
+    """
+
+    row: dict[str, Any]
+    run: RunFolder | None = None
+    curve: list[list[float]] = field(default_factory=list)
+    damage: str | None = None
+
+
+def read_record(path: Path, *, curve: bool = False) -> Record:
+    """Read what tables need of one run folder; never raises."""
+    place = {"run_id": path.name, "folder": str(path)}
+    fields: dict[str, Any] = {}
+    try:
+        run = read_run(path)
+        fields = run.spec.flat()
+        row = {**fields, **(run.result or {"status": "unfinished"}), **place}
+        return Record(row, run, run.rows() if curve else [])
+    except StoreError as error:
+        return Record({**fields, **place, "status": "damaged"}, damage=str(error))
 
 
 def find_runs(results: Path) -> list[Path]:
-    """Return the folders of all recorded runs, sorted by name."""
-    return sorted(file.parent for file in (results / "runs").glob("*/spec.json"))
+    """Return the folders of all recorded runs, damaged ones too, sorted by name.
+
+    A folder whose name is no run id (a copy beside the run) is named on stderr and left out. Raises StoreError where
+    the folder of the runs cannot be read.
+    """
+    root = results / "runs"
+    try:
+        with os.scandir(root) as entries:
+            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"{root}: cannot be read ({error.strerror})") from error
+    foreign = [name for name in names if not RUN_ID.fullmatch(name)]
+    if foreign:
+        LOG.warning("%s: no folder of a run, left out: %s", root, ", ".join(foreign))
+    return [root / name for name in names if RUN_ID.fullmatch(name) and is_recorded(root / name)]
+
+
+def find_path(results: Path, name: str) -> Path:
+    """Return the folder of the recorded run whose id is `name` or starts or ends with it, whole or damaged.
+
+    Raises SpecError that names the candidates where several match.
+    """
+    root = results / "runs"
+    if name and os.path.basename(name) == name and name not in (".", "..") and (root / name).is_dir():
+        return root / name
+    near = [
+        path for path in find_runs(results) if name.strip() and (path.name.startswith(name) or path.name.endswith(name))
+    ]
+    if len(near) == 1:
+        return near[0]
+    if not near:
+        raise SpecError(f"no run matches '{name}' in {root}; `resx runs list` shows them")
+    listed = ", ".join(path.name for path in near[:8]) + (f" and {len(near) - 8} more" if len(near) > 8 else "")
+    raise SpecError(f"{len(near)} runs match '{name}' in {root}: {listed}")
 
 
 def find_run(results: Path, name: str) -> RunFolder:
-    """Return the recorded run whose id is `name` or starts or ends with it. Raises SpecError otherwise."""
-    paths = find_runs(results)
-    near = [path for path in paths if path.name == name] or [
-        path for path in paths if path.name.startswith(name) or path.name.endswith(name)
-    ]
-    if len(near) != 1:
-        what = f"{len(near)} runs match" if near else "no run matches"
-        raise SpecError(f"{what} '{name}' in {results / 'runs'}; `resx runs list` shows them")
-    return read_run(near[0])
+    """Return the recorded run whose id is `name` or starts or ends with it. Raises SpecError, StoreError if damaged."""
+    return read_run(find_path(results, name))
 
 
-def remove_run(run: RunFolder) -> None:
-    """Delete a recorded run. Raises StoreError where it is being trained."""
-    with open_run(run.path.parent.parent, run.spec):
-        shutil.rmtree(run.path)
+def remove_run(path: Path) -> None:
+    """Delete a recorded run, whole or damaged. Raises Busy where it is being trained, StoreError.
+
+    It is moved aside first, so that a kill leaves either the run or nothing that is seen.
+    """
+    aside = path.with_name(f".removed-{secrets.token_hex(8)}")
+    try:
+        if path.is_symlink():
+            path.unlink()
+            return
+        with hold_lock(path / ".lock"):
+            os.rename(path, aside)
+        for folder in path.parent.glob(".removed-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be removed ({error.strerror})") from error
 
 
 def finished_result(spec: RunSpec, results: Path) -> dict[str, Any] | None:
-    """Return the recorded result of a spec, or None where it is not finished. Raises StoreError where damaged."""
+    """Return the recorded result of a spec, or None where it is not finished or something of it must be made again."""
     path = results / "runs" / spec.run_id
-    return read_run(path).result if (path / "result.json").exists() else None
+    if not (path / "result.json").exists():
+        return None
+    try:
+        run = read_run(path)
+        for name in ("metrics.csv", "predictions.npz"):
+            run._read(name)
+        return run.result
+    except StoreError:
+        return None

@@ -390,6 +390,8 @@ def _is_done(trainee: Trainee) -> bool:
 def _finish(trainee: Trainee) -> None:
     """Write the result, from the last row of the metrics."""
     spec, dataset, folder = trainee.spec, trainee.dataset, trainee.folder
+    if not trainee.diverged and not folder.has_predictions():  # they were damaged or lost since
+        _evaluation_row(trainee, "test")
     complexity = model.count(spec.model, dataset.input_shape, dataset.n_outputs)
     folder.finish(
         {
@@ -437,7 +439,7 @@ class _Clock:
         """Write the checkpoints of all networks; what they hold is safe from here on."""
         begun = time.monotonic()
         for trainee, first in zip(self.trainees, self.first, strict=True):
-            trainee.folder.save_checkpoint(_state(trainee), trainee.rows)
             trainee.folder.record_attempt(self._entry(trainee, first), replace=True)
+            trainee.folder.save_checkpoint(_state(trainee), trainee.rows)
         self.last = time.monotonic()
         self.cost = self.last - begun

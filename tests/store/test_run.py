@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from resx import store
 from resx.spec import RunSpec, SpecError
-from resx.store.bundle import import_bundle
+from resx.store.bundle import export_bundle, import_bundle
 from resx.store.files import StoreError
-from resx.store.run import RunFolder, open_run, read_run
+from resx.store.run import RunFolder, find_runs, metrics_text, open_run, read_run, remove_run
 
 SPEC = RunSpec(seed=7)
 
@@ -45,7 +44,7 @@ def test_a_checkpoint_comes_back(run: RunFolder) -> None:
     state, rows = saved
     assert state["step"] == 1
     assert torch.equal(state["weights"], torch.ones(3))
-    assert (run.path / "metrics.csv").read_text() == store.metrics_text(rows)
+    assert (run.path / "metrics.csv").read_text() == metrics_text(rows)
 
 
 def test_snapshots_are_found_by_step(run: RunFolder) -> None:
@@ -117,7 +116,7 @@ def test_a_read_only_place_is_told(tmp_path: Path) -> None:
 
 def test_a_bundle_travels(run: RunFolder, tmp_path: Path) -> None:
     bundle = tmp_path / "runs.zip"
-    store.export_bundle([run], bundle)
+    export_bundle([run], bundle)
     assert import_bundle(bundle, tmp_path / "elsewhere") == ([run.run_id], [])
     there = tmp_path / "elsewhere" / "runs" / run.run_id
     files = {file.relative_to(there) for file in there.rglob("*") if file.is_file()}
@@ -141,7 +140,7 @@ def test_a_bundle_travels(run: RunFolder, tmp_path: Path) -> None:
 )
 def test_a_bundle_cannot_write_elsewhere(run: RunFolder, tmp_path: Path, name: str) -> None:
     bundle = tmp_path / "evil.zip"
-    store.export_bundle([run], bundle)
+    export_bundle([run], bundle)
     with zipfile.ZipFile(bundle, "a") as file:
         file.writestr(name.format(run=run.run_id), "x")
     with pytest.raises(SpecError, match="nothing was imported"):
@@ -165,5 +164,5 @@ def test_a_cut_bundle_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_removed_run_is_gone(run: RunFolder) -> None:
-    store.remove_run(run)
-    assert store.find_runs(run.path.parent.parent) == []
+    remove_run(run.path)
+    assert find_runs(run.path.parent.parent) == []

@@ -14,7 +14,7 @@ from pandas.testing import assert_frame_equal
 import resx
 from resx.spec import RunSpec, build_spec, load_toml
 from resx.store.files import StoreError
-from resx.store.run import METRICS, find_runs, open_run, read_run
+from resx.store.run import METRICS, OUTCOMES, find_runs, open_run, read_run
 from resx.store.tables import export_tables, load_environments, load_frames, load_runs, write_frames
 
 SPECS = [
@@ -169,12 +169,25 @@ def test_a_damaged_table_is_named(results: Path, tmp_path: Path, name: str, harm
 
 
 @pytest.mark.parametrize("harm", [cut, lambda file: file.write_text("step\nx\n"), lambda file: file.write_bytes(b"")])
-@pytest.mark.parametrize("name", ["metrics.csv"])
-def test_a_damaged_live_table_is_named(results: Path, name: str, harm: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("name", ["metrics.csv", "result.json", "spec.json"])
+def test_a_damaged_live_run_is_named_and_the_others_are_read(
+    results: Path, tmp_path: Path, name: str, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    before = load_frames(results)
     file = results / "runs" / CHILD.run_id / name
     harm(file)
-    with pytest.raises(StoreError, match=name):
-        load_frames(results)
+    runs, curves = load_runs(results)
+    assert str(file) in caplog.text
+    assert runs.set_index("run_id")["status"][CHILD.run_id] == "damaged"
+    assert runs.set_index("run_id").loc[CHILD.run_id, list(OUTCOMES)].isna().all()
+    assert CHILD.run_id not in set(curves["run_id"])
+    after = load_frames(results)
+    for key, frame in before.items():
+        ours, theirs = (table[table["run_id"] != CHILD.run_id].reset_index(drop=True) for table in (after[key], frame))
+        assert_frame_equal(ours, theirs, check_exact=True, check_dtype=False, obj=key)
+    if name != "spec.json":  # without it the run is left out of the tables
+        with pytest.raises(StoreError, match=f"{CHILD.run_id}: damaged"):
+            write_frames(after, load_environments(results), tmp_path / "published")
 
 
 ROOT = Path(resx.__file__).parent.parent

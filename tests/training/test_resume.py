@@ -14,7 +14,7 @@ from resx.engines import train_all
 from resx.lab import train
 from resx.spec import RunSpec
 from resx.store.files import StoreError
-from resx.store.run import open_run, read_run
+from resx.store.run import open_run, problems, read_run
 from resx.training import loop
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
@@ -130,7 +130,7 @@ def test_one_failing_run_leaves_the_others_alone(tmp_path: Path) -> None:
     specs = [small(steps=3, seed=seed) for seed in range(3)]
     broken = run_path(tmp_path, specs[1])
     broken.mkdir(parents=True)
-    (broken / "spec.json").write_text("{}")
+    (broken / "checkpoint.pt").write_text("no checkpoint")
     outcomes = train_all(specs, Machine(results=tmp_path, jobs=1))
     assert [outcome.result is not None for outcome in outcomes] == [True, False, True]
 
@@ -147,6 +147,37 @@ def test_processes_give_the_numbers_of_one_process(tmp_path: Path) -> None:
 def test_train_says_why_it_failed(tmp_path: Path) -> None:
     spec = small(steps=3)
     run_path(tmp_path, spec).mkdir(parents=True)
-    (run_path(tmp_path, spec) / "spec.json").write_text("not json")
-    with pytest.raises(StoreError, match=r"spec\.json"):
+    (run_path(tmp_path, spec) / "checkpoint.pt").write_text("no checkpoint")
+    with pytest.raises(StoreError, match=r"checkpoint\.pt"):
         train(spec, machine=Machine(results=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["spec.json", "metrics.csv", "predictions.npz", "result.json", "manifest.json"])
+@pytest.mark.parametrize("content", [None, b"\x00 no such file"])
+def test_training_again_mends_what_can_be_made_again(tmp_path: Path, name: str, content: bytes | None) -> None:
+    spec, machine = small(steps=3), Machine(results=tmp_path)
+    train_all([spec], machine)
+    path = run_path(tmp_path, spec)
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    if content is None:
+        (path / name).unlink()
+    else:
+        (path / name).write_bytes(content)
+    train_all([spec], machine)
+    timed = {"result.json", "environment.json", "manifest.json", "checkpoint.pt"}  # or, the last, not byte for byte
+    after = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    assert {file.name for file in before if after.get(file) != before[file]} <= timed
+    assert problems(path) == []
+
+
+def test_damage_in_the_checkpoint_is_seen_before_it_is_used(tmp_path: Path) -> None:
+    spec, machine = small(steps=3), Machine(results=tmp_path)
+    train_all([spec], machine)
+    path = run_path(tmp_path, spec)
+    (path / "result.json").unlink()
+    data = bytearray((path / "checkpoint.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / "checkpoint.pt").write_bytes(data)
+    [outcome] = train_all([spec], machine)
+    assert outcome.result is None
+    assert "checkpoint.pt" in str(outcome.error) and "resx runs rm" in str(outcome.error)

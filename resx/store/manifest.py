@@ -1,0 +1,171 @@
+"""What was committed: the size and SHA-256 of every file of a run, so that nothing else is read as the run's.
+
+    manifest.json   run_id
+                    files    what is committed, by name
+                    coming   what a commit under way puts in place of some of them
+                    seal     SHA-256 of the above
+
+A commit first announces what is coming, then writes the files, then says that they are there. Killed at any point,
+every file is either what it was or what was coming, and both can be told from anything else. A file that is in
+neither list was left by a kill before its commit, and is nobody's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from resx.store.files import MAX_TEXT, StoreError, parse_json, read_file, to_json, write_atomic
+
+MANIFEST = "manifest.json"
+Stamp = tuple[int, str]  # size in bytes, SHA-256
+# every name that is committed; a manifest or a bundle with any other is refused, so it reaches no file elsewhere
+FILE = re.compile(
+    r"spec\.json|environment\.json|checkpoint\.pt|metrics\.csv|predictions\.npz|result\.json"
+    r"|snapshots/step-\d{7,15}\.pt|probes/[A-Za-z0-9_-]+\.csv"
+)
+
+
+class Damaged(StoreError):
+    """A file of a run is missing, or is not what was committed."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(path, what)
+        self.path, self.what = path, what
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+def stamp(data: bytes) -> Stamp:
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is committed of a run (files), and what a commit under way puts in place of some of it (coming)."""
+
+    run_id: str
+    files: Mapping[str, Stamp] = field(default_factory=dict)
+    coming: Mapping[str, Stamp] = field(default_factory=dict)
+
+    def allows(self, name: str, content: Stamp) -> bool:
+        return content in (self.files.get(name), self.coming.get(name))
+
+    def to_text(self) -> str:
+        body = {"run_id": self.run_id, "files": dict(sorted(self.files.items())), "coming": dict(self.coming)}
+        return to_json({**body, "seal": _seal(body)})
+
+
+def _seal(body: object) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return a run's manifest, or None where it has none. Raises Damaged where it is not as it was written."""
+    path = folder / MANIFEST
+    try:
+        data = read_file(path, MAX_TEXT)
+    except FileNotFoundError:
+        return None
+    try:
+        content = parse_json(data, path)
+        seal = content.pop("seal")
+        files, coming = ({name: (size, digest) for name, (size, digest) in content[key].items()} for key in _PARTS)
+        manifest = Manifest(content["run_id"], files, coming)
+    except (StoreError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Damaged(path, "damaged") from error
+    if seal != _seal(content) or not all(FILE.fullmatch(name) for name in (*files, *coming)):
+        raise Damaged(path, "damaged")
+    if manifest.run_id != folder.name:
+        raise Damaged(path, f"belongs to {manifest.run_id}")
+    return manifest
+
+
+_PARTS = ("files", "coming")
+
+
+class Committed:
+    """The files of a run as they were committed. `manifest` is None for a run that has none, which is not compared."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+
+    def names(self) -> list[str]:
+        """Return the committed files, those of a run without a manifest as they lie there."""
+        if self.manifest is None:
+            names = (file.relative_to(self.folder).as_posix() for file in self.folder.rglob("*"))
+            return sorted(name for name in names if FILE.fullmatch(name))
+        arrived = [name for name in self.manifest.coming if (self.folder / name).exists()]
+        return sorted({*self.manifest.files, *arrived})
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, or None for one that was never committed.
+
+        Raises Damaged where it is missing or not what was committed, StoreError where it cannot be read.
+        """
+        while True:
+            path = self.folder / name
+            try:
+                data = read_file(path)
+            except FileNotFoundError:
+                data = None
+            if self.manifest is None or (data is not None and self.manifest.allows(name, stamp(data))):
+                return data
+            if data is None and name not in self.manifest.files:
+                return None
+            before, self.manifest = self.manifest, read_manifest(self.folder)
+            if self.manifest == before:  # else a commit was made in between: look again
+                self._refuse(path, name, data)
+                return None
+
+    def _refuse(self, path: Path, name: str, data: bytes | None) -> None:
+        assert self.manifest is not None
+        if data is None:
+            raise Damaged(path, "is missing")
+        if name in self.manifest.files or name in self.manifest.coming:
+            raise Damaged(path, "damaged, or of another run: it is not what was committed")
+        if os.path.dirname(name) != "snapshots" and name != "predictions.npz":  # a kill can leave those, and no other
+            raise Damaged(path, "is not this run's: it was never committed")
+
+
+def commit(folder: Path, contents: Mapping[str, bytes], written: Mapping[str, Stamp]) -> None:
+    """Write files of a run, and make them and those that were written before what is committed. Raises StoreError.
+
+    Only for who holds the run's lock.
+    """
+    manifest = read_manifest(folder) or Manifest(folder.name)
+    files = {**manifest.files, **_arrived(folder, manifest), **written}
+    coming = {name: stamp(data) for name, data in contents.items()}
+    if coming:
+        write_atomic(folder / MANIFEST, Manifest(folder.name, files, coming).to_text())
+    for name, data in contents.items():
+        write_atomic(folder / name, data)
+    write_atomic(folder / MANIFEST, Manifest(folder.name, {**files, **coming}).to_text())
+
+
+def _arrived(folder: Path, manifest: Manifest) -> dict[str, Stamp]:
+    """Return those files of a commit that was killed which were written before the kill."""
+    arrived = {}
+    for name, expected in manifest.coming.items():
+        try:
+            if stamp(read_file(folder / name)) == expected:
+                arrived[name] = expected
+        except FileNotFoundError:
+            continue
+    return arrived
+
+
+def forget(folder: Path, names: list[str]) -> None:
+    """Take files out of what is committed; only for who holds the run's lock."""
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        files = {**manifest.files, **_arrived(folder, manifest)}
+        remaining = {name: content for name, content in files.items() if name not in names}
+        write_atomic(folder / MANIFEST, Manifest(folder.name, remaining).to_text())
