@@ -8,52 +8,63 @@ mean gradient norm of one path by the number of paths, as if gradients of differ
 Method. At initialisation and after training, with the activation pattern of a forward pass over `inputs` training
 images fixed (batch statistics, float64), one gradient per path length is carried back through the blocks, to the
 stem's output. Their sum is the whole gradient, up to rounding (`residue`). Per length k: the share ⟨g_k, Σg⟩/‖Σg‖²,
-signed, summing to 1; the norm ‖g_k‖; beside them the estimate of Veit et al. from `samples` paths of each length,
-and the binomial share of paths of that length. 'half' is the smallest k from which the cumulative share stays above
-one half; the binomial's middle is n/2. Cancellation is Σ‖g_k‖/‖Σg‖, 1 where there is none.
+signed, summing to 1; the norm ‖g_k‖; next to them the estimate of Veit et al. from `samples` paths of each length,
+and the binomial share of paths of that length. 'half' is the length at which the cumulative share crosses one half
+for the last time, interpolated, so that for all paths together it is n/2. Cancellation is Σ‖g_k‖/‖Σg‖, 1 where there
+is none.
 
 Only for residual networks whose shortcut is linear in x alone: a plain network has one path, a gate has no path
 lengths.
 
 Primary outcome. half/n − 1/2 after training at the greatest depth: how far the gradient's middle lies below that of
 all paths.
-
-Criteria, fixed beforehand; t intervals over seeds, one joint sign-flip over all effects, at least 6 seeds. Short
-paths carry the gradient: supported where half/n − 1/2 is below 0, refuted above. Depth adds paths that carry
-little: supported where half/n falls from the shallow to the deep network, refuted where it rises. Both say where
-the gradient comes from, not that the network is an ensemble; for that, see lesions.
-
-Settings. inputs: training images. samples: paths drawn per length for the estimate of Veit et al.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
+from pydantic import Field
 
 from resx import paper
-from resx.claims import estimates, phases, table_of, verdict, with_runs
-from resx.data import Dataset
-from resx.measurements.inputs import first_and_last, network_at, sample, without_blocks
-from resx.measurements.paths import paths, summarise, unfit
-from resx.model import SHORTCUTS
-from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast
+from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
+from resx.probes.tidy import join, phases, summary
 from resx.spec import RunSpec
-from resx.store.run import RunFolder
+
+if TYPE_CHECKING:
+    import torch
+
+    from resx.data import Dataset
+    from resx.store.run import RunFolder
 
 TRIAL_CHANNELS = 4  # of the shortcut that is tried out; linearity does not depend on them
+NETWORKS = ("kind", "depth", "n", "phase")
+INITIAL, TRAINED = {"phase": "initial"}, {"phase": "trained"}
 
 
-def plan(order: Order) -> list[RunSpec]:
-    """Residual networks of depths 20 and 56."""
-    return order.runs(depth=[20, 56], shortcut=["identity"])
+class PathsSettings(Settings):
+    """inputs: training images. samples: paths drawn per length for the estimate of Veit et al."""
+
+    inputs: int = Field(64, ge=2)
+    samples: int = Field(16, ge=1)
+
+
+def plan(request: Request) -> list[RunSpec]:
+    """Return residual networks of depths 20 and 56."""
+    return request.runs(depth=[20, 56], shortcut=["identity"])
 
 
 def refuses(spec: RunSpec) -> str | None:
     """Say why a run has no paths of different lengths, or return None."""
+    import torch
+
+    from resx.measurements.inputs import without_blocks
+    from resx.measurements.paths import unfit
+    from resx.model import SHORTCUTS
+
     reason = without_blocks(spec)
     if reason:
         return reason
@@ -61,111 +72,109 @@ def refuses(spec: RunSpec) -> str | None:
         return unfit(SHORTCUTS.create(spec.model.shortcut, TRIAL_CHANNELS), TRIAL_CHANNELS)
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
-    """Apply the probe to the first and the last weights; adds `step`."""
-    x, y = sample(run, dataset, device, settings["inputs"], torch.float64)
-    frames = []
+def measure(run: RunFolder, dataset: Dataset, settings: PathsSettings, device: torch.device) -> pd.DataFrame:
+    """Measure the first and the last weights; adds `step`."""
+    import torch
+
+    from resx.measurements.inputs import first_and_last, network_at, sample
+    from resx.measurements.paths import paths
+
+    x, y = sample(run, dataset, device, settings.inputs, torch.float64)
+    measured = []
     for step in first_and_last(run):
         network = network_at(run, dataset, device, step, len(x), torch.float64)
-        frames.append(paths(network, x, y, dataset.task, settings["samples"], run.spec.seed).assign(step=step))
-    return pd.concat(frames, ignore_index=True)
+        measured.append(paths(network, x, y, dataset.task, settings.samples, run.spec.seed).assign(step=step))
+    return pd.concat(measured, ignore_index=True)
 
 
-def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
-    """Judge where the gradient's middle lies, against that of all paths and over depth, paired by seed."""
-    rows = lengths(phases(with_runs(frames["paths"], frames["runs"])))
-    depths = sorted(rows["depth"].unique())
-    shallow, deep = int(depths[0]), int(depths[-1])
-    kind = "residual" if (rows["kind"] == "residual").any() else str(rows["kind"].iloc[0])
-    index = pd.MultiIndex.from_frame(rows[["kind", "phase", "depth", "seed"]])
-    relative = (rows["half"] / rows["n"]).set_axis(index).sort_index()
+def tables(frames: Frames, settings: PathsSettings) -> dict[str, pd.DataFrame]:
+    """Return `outcomes`, what the lengths amount to in each run and phase, its `means`, and `shares` by length."""
+    rows = phases(join(frames["paths"], frames["runs"]))
+    outcomes = _outcomes(rows)
+    shares = rows[["kind", "depth", "phase", "seed", "length", "share", "sampled", "binomial"]]
+    quantities = ("half", "sampled_half", "sampled_from", "sampled_to", "paths", "cancellation")
+    return {"means": summary(outcomes, NETWORKS, quantities), "outcomes": outcomes, "shares": shares}
 
-    def outcome(phase: str, depth: int) -> pd.Series:
-        there = (kind, phase, depth) in relative.index
-        return relative.loc[(kind, phase, depth)] if there else pd.Series(dtype=float)
 
-    columns: dict[str, pd.Series] = {}
-    for phase in ("trained", "initial"):
-        for depth in depths:
-            columns[f"half/n − 1/2, {kind}-{depth}, {phase}"] = outcome(phase, depth) - 0.5
-        if shallow < deep:
-            columns[f"half/n, {kind}-{deep} − {kind}-{shallow}, {phase}"] = outcome(phase, deep) - outcome(
-                phase, shallow
-            )
-    columns[f"half/n, {kind}-{deep}, trained − initial"] = outcome("trained", deep) - outcome("initial", deep)
-    found = estimates(columns)
-    verdicts = [
-        *verdict(
-            f"The gradient of {kind}-{deep} comes through paths shorter than the middle of all paths",
-            "half/n − 1/2 after training: supported below 0, refuted above",
-            found,
-            [f"half/n − 1/2, {kind}-{deep}, {phase}" for phase in ("trained", "initial")],
-            -1,
-        ),
-        *verdict(
-            "Depth adds paths that carry little of the gradient",
-            "half/n, deep minus shallow, after training: supported below 0, refuted above",
-            found,
-            [f"half/n, {kind}-{deep} − {kind}-{shallow}, {phase}" for phase in ("trained", "initial")],
-            -1,
-        ),
+def _outcomes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per run and phase: resx.measurements.paths.Lengths, with half/n as `middle`."""
+    from resx.measurements.paths import summarise
+
+    columns = ["kind", "depth", "seed", "phase"]
+    amounts = [
+        {**dict(zip(columns, key, strict=True)), **vars(summarise(group))}
+        for key, group in rows.groupby(columns, sort=False)
     ]
-    measured = ["n", "half", "middle", "low", "high", "paths", "cancellation"]
-    means = rows.groupby(["kind", "depth", "phase"], sort=False)[measured].mean()
-    means.insert(0, "seeds", rows.groupby(["kind", "depth", "phase"], sort=False).size())
-    means = means.reset_index()
-    return Findings({"paths": _table(means), "effects": table_of(found)}, verdicts, _answer(means, verdicts))
+    table = pd.DataFrame(amounts)
+    table = table.rename(columns={"middle": "sampled_half", "low": "sampled_from", "high": "sampled_to"})
+    return table.assign(middle=table["half"] / table["n"])
 
 
-def _table(means: pd.DataFrame) -> pd.DataFrame:
-    """Return the means over seeds under names that a reader can do without this file."""
-    return pd.DataFrame(
-        {
-            "network": means["kind"] + "-" + means["depth"].astype(str),
-            "phase": means["phase"],
-            "seeds": means["seeds"],
-            "n/2": means["n"] / 2,
-            "half": means["half"],
-            "sampled": means["middle"],
-            "95 % from": means["low"],
-            "to": means["high"],
-            "% of paths": means["paths"].round(1),
-            "cancels": means["cancellation"].round(2),
-        }
-    )
+def symbols(tables: Tables, settings: PathsSettings) -> Mapping[str, Any]:
+    """Return the kind of networks that is judged: residual ones, where there are any."""
+    kinds = list(tables["outcomes"]["kind"].unique())
+    return {"arm": "residual" if "residual" in kinds else kinds[0]}
 
 
-def lengths(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, per run and phase, what its path lengths amount to (resx.measurements.paths.Lengths)."""
-    kept = ["run_id", "kind", "depth", "norm", "seed", "phase"]
-    found = [
-        {**dict(zip(kept, key, strict=True)), **vars(summarise(group))} for key, group in rows.groupby(kept, sort=False)
-    ]
-    return pd.DataFrame(found)
+def _at(depth: Any, phase: Mapping[str, Any]) -> dict[str, Any]:
+    return {"kind": "{arm}", "depth": depth, **phase}
 
 
-def _answer(table: pd.DataFrame, verdicts: list[Verdict]) -> str:
-    lines = [
-        f"{row['kind']}-{row['depth']}, {row['phase']}: half of the gradient comes through paths of at most "
-        f"{row['half']:.1f} of {row['n']:.0f} blocks (middle of all paths: {row['n'] / 2:g}); the sampled estimate has "
-        f"its middle at {row['middle']:.1f} and 95 % of its weight at {row['low']:.1f} to {row['high']:.1f}, lengths "
-        f"that {row['paths']:.2g} % of all paths do not exceed; Σ‖g_k‖ is {row['cancellation']:.1f} times ‖Σg‖."
-        for row in table.to_dict("records")
-    ]
-    words = "; ".join(f"{item.hypothesis}: {item.word}" for item in verdicts)
+def extras(tables: Tables, settings: PathsSettings) -> Mapping[str, Sequence[Contrast]]:
+    """Return the gradient's middle at every depth and phase, and what training does to it at the greatest depth."""
+    every = contrast("middle", _at("{depth}", {"phase": "{phase}"}), 0.5, over=("depth", "phase"))
+    return {"effects": (every, contrast("middle", _at(DEEP, TRAINED), _at(DEEP, INITIAL)))}
+
+
+def comment(findings: Findings) -> list[str]:
+    """Return where the middle lies in the deepest trained network, next to what Veit et al. report."""
+    means = findings.tables["means"]
+    trained = means[means["phase"] == "trained"]
+    if trained.empty:
+        return []
+    own = trained.sort_values("depth").iloc[-1]
     low, high = paper.VEIT_EFFECTIVE_LENGTHS
-    return (
-        f"{' '.join(lines)} In words: {words}. {paper.VEIT_MODULES.source} [{paper.VEIT_MODULES.mark}] report {low} to "
-        f"{high} of {paper.VEIT_MODULES.value:.0f} blocks, {paper.VEIT_EFFECTIVE_SHARE.value} % of all paths, for a "
-        "trained ResNet-110 on CIFAR-10. This tells through how many blocks the gradient comes. The paths share their "
-        "weights and their activation pattern, so it does not by itself make the network an ensemble of shallow ones."
-    )
+    return [
+        f"{own['kind']}-{own['depth']}, trained: half of the gradient comes through paths of at most {own['half']:.1f} "
+        f"of {own['n']} blocks (middle of all paths: {own['n'] / 2:g}). In the sampled estimate 95 % of the weight is "
+        f"on lengths {own['sampled_from']:.1f} to {own['sampled_to']:.1f}, and {own['paths']:.2g} % of all paths are no "
+        f"longer. {paper.VEIT_MODULES.source} [{paper.VEIT_MODULES.mark}] report {low} to {high} of "
+        f"{paper.VEIT_MODULES.value:.0f} blocks, {paper.VEIT_EFFECTIVE_SHARE.value} % of all paths, for a trained "
+        "ResNet-110 on CIFAR-10."
+    ]
 
 
-STUDY = Study(
+CLAIMS = (
+    Claim(
+        key="short-paths",
+        says=f"The gradient of {{arm}}-{DEEP} comes through paths shorter than the middle of all paths",
+        expected=-1,
+        first=contrast("middle", _at(DEEP, TRAINED), 0.5),
+        beside=(contrast("middle", _at(DEEP, INITIAL), 0.5),),
+    ),
+    Claim(
+        key="depth-adds-little",
+        says="Depth adds paths that carry little of the gradient",
+        expected=-1,
+        first=contrast("middle", _at(DEEP, TRAINED), _at(SHALLOW, TRAINED)),
+        beside=(contrast("middle", _at(DEEP, INITIAL), _at(SHALLOW, INITIAL)),),
+    ),
+)
+
+PROBE = Probe(
     plan=plan,
-    judge=judge,
+    tables=tables,
+    claims=CLAIMS,
+    settings=PathsSettings,
     figures=("paths",),
+    shown=("means",),
     measures={"paths": Measure(measure, refuses, keys=("inputs", "samples"))},
-    defaults={"inputs": 64, "samples": 16},
+    labels={"middle": "half/n", "paths": "% of all paths", "n": "blocks"},
+    extras=extras,
+    symbols=symbols,
+    comment=comment,
+    limits=(
+        "This says through how many blocks the gradient comes. The paths share their weights and their activation "
+        "pattern, so it does not by itself make the network an ensemble of shallow ones."
+    ),
 )
