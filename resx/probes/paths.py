@@ -137,8 +137,8 @@ def comment(findings: Findings) -> list[str]:
     return [
         f"{own['kind']}-{own['depth']}, trained: half of the gradient comes through paths of at most {own['half']:.1f} "
         f"of {own['n']} blocks (middle of all paths: {own['n'] / 2:g}). In the sampled estimate 95 % of the weight is "
-        f"on lengths {own['sampled_from']:.1f} to {own['sampled_to']:.1f}, and {own['paths']:.2g} % of all paths are no "
-        f"longer. {paper.VEIT_MODULES.source} [{paper.VEIT_MODULES.mark}] report {low} to {high} of "
+        f"on lengths {own['sampled_from']:.1f} to {own['sampled_to']:.1f}, and {own['paths']:.2g} % of all paths are "
+        f"no longer. {paper.VEIT_MODULES.source} [{paper.VEIT_MODULES.mark}] report {low} to {high} of "
         f"{paper.VEIT_MODULES.value:.0f} blocks, {paper.VEIT_EFFECTIVE_SHARE.value} % of all paths, for a trained "
         "ResNet-110 on CIFAR-10."
     ]
