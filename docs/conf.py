@@ -1,8 +1,10 @@
-"""Sphinx: the pages that are written by hand, and a page per probe from its docstring and claims."""
+"""Sphinx: the pages that are written by hand, one per probe from its docstring and claims, one of all shortcuts."""
 
 from pathlib import Path
 
 from resx.claims import help_lines
+from resx.cli.shortcuts import as_markdown
+from resx.model.facts import facts
 from resx.probes import load_probe, probe_names
 
 project = "resx"
@@ -36,3 +38,4 @@ def write_probe_pages() -> None:
 
 
 write_probe_pages()
+(HERE / "shortcuts.md").write_text(as_markdown(list(facts())), encoding="utf-8")

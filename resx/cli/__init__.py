@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from resx.cli import bench, claims, compare, data, models, plot, probe, publish, runs, train
+from resx.cli import bench, claims, compare, data, models, plot, probe, publish, runs, shortcuts, train
 from resx.cli.options import flowing
 from resx.spec import SpecError
 
@@ -53,6 +53,7 @@ app.command("claims", help=flowing(claims.claims.__doc__))(claims.claims)
 app.command("publish", help=flowing(publish.publish.__doc__))(publish.publish)
 app.add_typer(runs.runs_app, name="runs")
 app.command("models", help=flowing(models.models.__doc__))(models.models)
+app.command("shortcuts", help=flowing(shortcuts.shortcuts.__doc__))(shortcuts.shortcuts)
 app.command("data", help=flowing(data.data.__doc__))(data.data)
 app.command("bench", help=flowing(bench.bench.__doc__))(bench.bench)
 

@@ -13,6 +13,7 @@ from resx.cli import run
 from resx.model import GROW, SHORTCUTS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_shortcut.py"
+STREAMS = EXAMPLE.with_name("my_streams.py")
 TINY = ["--preset", "digits", "--depth", "8", "--width", "4", "--steps", "2", "--eval-every", "2", "--subset", "40"]
 
 
@@ -59,6 +60,11 @@ def test_the_example_trains_and_its_source_is_part_of_the_run(resx: Any) -> None
     spec = json.loads((Path(result["folder"]) / "spec.json").read_text())["spec"]
     assert spec["model"]["shortcut"] == "bounded:a=3.0"
     assert len(spec["plugin"]) == 16
+
+
+def test_the_example_with_streams_trains(resx: Any) -> None:
+    done = resx("train", *TINY, "--plugin", STREAMS, "--shortcut", "echo", "--json")
+    assert done.code == 0, done.err
 
 
 def test_the_study_compares_it_with_the_identity(resx: Any) -> None:
@@ -115,6 +121,21 @@ def test_a_module_that_does_not_fit_is_refused_in_one_line(
     assert words in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_streams_of_another_shape_are_refused_in_one_line(resx: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    for body, words in (
+        ("x[:, :1]", "returns 2×1×16×4×4 for x of 2×2×16×4×4; it must return as many streams or more"),
+        ("fx", "returns 2×16×4×4 for x of 2×2×16×4×4"),
+    ):
+        file.write_text(STREAMS.read_text().replace("x + torch.stack([fx, self.gain * fx], 1)", body))
+        done = resx("train", *TINY, "--plugin", file, "--shortcut", "echo")
+        SHORTCUTS._entries.pop("echo")
+        assert done.code == 2 and words in done.err and len(done.err.strip().splitlines()) == 1
+    file.write_text(STREAMS.read_text().replace("return x.sum(1)", "return x"))
+    done = resx("train", *TINY, "--plugin", file, "--shortcut", "echo")
+    assert done.code == 2 and "reads 2×2×16×4×4 of x of 2×2×16×4×4; it must read 2×16×4×4" in done.err
 
 
 @pytest.mark.parametrize(
