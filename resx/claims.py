@@ -488,8 +488,9 @@ def _text(text: str, symbols: Symbols) -> str:
 
 
 def help_lines(claims: Sequence[Claim | Combination], labels: Mapping[str, str]) -> list[str]:
-    """Return a line per claim: its key, what it says and its criterion."""
-    return [f"{claim.key}: {claim.says}. {criterion(claim, labels)}." for claim in claims]
+    """Return a line per claim: its key, what it says and its criterion, symbols as plain words."""
+    lines = [f"{claim.key}: {claim.says}. {criterion(claim, labels)}." for claim in claims]
+    return [line.replace("{", "").replace("}", "") for line in lines]
 
 
 def scale(runs: pd.DataFrame) -> str:

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand
 
+from resx.claims import help_lines
 from resx.cli.options import DryRun, Given, Json, Quiet, flowing, parse_seeds, training_options
-from resx.probes import probe_names
+from resx.probes import load_probe, probe_names
 from resx.spec import SpecError, load_toml
 
 probe_app = typer.Typer(
@@ -129,5 +131,25 @@ def run(
     execute(name, given, experiment, seeds=seeds, pairs=set_ or [], **options)
 
 
+class ProbeCommand(TyperCommand):
+    """A command whose help adds the probe's claims and settings, for which the probe is imported."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the docstring, the claims with their criteria, and the settings."""
+        probe = load_probe(str(self.name))
+        claims = [f"* {escape(line)}" for line in help_lines(probe.claims, probe.labels)]
+        settings = [f"{key}={_written(field.default)}" for key, field in probe.settings.model_fields.items()]
+        meanings = " ".join((probe.settings.__doc__ or "").split())
+        parts = [flowing(self.help), "Claims, fixed beforehand:", *claims]
+        if settings:
+            parts.append(f"Settings (--set): {escape(', '.join(settings))}. {escape(meanings)}")
+        self.help = "\n\n".join(parts)
+        super().format_help(ctx, formatter)
+
+
+def _written(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 for _name, _docstring in probe_names().items():
-    probe_app.command(_name, help=flowing(escape(_docstring)))(_command(_name))
+    probe_app.command(_name, help=flowing(escape(_docstring)), cls=ProbeCommand)(_command(_name))
