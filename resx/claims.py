@@ -177,9 +177,11 @@ def all_of(words: Iterable[Word]) -> Word:
 class Claim:
     """What is claimed, and what decides it.
 
-    key: names the claim within its probe. first: decides; with `over`, all of its contrasts do. beside: shown with it.
-    family: the effects that are judged together by one joint sign-flip. each: with `over`, a claim of its own for each
-    of the combined values, which end its key, as in `better:conv`; text and contrasts name them as symbols.
+    key: names the claim within its probe. first: decides; with `over`, all of its contrasts do. refutes: another
+    contrast, whose opposite sign refutes, for a claim with one threshold that supports and a lower one that refutes.
+    beside: shown with it. family: the effects that are judged together by one joint sign-flip. each: with `over`, a
+    claim of its own for each of the combined values, which end its key, as in `better:conv`; text and contrasts name
+    them as symbols.
     """
 
     key: str
@@ -190,6 +192,7 @@ class Claim:
     rule: Rule = BySign()
     family: str = "effects"
     each: bool = False
+    refutes: Contrast | None = None
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,7 @@ def judge(
     single = [pair for claim in claims for pair in _single(claim, tables, symbols)]
     own = {claim.key: _effects(claim.first, tables, filling, labels) for claim, filling in single}
     more = {
-        claim.key: [effect for one in claim.beside for effect in _effects(one, tables, filling, labels)]
+        claim.key: [effect for one in _others(claim) for effect in _effects(one, tables, filling, labels)]
         for claim, filling in single
     }
     families: dict[str, dict[str, pd.Series]] = {}
@@ -273,6 +276,8 @@ def judge(
             deciding = [judged[effect.name] for effect in effects]
             others = [judged[effect.name] for effect in more[claim.key] if effect.name in judged]
             word = claim.rule.word(claim, effects, deciding, filling)
+            if claim.refutes:
+                word = _between(deciding[0], others[0], claim.expected)
             verdicts.append(
                 Verdict(
                     claim.key,
@@ -300,6 +305,19 @@ def _single(claim: Claim, tables: Tables, symbols: Symbols) -> list[tuple[Claim,
     return single
 
 
+def _others(claim: Claim) -> tuple[Contrast, ...]:
+    return (claim.refutes, *claim.beside) if claim.refutes else claim.beside
+
+
+def _between(supports: Estimate, refutes: Estimate, expected: Sign) -> Word:
+    """Return the word for a claim with two thresholds: inconclusive where the effect lies between them."""
+    if stats.word(supports, expected) in ("supported", "screening") and np.sign(supports.mean) == expected:
+        return stats.word(supports, expected)
+    if stats.word(refutes, expected) in ("refuted", "screening") and np.sign(refutes.mean) == -expected:
+        return stats.word(refutes, expected)
+    return "inconclusive"
+
+
 def _with_quantity(claim: Claim, symbols: Symbols) -> Claim:
     return replace(claim, first=replace(claim.first, quantity=str(_filled(claim.first.quantity, symbols))))
 
@@ -310,6 +328,10 @@ def criterion(claim: Claim | Combination, labels: Mapping[str, str]) -> str:
         return "supported if all parts are, refuted if any is: " + "; ".join(
             part.key if part.supports else f"not {part.key}" for part in claim.parts
         )
+    if claim.refutes:
+        side, other = ("above", "below") if claim.expected > 0 else ("below", "above")
+        first, second = describe(claim.first, labels), describe(claim.refutes, labels)
+        return f"supported where {first} is {side} 0, refuted where {second} is {other} 0"
     every = " for each" if claim.first.over else ""
     return f"{describe(claim.first, labels)}: {claim.rule.criterion(claim.expected)}{every}"
 
@@ -324,14 +346,20 @@ def describe(one: Contrast, labels: Mapping[str, str]) -> str:
         and not ("kind" in cells[0] and column in NETWORK)
         and all(cell.get(column) == value for cell in cells)
     }
-    names = [cell_name({c: v for c, v in cell.items() if c not in shared}) for cell in cells]
+    names = [
+        ("" if abs(weight) == 1 else f"{abs(weight):g}·")
+        + cell_name({c: v for c, v in cell.items() if c not in shared})
+        for weight, cell in one.terms
+    ]
     label = labels.get(one.quantity, one.quantity)
     shown = one.constant if isinstance(one.constant, str) else f"{one.constant:g}"
     if one.constant:
         label = f"{label} − {shown}"
     if len(names) == 4:
         names = [f"({names[0]} − {names[1]}) − ({names[2]} − {names[3]})"]
-    return ", ".join(filter(None, [label, " − ".join(filter(None, names)), cell_name(shared)]))
+    signs = [" + " if weight > 0 else " − " for weight, _ in one.terms]
+    joined = "".join(sign + name for sign, name in zip(signs, names, strict=False) if name)[3:]
+    return ", ".join(filter(None, [label, joined, cell_name(shared)]))
 
 
 def cell_name(cell: Cell) -> str:

@@ -26,7 +26,10 @@ def draw(findings: Findings) -> Figure:
     """Norm of the loss gradient by layer, its growth per layer in training, its correlation by distance of inputs.
 
     A column per kind of network and normalisation, a colour per depth; dotted at initialisation, full after training.
+    Where paddings or sizes of images were compared, the growth at initialisation by size instead.
     """
+    if findings.tables["growth"][["padding", "images"]].nunique().max() > 1:
+        return _by_size(findings)
     runs, norms = findings.frames["runs"], findings.tables["norms"]
     arms = sorted(norms[["norm", "kind"]].drop_duplicates().itertuples(index=False, name=None))
     colour = style.colours(sorted(norms["depth"].unique()))
@@ -66,6 +69,41 @@ def draw(findings: Findings) -> Figure:
             parts.handle(source, linestyle="", marker="D", markersize=4, markerfacecolor="white"),
         ]
         style.key(figure, depths, marks)
+    return figure
+
+
+def _by_size(findings: Findings) -> Figure:
+    """Draw the growth per layer at initialisation by size of the images, a panel per network, a colour per padding."""
+    table = findings.tables["growth"]
+    table = table[(table["phase"] == "initial") & (table["depth"] == table["depth"].max())]
+    arms = sorted(table[["norm", "kind"]].drop_duplicates().itertuples(index=False, name=None))
+    sizes = list(
+        dict.fromkeys(
+            sorted(table["images"], key=lambda name: float(name.partition("×")[0].replace("full size", "inf")))
+        )
+    )
+    colour = style.colours(sorted(table["padding"].unique(), reverse=True))
+    with style.context():
+        figure, grid = style.panels(1, len(arms), 1.6, titled=True, labels=0.2)
+        for axes, (norm, kind) in zip(grid[0], arms, strict=True):
+            axes.set_title(f"{kind}, {'no' if norm == 'none' else norm} norm")
+            axes.axhline(0, color=style.QUIET, linewidth=0.6)
+            for padding, shade in colour.items():
+                own = table[(table["norm"] == norm) & (table["kind"] == kind) & (table["padding"] == padding)]
+                own = own.set_index("images").reindex(sizes)
+                axes.plot(range(len(sizes)), own["growth"], color=shade, marker="o", markersize=3.5)
+                axes.vlines(range(len(sizes)), own["growth_low"], own["growth_high"], color=shade, linewidth=1.2)
+            axes.set_xticks(range(len(sizes)), sizes)
+            axes.set_xlim(-0.4, len(sizes) - 0.6)
+            axes.set_xlabel("images")
+        grid[0, 0].set_ylabel("growth per layer (%)")
+        seeds = int(table["seeds"].max())
+        words = f"{parts.seed_words(seeds)}, 95 % intervals; above 0 gradients grow towards the input."
+        style.heading(figure, f"Gradients at initialisation: {parts.data_label(findings.frames['runs'])}", words)
+        handles = [parts.handle(padding or "zeros beyond the edge", linewidth=1.6) for padding in colour]
+        for handle, shade in zip(handles, colour.values(), strict=True):
+            handle.set_color(shade)
+        style.key(figure, handles)
     return figure
 
 

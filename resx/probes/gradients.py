@@ -14,7 +14,8 @@ one image towards another, over `lines` lines; its summary is the distance, as a
 images, at which the correlation falls below one half.
 
 Networks without normalisation may diverge at this learning rate. They stay in the tables, and what they were at
-initialisation is measured.
+initialisation is measured. With a grid over `padding` and `image_size` it is seen what is the border's part: a 3×3
+kernel on a 2×2 map sees 4 of its 9 taps, and with zeros beyond the edge every layer shrinks what comes back.
 
 Primary outcomes. Growth per layer (%) at initialisation, plain, batch normalisation, greatest depth. The
 interaction of log10 half-distance: what depth does to it in plain networks minus what depth does to it in residual
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
     from resx.store.run import RunFolder
 
 DISTANCES = [4.0**-power for power in range(12, -1, -1)]  # of the way from one image to another
-NETWORK = ("kind", "depth", "norm")
+NETWORK = ("kind", "depth", "norm", "padding", "images")
+VARIANT = {"padding": "{padding}", "images": "{images}"}  # a claim is judged in each
+OVER = tuple(VARIANT)
+CIRCULAR = "circular padding"
 BATCH, INITIAL, TRAINING, TRAINED = {"norm": "batch"}, {"phase": "initial"}, {"phase": "training"}, {"phase": "trained"}
 
 
@@ -99,10 +103,14 @@ def refuses(spec: RunSpec) -> str | None:
 
 
 def tables(frames: Frames, settings: GradientsSettings) -> dict[str, pd.DataFrame]:
-    """Return growth per layer (by step, by phase, and its means), norms by layer, and correlations by distance."""
-    rows = join(frames["gradients"], frames["runs"])
+    """Return growth per layer (by step, by phase, and its means), norms by layer, and correlations by distance.
+
+    padding: '' for zeros; images: '' at their own size, such as '8×8' where they were averaged down.
+    """
+    runs = variants(frames["runs"])
+    rows = join(frames["gradients"], runs, *OVER)
     norms = rows[rows["quantity"] == "activation"]
-    alike = phases(join(frames["shattering"], frames["runs"]))
+    alike = phases(join(frames["shattering"], runs, *OVER))
     steps = _growth_by_step(norms)
     growth = _growth_by_phase(steps)
     half = _half_distances(alike)
@@ -118,6 +126,15 @@ def tables(frames: Frames, settings: GradientsSettings) -> dict[str, pd.DataFram
         "norms": phases(norms)[[*by, "seed", "layer", "value"]],
         "correlations": alike[[*by, "seed", "distance", "correlation"]],
     }
+
+
+def variants(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs with `padding` and `images` in words, empty where they are as usual."""
+    sizes = runs["image_size"].map(lambda size: "" if pd.isna(size) else f"{size:g}×{size:g}")
+    if runs["image_size"].nunique(dropna=False) < 2:
+        sizes = sizes.map(lambda size: "")
+    padding = runs["padding"].map(lambda padding: CIRCULAR if padding == "circular" else "")
+    return runs.assign(padding=padding, images=sizes.replace("", "full size") if sizes.any() else sizes)
 
 
 def _growth_by_step(rows: pd.DataFrame) -> pd.DataFrame:
@@ -160,9 +177,15 @@ def _half_distances(rows: pd.DataFrame) -> pd.DataFrame:
 
 def extras(tables: Tables, settings: GradientsSettings) -> Mapping[str, Sequence[Contrast]]:
     """Return the growth of every kind of network at the greatest depth, at initialisation and in training."""
-    cell = {"kind": "{kind}", "depth": DEEP, "norm": "{norm}", "phase": "{phase}"}
+    cell = {"kind": "{kind}", "depth": DEEP, "norm": "{norm}", "phase": "{phase}", **VARIANT}
     where = {"phase": ("initial", "training")}
-    return {"effects": (contrast("growth", cell, over=("kind", "norm", "phase"), where=where),)}
+    return {"effects": (contrast("growth", cell, over=("kind", "norm", "phase", *OVER), where=where),)}
+
+
+def symbols(tables: Tables, settings: GradientsSettings) -> Mapping[str, Any]:
+    """Return the size of the smallest images."""
+    sizes = tables["growth"]["images"].unique()
+    return {"smallest": min(sizes, key=lambda size: float(size.partition("×")[0]) if "×" in size else np.inf)}
 
 
 def comment(findings: Findings) -> list[str]:
@@ -171,11 +194,14 @@ def comment(findings: Findings) -> list[str]:
     own = growth[(growth["kind"] == "plain") & (growth["norm"] == "batch") & (growth["phase"] == "initial")]
     if own.empty:
         return []
-    published, start = paper.PLAIN_GRADIENT_FACTOR, own.sort_values("depth").iloc[-1]
+    published = paper.PLAIN_GRADIENT_FACTOR
+    here = [
+        f"{row['growth']:+.1f} %" + "".join(f", {row[column]}" for column in OVER if row[column])
+        for row in own[own["depth"] == own["depth"].max()].to_dict("records")
+    ]
     return [
         f"{published.source} [{published.mark}] report a growth of about {100 * (published.value - 1):.0f} % a layer "
-        "for plain networks with batch normalisation at initialisation (very wide ones); here it is "
-        f"{start['growth']:+.1f} %."
+        f"for plain networks with batch normalisation at initialisation (very wide ones); here it is {'; '.join(here)}."
     ]
 
 
@@ -184,23 +210,42 @@ def _vanish(key: str, when: str, phase: dict[str, Any]) -> Claim:
         key=key,
         says=f"Gradients of plain-{DEEP} vanish {when}",
         expected=-1,
-        first=contrast("growth", plain(DEEP, **BATCH, **phase)),
+        first=contrast("growth", plain(DEEP, **BATCH, **phase, **VARIANT), over=OVER),
         beside=(
-            contrast("growth", residual(DEEP, **BATCH, **phase)),
-            contrast("growth", plain(DEEP, norm="none", **phase)),
+            contrast("growth", residual(DEEP, **BATCH, **phase, **VARIANT), over=OVER),
+            contrast("growth", plain(DEEP, norm="none", **phase, **VARIANT), over=OVER),
         ),
     )
 
 
 def _shatter(key: str, when: str, phase: dict[str, Any]) -> Claim:
-    deep, shallow = plain(DEEP, **BATCH, **phase), plain(SHALLOW, **BATCH, **phase)
-    others = residual(DEEP, **BATCH, **phase), residual(SHALLOW, **BATCH, **phase)
+    at = {**BATCH, **phase, **VARIANT}
+    deep, shallow = plain(DEEP, **at), plain(SHALLOW, **at)
+    others = residual(DEEP, **at), residual(SHALLOW, **at)
     return Claim(
         key=key,
         says=f"Depth shatters gradients of plain networks more than those of residual ones {when}",
         expected=-1,
-        first=interaction("log10_half", (deep, shallow), others),
-        beside=(contrast("log10_half", deep, others[0]),),
+        first=interaction("log10_half", (deep, shallow), others, over=OVER),
+        beside=(contrast("log10_half", deep, others[0], over=OVER),),
+    )
+
+
+def _border() -> Claim:
+    """Return the claim that circular padding removes three quarters of the shrinking on the smallest maps."""
+    bare = {"norm": "none", **INITIAL}
+    wrapped, zeros = plain(DEEP, **bare, padding=CIRCULAR), plain(DEEP, **bare, padding="")
+    return Claim(
+        key="border-not-depth",
+        says=f"Without normalisation gradients of plain-{DEEP} shrink at the border of small maps, not with depth",
+        expected=+1,
+        first=Contrast(
+            "growth", tuple((w, {**cell, "images": "{smallest}"}) for w, cell in ((1, wrapped), (-0.25, zeros)))
+        ),
+        beside=(
+            contrast("growth", {**wrapped, "images": "{images}"}, over=("images",)),
+            contrast("growth", {**wrapped, "images": "{images}"}, {**zeros, "images": "{images}"}, over=("images",)),
+        ),
     )
 
 
@@ -209,6 +254,7 @@ CLAIMS = (
     _vanish("vanish-in-training", "in training", TRAINING),
     _shatter("shatter-initially", "at initialisation", INITIAL),
     _shatter("shatter-after-training", "after training", TRAINED),
+    _border(),
 )
 
 PROBE = Probe(
@@ -227,6 +273,7 @@ PROBE = Probe(
         "log10_half": "log10 of the distance at which gradients are half alike",
     },
     extras=extras,
+    symbols=symbols,
     comment=comment,
     limits=(
         "Norms that do not vanish rule out one explanation, for these networks and this initialisation. That gradients "

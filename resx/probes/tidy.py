@@ -22,11 +22,18 @@ def kind_name(shortcut: str) -> str:
     return {"none": "plain", "identity": "residual"}.get(shortcut, shortcut)
 
 
+def kinds(runs: pd.DataFrame) -> pd.Series:
+    """Return each run's kind of network: its shortcut's name after that of a special start or activation, if any.
+
+    Such as plain, residual, looks-linear plain, crelu plain.
+    """
+    start = runs["init"].fillna(runs["activation"]).fillna("")
+    return (start + " " + runs["shortcut"].map(kind_name)).str.strip()
+
+
 def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
     """Return runs with `kind` and `log10_train_loss`; a run that did not finish has no outcome (nan)."""
-    table = runs.assign(
-        kind=runs["shortcut"].map(kind_name), log10_train_loss=stats.log10_loss(runs["train_loss"].astype(float))
-    )
+    table = runs.assign(kind=kinds(runs), log10_train_loss=stats.log10_loss(runs["train_loss"].astype(float)))
     columns = [*OUTCOMES, "train_loss", "test_loss"]
     table[columns] = table[columns].where(table["status"] == "finished")
     return table
@@ -34,7 +41,7 @@ def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
 
 def join(measured: pd.DataFrame, runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """Return a measurement with columns of its runs: kind, depth, norm, seed, status, and those that are named."""
-    named = runs.assign(kind=runs["shortcut"].map(kind_name))
+    named = runs.assign(kind=kinds(runs))
     return measured.merge(named[["run_id", "kind", "depth", "norm", "seed", "status", *columns]], on="run_id")
 
 

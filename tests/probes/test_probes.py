@@ -18,7 +18,7 @@ from resx.training.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(ROOT.joinpath("experiments").glob("*.toml"))
-STANDS_FOR_A_FOLDER = "synthetic:classes=10,size=16,train=6000,test=1000"
+STANDS_FOR_A_FOLDER = "synthetic:classes=10,size=32,train=6000,test=1000"
 PROBES = [pytest.param(name, id=name) for name in probe_names()]
 
 
