@@ -12,11 +12,13 @@ from resx.claims import (
     AtMost,
     Claim,
     Combination,
+    Contrast,
     Part,
     Within,
     all_of,
     combine,
     contrast,
+    describe,
     interaction,
     judge,
     plain,
@@ -214,3 +216,8 @@ def test_the_scale_comes_from_the_specification(fields: dict[str, object], word:
     spec: RunSpec = build_spec(fields)
     assert scale(pd.DataFrame([spec.flat()])) == word
     assert scale(pd.DataFrame([spec.flat(), RunSpec().flat()])) == "toy"
+
+
+def test_weights_other_than_one_are_written() -> None:
+    one = Contrast("loss", ((0.5, plain(56)), (-1.0, {"kind": "x", "depth": 56}), (0.5, residual(56))))
+    assert describe(one, {"loss": "loss"}) == "loss, 0.5·plain-56 − x-56 + 0.5·residual-56"

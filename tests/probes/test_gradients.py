@@ -9,6 +9,7 @@ import pytest
 from resx.figures import FIGURES
 from resx.probes import judge
 from resx.probes.gradients import DISTANCES, GradientsSettings
+from resx.spec import build_spec
 
 PLAIN, RESIDUAL = "none", "identity"
 HALVES = {(PLAIN, 20): 1e-2, (PLAIN, 56): 1e-4, (RESIDUAL, 20): 1e-1, (RESIDUAL, 56): 5e-2}
@@ -80,3 +81,56 @@ def test_every_panel_of_the_figure_has_lines_and_a_dead_network_is_left_out(find
     assert all(any(len(line.get_xdata()) > 2 for line in axes.lines) for axes in figure.axes)
     assert all(np.isfinite(line.get_ydata()).all() for axes in figure.axes for line in axes.lines)
     assert all(legend.get_texts() for legend in figure.legends)
+
+
+def border_frames(growth: dict[tuple[str, int | None], float]) -> dict[str, pd.DataFrame]:
+    """growth: % per layer of networks without normalisation, by (padding, image size); others have +10 %."""
+    runs, norms, alike = [], [], []
+    for (padding, size), rate in growth.items():
+        for norm in ("batch", "none"):
+            for shortcut in ("none", "identity"):
+                for seed in range(6):
+                    fields = {"depth": 56, "shortcut": shortcut, "norm": norm, "seed": seed, "image_size": size}
+                    spec = build_spec({**fields, "padding": None if padding == "zeros" else padding})
+                    runs.append({**spec.flat(), "run_id": spec.run_id, "status": "finished", "data_label": "made-up"})
+                    layer = np.arange(1, 56, 2)
+                    noise = 0.1 * np.random.default_rng([seed, size or 0]).standard_normal()
+                    factor = 1 + ((rate if norm == "none" else 10.0) + noise) / 100
+                    at = {"run_id": spec.run_id, "step": 0}
+                    norms.append(
+                        pd.DataFrame(
+                            {
+                                **at,
+                                "quantity": "activation",
+                                "stage": 0,
+                                "layer": layer,
+                                "value": factor ** -layer.astype(float),
+                            }
+                        )
+                    )
+                    alike.append(pd.DataFrame({**at, "distance": DISTANCES, "correlation": 0.1}))
+    return {"runs": pd.DataFrame(runs), "gradients": pd.concat(norms), "shattering": pd.concat(alike)}
+
+
+@pytest.mark.parametrize(("wrapped", "expected"), [(-1.0, "supported"), (-16.0, "refuted"), (-4.0, "inconclusive")])
+def test_the_border_is_blamed_where_circular_padding_removes_most_of_the_shrinking(
+    wrapped: float, expected: str
+) -> None:
+    rates = {("zeros", 8): -16.0, ("circular", 8): wrapped, ("zeros", None): -3.0, ("circular", None): -1.0}
+    findings = judge("gradients", border_frames(rates), GradientsSettings())
+    verdict = findings.verdict("border-not-depth")
+    assert verdict and verdict.word == expected
+    vanish = findings.verdict("vanish-initially")
+    assert vanish and vanish.word == "refuted"
+    assert vanish.deciding == 4  # with zeros and circular padding, at 8×8 and at full size
+    names = [one.name for one in verdict.estimates]
+    assert "growth per layer towards the input (%), plain-56 − 0.25·plain-56" not in names[0]
+    figure = FIGURES["gradients"](findings)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["8×8", "full size"]
+
+
+def test_one_padding_and_one_size_are_not_named() -> None:
+    findings = judge("gradients", border_frames({("zeros", 16): -16.0}), GradientsSettings())
+    assert findings.verdict("border-not-depth") is None
+    verdict = findings.verdict("vanish-initially")
+    assert verdict and verdict.estimates[0].name == "growth per layer towards the input (%), plain-56, initial"
