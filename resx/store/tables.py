@@ -19,7 +19,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,6 @@ def load_frames(
     runs[list(NUMBERS)] = runs[list(NUMBERS)].astype(float)
     measured = {name: _in_order(parts) for name, parts in tables.items() if parts}
     return {"runs": runs, "curves": _in_order([_no_curves(), *curves]), **measured}
-
-
-def load_probes(results: Path, run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """Return, by name, what was measured on these runs, each row with its run_id."""
-    frames = load_frames(results, list(run_ids))
-    return {name: frame for name, frame in frames.items() if name not in ("runs", "curves")}
 
 
 def load_environments(source: Path, run_ids: Collection[str] | None = None) -> pd.DataFrame:

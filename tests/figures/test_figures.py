@@ -14,7 +14,7 @@ from resx import paper
 from resx.figures import FIGURES, select, style, terminal
 from resx.figures.style import END_LABEL, OKABE_ITO
 from resx.spec import SpecError
-from resx.store.tables import load_probes, load_runs
+from resx.store.tables import load_frames
 
 OF_CURVES = ("degradation", "curves")  # drawn from any runs; a study's figures need what its probes measured
 RESULTS = Path(__file__).parents[2] / "results"
@@ -55,8 +55,7 @@ def test_the_users_matplotlib_settings_change_nothing(made_up, tmp_path, monkeyp
     ("folder", "name"), COMMITTED, ids=lambda item: item if isinstance(item, str) else str(item.relative_to(RESULTS))
 )
 def test_a_committed_figure_is_drawn_again_from_its_tables(folder, name, tmp_path):
-    runs, curves = load_runs(folder)
-    frames = {"runs": runs, "curves": curves, **load_probes(folder, runs["run_id"])}
+    frames = load_frames(folder)
     first, second = (style.save(FIGURES[name](frames), tmp_path / word, ["svg"])[0] for word in ("one", "two"))
     assert first.read_bytes() == second.read_bytes()
 
