@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,8 +21,21 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+# more than this is a slip of the hand, or fails hours later; the deepest network of the papers has 1,202 layers
+MAX_DEPTH, MAX_WIDTH, MAX_SIDE, MAX_BATCH = 20_000, 65_536, 4096, 2**20
+MAX_STEPS, MAX_EVALUATIONS, MAX_COUNT, MAX_SEED = 10**8, 100_000, 10**9, 2**63 - 1
+MAX_RUNS = 100_000  # of one command
 FORMAT = 1  # part of every run id; raise it when the same spec would give other numbers
 
 
@@ -59,10 +73,40 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:60]
 
 
-class Frozen(BaseModel):
-    """A specification: immutable, and a key it does not know is an error."""
+MAX_TEXT = 1000  # characters of a field
+# control characters, and those that change the direction of what follows: they would reach a terminal or a figure
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+def printable(text: str) -> str:
+    """Return a text with `?` for what must not reach a terminal or a figure: control characters and half surrogates."""
+    return _UNPRINTABLE.sub("?", text)
+
+
+class Frozen(BaseModel):
+    """A specification: immutable, and a key it does not know is an error.
+
+    A number is the same one as a numpy scalar, as text or as a whole float, so that it gives the same run id.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=MAX_TEXT)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+            # what a short float shows: numpy.float32(0.1) is meant to be 0.1
+            value = float(str(value)) if value.dtype.kind == "f" else value.item()
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"must not be {str(value).lower()}")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _one_spelling(cls, value: Any) -> Any:
+        if isinstance(value, str) and _UNPRINTABLE.search(value):
+            raise ValueError("must hold no control characters")
+        return 0.0 if isinstance(value, float) and value == 0 else value  # not -0.0, which is another text
 
 
 class AdapterSpec(Frozen):
@@ -113,8 +157,8 @@ class ModelSpec(Frozen):
     """
 
     family: str = "cifar"
-    depth: int = Field(20, ge=1)
-    width: int | None = Field(16, ge=1)
+    depth: int = Field(20, ge=1, le=MAX_DEPTH)
+    width: int | None = Field(16, ge=1, le=MAX_WIDTH)
     shortcut: str = "identity"
     adapter: Annotated[AdapterSpec | None, BeforeValidator(_parse_adapter)] = None
     order: Literal["post", "pre"] | None = "post"
@@ -141,10 +185,10 @@ class DataSpec(Frozen):
     label: str | None = None
     reference: Literal["cifar10", "cifar100"] | None = None
     content: str | None = None
-    subset: int | None = Field(None, ge=1)
-    test_subset: int | None = Field(None, ge=1)
-    validation: int | None = Field(None, ge=1)
-    image_size: int | None = Field(None, ge=4)
+    subset: int | None = Field(None, ge=1, le=MAX_COUNT)
+    test_subset: int | None = Field(None, ge=1, le=MAX_COUNT)
+    validation: int | None = Field(None, ge=1, le=MAX_COUNT)
+    image_size: int | None = Field(None, ge=4, le=MAX_SIDE)
     normalize: Literal["pixel-mean", "channel-mean", "symmetric", "imagenet", "cifar10", "cifar100"] | None = (
         "pixel-mean"
     )
@@ -160,17 +204,17 @@ class TrainSpec(Frozen):
     is for weights that were trained elsewhere by a recipe that these fields cannot say.
     """
 
-    steps: int = Field(276, ge=0)
-    batch_size: int = Field(64, ge=1)
+    steps: int = Field(276, ge=0, le=MAX_STEPS)
+    batch_size: int = Field(64, ge=1, le=MAX_BATCH)
     lr: float = Field(0.02, gt=0)
-    drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
+    drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.5, 0.75), max_length=100)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
     warmup: bool = False
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    eval_every: int = Field(23, ge=1)
-    eval_images: int | None = Field(300, ge=1)
-    active_blocks: int | None = Field(None, ge=1)
+    eval_every: int = Field(23, ge=1, le=MAX_STEPS)
+    eval_images: int | None = Field(300, ge=1, le=MAX_COUNT)
+    active_blocks: int | None = Field(None, ge=1, le=MAX_DEPTH)
 
 
 class InitFrom(Frozen):
@@ -203,7 +247,7 @@ class RunSpec(Frozen):
     model: ModelSpec = ModelSpec()
     data: DataSpec = DataSpec()
     train: TrainSpec = TrainSpec()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
     init_from: InitFrom | None = None
     plugin: str | None = None
     foreign: Foreign | None = None
@@ -214,6 +258,9 @@ class RunSpec(Frozen):
             raise ValueError("drops: must increase")
         if self.train.steps == 0 and self.foreign is None:
             raise ValueError("steps: must be at least 1, not 0")
+        if self.train.steps > MAX_EVALUATIONS * self.train.eval_every:
+            least = -(-self.train.steps // MAX_EVALUATIONS)
+            raise ValueError(f"eval_every: must be at least {least:,} for {self.train.steps:,} steps")
         return self
 
     def flat(self) -> dict[str, Any]:
@@ -299,29 +346,57 @@ def build_spec(fields: Mapping[str, Any], checks: Iterable[NameCheck] = ()) -> R
     """
     given = dict(fields)
     preset = given.pop("preset", None)
-    errors = []
-    if preset is not None and preset not in PRESETS:
-        errors.append(f"preset: no '{preset}'{did_you_mean(preset, PRESETS)}; there are {', '.join(PRESETS)}")
+    errors = _preset_mistakes(preset)
     for key in [key for key in given if key not in FIELDS]:
-        errors.append(f"{key}: no such field{did_you_mean(key, FIELDS)}")
+        errors.append(f"{printable(str(key))}: no such field{did_you_mean(key, FIELDS)}")
         given.pop(key)
-    values = {**PRESETS.get(preset or "", {}), **given}
-    if preset == "paper" and isinstance(values.get("depth"), int):
-        values.setdefault("warmup", values["depth"] >= 110)  # the paper needed it from 110 layers on
-    nested: dict[str, Any] = {section: {} for section in _SECTIONS}
-    for key, value in values.items():
-        (nested[FIELDS[key]] if FIELDS[key] else nested)[key] = value
-    spec = None
-    try:
-        spec = RunSpec.model_validate(nested)
-    except ValidationError as error:
-        errors += [_one_line(item) for item in error.errors()]
-    defaults = {key: _SECTIONS[section].model_fields[key].default for key, section in FIELDS.items() if section}
-    for check in checks:
-        errors += [line for line in check({**defaults, **values}) if line not in errors]
+    values = {**({} if errors or preset is None else PRESETS[preset]), **given}
+    spec, mistakes = _validated(values)
+    if preset == "paper" and spec is not None and "warmup" not in values:  # the paper needed it from 110 layers on
+        train = spec.train.model_copy(update={"warmup": spec.model.depth >= 110})
+        spec = spec.model_copy(update={"train": train})
+    errors += mistakes.values()
+    # names are checked even if other fields are wrong, which then have their defaults
+    right = {key: value for key, value in values.items() if key not in mistakes}
+    partial = spec or _validated(right)[0]
+    if partial is not None:
+        sections = {key: getattr(getattr(partial, section), key) for key, section in FIELDS.items() if section}
+        for check in checks:
+            errors += [line for line in check({**sections, **_of_the_run(right)}) if line not in errors]
     if errors or spec is None:
         raise SpecError(errors)
     return spec
+
+
+def _of_the_run(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if not FIELDS[key] or key == "adapter"}
+
+
+def _preset_mistakes(preset: Any) -> list[str]:
+    if preset is None or (isinstance(preset, str) and preset in PRESETS):
+        return []
+    return [f"preset: no '{_short(preset)}'{did_you_mean(preset, PRESETS)}; there are {', '.join(PRESETS)}"]
+
+
+def _validated(values: Mapping[str, Any]) -> tuple[RunSpec | None, dict[str, str]]:
+    """Return the spec of flat fields and no mistakes, or None and a line for each field that is wrong."""
+    nested: dict[str, Any] = {section: {} for section in _SECTIONS}
+    for key, value in values.items():
+        (nested[FIELDS[key]] if FIELDS[key] else nested)[key] = value
+    try:
+        return RunSpec.model_validate(nested), {}
+    except ValidationError as error:
+        mistakes: dict[str, str] = {}
+        for item in error.errors(include_url=False):
+            place = [str(part) for part in item["loc"] if part not in _SECTIONS] or ["the run"]
+            mistakes.setdefault(place[0], _one_line(item))
+        return None, mistakes
+
+
+def _short(value: Any) -> str:
+    """Return a value as a message shows it."""
+    text = printable(value if isinstance(value, str) else repr(value))
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _one_line(error: Any) -> str:
@@ -331,7 +406,10 @@ def _one_line(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return f"{'.'.join(place)}: no such field"
     value = error.get("input")
-    shown = f", not {value!r}" if place and isinstance(value, str | int | float | bool) else ""
+    try:
+        shown = f", not {_short(repr(value))}" if place and isinstance(value, str | int | float | bool) else ""
+    except ValueError:  # more digits than Python writes
+        shown = ""
     return f"{'.'.join(place)}: {message}{shown}" if place else message
 
 
@@ -356,34 +434,60 @@ def load_toml(path: Path) -> Experiment:
 
     Raises SpecError, a line for each thing that is wrong, with the file and the place.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: not valid TOML ({error})") from error
+    content = _read_toml(path)
     places = ("probe", "uses", "run", "grid", "settings")
     grids = content.get("grid", [])
     grids = [grids] if isinstance(grids, dict) else grids
-    errors = [f"{path}: no [{key}] here{did_you_mean(key, places)}" for key in content if key not in places]
+    errors = [f"{path}: no [{_short(key)}] here{did_you_mean(key, places)}" for key in content if key not in places]
     errors += [f"{path}: [{key}] must be a table" for key in ("run", "settings") if not _is_table(content.get(key, {}))]
-    errors += [f"{path}: [grid] must be a table, or several [[grid]]"] if not all(map(_is_table, grids)) else []
+    if not isinstance(grids, list) or not all(map(_is_table, grids)):
+        errors.append(f"{path}: [grid] must be a table, or several [[grid]]")
     if not isinstance(content.get("probe", ""), str):
         errors.append(f"{path}: probe must be a name")
-    if not all(isinstance(name, str) for name in content.get("uses", [])):
+    uses = content.get("uses", [])
+    if not isinstance(uses, list) or not all(isinstance(name, str) for name in uses):
         errors.append(f"{path}: uses must be a list of experiments' names")
     if not errors:
-        for table, keys in [("run", content.get("run", {})), *(("grid", grid) for grid in grids)]:
-            unknown = [key for key in keys if key not in (*FIELDS, "preset")]
-            errors += [f"{path}: [{table}] {key}: no such field{did_you_mean(key, FIELDS)}" for key in unknown]
+        errors += [f"{path}: [run] {line}" for line in _field_mistakes(content.get("run", {}).items())]
         bad = [key for grid in grids for key, values in grid.items() if not (isinstance(values, list) and values)]
-        errors += [f"{path}: [grid] {key} must be a list of at least one value" for key in bad]
+        errors += [f"{path}: [grid] {_short(key)} must be a list of at least one value" for key in bad]
+        pairs = [(key, value) for grid in grids for key, values in grid.items() if key not in bad for value in values]
+        errors += [f"{path}: [grid] {line}" for line in _field_mistakes(pairs[:MAX_RUNS])]
+        cells = sum(math.prod(len(values) for values in grid.values()) for grid in grids if not bad)
+        errors += [f"{path}: [grid] is of {cells:,} runs, at most {MAX_RUNS:,}"] if cells > MAX_RUNS else []
     if errors:
         raise SpecError(errors)
     settings = content.get("settings", {})
-    return Experiment(
-        path.stem, content.get("probe", ""), content.get("uses", []), content.get("run", {}), grids, settings
-    )
+    return Experiment(path.stem, content.get("probe", ""), uses, content.get("run", {}), grids, settings)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML file's content. Raises SpecError that names it, for endless digits and endless nesting too."""
+    try:
+        if path.exists() and not path.is_file():
+            raise SpecError(f"{path}: not a file")  # a pipe would be waited for
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror})") from error
+    except RecursionError as error:
+        raise SpecError(f"{path}: not valid TOML (nested too deeply)") from error
+    except ValueError as error:
+        if isinstance(error, SpecError):
+            raise
+        raise SpecError(f"{path}: not valid TOML ({error})") from error
+
+
+def _field_mistakes(pairs: Iterable[tuple[str, Any]]) -> list[str]:
+    """Return what is wrong with single fields of a file, a line each; whether they fit together is not looked at."""
+    lines: dict[str, None] = {}
+    for key, value in pairs:
+        if key == "preset":
+            lines |= dict.fromkeys(_preset_mistakes(value))
+        elif key not in FIELDS:
+            lines[f"{_short(key)}: no such field{did_you_mean(key, FIELDS)}"] = None
+        else:
+            lines |= {line: None for place, line in _validated({key: value})[1].items() if place == key}
+    return list(lines)
 
 
 def _is_table(value: Any) -> bool:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from resx.spec import FIELDS, PRESETS, Experiment, RunSpec, SpecError, build_spec, load_toml, write_toml
@@ -155,3 +159,90 @@ def test_a_wrong_file_is_told_with_its_name(tmp_path: Path, text: str, said: str
     with pytest.raises(SpecError, match=r"wrong\.toml") as caught:
         load_toml(file)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("depth", 6_000_002),
+        ("width", 10**22),
+        ("batch_size", 10**9),
+        ("steps", 10**12),
+        ("seed", 2**64),
+        ("image_size", 10**6),
+        ("depth", 10**4000),
+        ("depth", True),
+        ("depth", 20.5),
+        ("depth", [20]),
+        ("depth", datetime.date(2016, 1, 1)),
+        ("seed", [1.7]),
+        ("shortcut", ["identity"]),
+        ("preset", ["digits"]),
+        ("label", "\x1b[2J"),
+        ("label", "a" * 100_000),
+        ("lr", float("nan")),
+    ],
+    ids=lambda value: str(value)[:20].encode("unicode_escape").decode(),
+)
+def test_a_value_beyond_its_limits_or_of_a_wrong_type_is_one_short_line(field: str, value: Any) -> None:
+    with pytest.raises(SpecError) as caught:
+        build_spec({field: value})
+    [line] = caught.value.errors
+    assert line.startswith(field)
+    assert len(line) < 200 and line.isprintable()
+
+
+def test_more_evaluations_than_can_be_recorded_are_refused() -> None:
+    with pytest.raises(SpecError, match="eval_every"):
+        build_spec({"steps": 10**8, "eval_every": 10})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"depth": "110", "lr": "0.1", "seed": "3"},
+        {"depth": np.int64(110), "lr": np.float64(0.1), "seed": np.uint8(3)},
+        {"depth": 110.0, "lr": np.float32(0.1), "seed": 3.0},
+        {"depth": np.array(110), "lr": 0.1, "seed": 3},
+    ],
+)
+def test_a_number_is_the_same_however_it_is_given(fields: dict[str, Any]) -> None:
+    expected = build_spec({"preset": "paper", "depth": 110, "lr": 0.1, "seed": 3, "weight_decay": 0.0})
+    assert build_spec({"preset": "paper", **fields, "weight_decay": -0.0}) == expected
+    assert build_spec({"preset": "paper", **fields, "weight_decay": -0.0}).run_id == expected.run_id
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[run]\npreset = ["digits"]', "[run] preset"),
+        ('[run]\nshortcut = ["none", "identity"]', "[run] shortcut"),
+        ("[run]\nseed = 1979-05-27", "[run] seed"),
+        ("[run]\ndepth = 1" + "0" * 5000, "not valid TOML"),
+        ("[run]\nx = " + "[" * 5000 + "]" * 5000, "not valid TOML"),
+        ("[grid]\nseed = [1.7]", "[grid] seed"),
+        ("[grid]\nseed = [[1]]", "[grid] seed"),
+        ("[grid]\nseed = 3", "[grid] seed"),
+        ("grid = 3", "[grid]"),
+        ("grid = [3]", "[grid]"),
+        ("uses = 3", "uses"),
+        ("probe = 3", "probe"),
+        ("run = 3", "[run]"),
+        ("[run]\n<<<<<<< HEAD\ndepth = 8\n=======", "not valid TOML"),
+        ("[grid]\n" + "\n".join(f"{key} = {list(range(1, 301))}" for key in ("seed", "depth", "width")), "runs"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_is_wrong_in_a_file_is_named_with_its_place(tmp_path: Path, text: str, place: str) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text(text)
+    with pytest.raises(SpecError) as caught:
+        load_toml(file)
+    assert place in str(caught.value)
+    assert all(line.startswith(str(file)) and len(line) < 300 for line in caught.value.errors)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.toml")
+    with pytest.raises(SpecError, match="not a file"):
+        load_toml(tmp_path / "x.toml")

@@ -1,81 +1,199 @@
-"""Single-file bundles: runs that travel from one machine to another."""
+"""Single-file bundles: runs that travel from one machine to another.
+
+A bundle comes from anywhere. Its directory is checked before anything of it is read (names, number, sizes, how far it
+would swell), its files are unpacked in a private folder and read there by the readers that will read them later, and
+only then do its runs take their places, each by one rename.
+"""
 
 from __future__ import annotations
 
-import io
-import json
 import os
-import re
+import secrets
 import shutil
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from resx.spec import RunSpec, SpecError
-from resx.store.files import write_atomic
-from resx.store.run import RunFolder
-
-# every name that a run folder may hold; a bundle with any other is refused, so it cannot write outside its folders
-_MEMBER = re.compile(
-    r"(?P<run>[a-z0-9.][a-z0-9.-]*-[0-9a-f]{8})/"
-    r"(spec\.json|environment\.json|checkpoint\.pt|metrics\.csv|predictions\.npz|result\.json"
-    r"|snapshots/step-\d{7,}\.pt|probes/[A-Za-z0-9_-]+\.csv)"
+from resx.spec import SpecError
+from resx.store.environment import shortened
+from resx.store.files import (
+    MAX_TEXT,
+    Busy,
+    StoreError,
+    atomic_file,
+    cannot_write,
+    hold_lock,
+    sync_folder,
+    to_json,
 )
+from resx.store.manifest import FILE, MANIFEST, Committed, Manifest, stamp
+from resx.store.run import RUN_ID, RunFolder, is_recorded, problems
+
+FILES_A_RUN = 500  # of a run: about 20, more with many measurements
+MEMBERS = 1_000_000  # of a bundle
+SWELLING = 100  # times the packed size that a large member may have unpacked; weights hardly shrink
+LARGE = 64 * 2**20  # bytes from which that counts
+PRIVATE = ".import-*"
 
 
 def export_bundle(runs: Sequence[RunFolder], target: Path) -> None:
-    """Write runs with all that belongs to them into one zip file. Raises StoreError."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bundle:
+    """Write runs with all that is committed of them into one zip file, without paths of this machine in it.
+
+    The same runs give the same bytes. Raises StoreError, for a damaged run too.
+    """
+    with atomic_file(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle:
         for run in runs:
-            for file in sorted(run.path.rglob("*")):
-                name = f"{run.run_id}/{file.relative_to(run.path).as_posix()}"
-                if file.is_file() and _MEMBER.fullmatch(name):
-                    bundle.write(file, name)
-    write_atomic(target, buffer.getvalue())
+            committed = Committed(run.path)
+            stamps = {}
+            for name in committed.names():
+                data = committed.read(name)
+                if data is not None:
+                    data = _without_places(run) if name == "environment.json" else data
+                    stamps[name] = stamp(data)
+                    _add(bundle, f"{run.run_id}/{name}", data)
+            _add(bundle, f"{run.run_id}/{MANIFEST}", Manifest(run.run_id, stamps).to_text().encode())
+
+
+def _add(bundle: zipfile.ZipFile, name: str, data: bytes) -> None:
+    member = zipfile.ZipInfo(name)  # dated 1980: a file's own date may be one that a zip file cannot hold
+    member.compress_type = zipfile.ZIP_DEFLATED
+    member.external_attr = 0o644 << 16
+    bundle.writestr(member, data)
+
+
+def _without_places(run: RunFolder) -> bytes:
+    attempts = [
+        {key: shortened(value) if isinstance(value, str) else value for key, value in attempt.items()}
+        for attempt in run.attempts()
+    ]
+    return to_json(attempts).encode()
 
 
 def import_bundle(source: Path, results: Path) -> tuple[list[str], list[str]]:
     """Take in the runs of a bundle; return the ids that are new and those that were here already and stay.
 
-    The whole file is checked before anything is written. Raises SpecError where it is no bundle, holds a name that
-    no run folder has, is damaged, or holds a spec that does not belong to its folder.
+    The whole file is checked before any run takes its place. Raises SpecError where it is no bundle, holds a name that
+    no run folder has, is damaged, or holds anything that is not what it should be; StoreError where it cannot be
+    written.
     """
+    if source.exists() and not source.is_file():
+        raise SpecError(f"{source}: not a file")  # a pipe would be waited for
     try:
-        bundle = zipfile.ZipFile(source)
-        damaged = bundle.testzip()
-    except (OSError, zipfile.BadZipFile) as error:
-        raise SpecError(f"{source}: not a bundle of runs, or cut short") from error
-    with bundle:
-        if damaged:
-            raise SpecError(f"{source}: damaged at {damaged}")
-        names = bundle.namelist()
-        for name in names:
-            if not _MEMBER.fullmatch(name) or ".." in name:
-                raise SpecError(f"{source}: holds '{name}', which is no file of a run; nothing was imported")
-        ids = sorted({name.partition("/")[0] for name in names})
-        for run_id in ids:
-            _check_spec(bundle, run_id, source)
-        new = [run_id for run_id in ids if not (results / "runs" / run_id).exists()]
-        for run_id in new:
-            _extract(bundle, run_id, results / "runs")
-    return new, [run_id for run_id in ids if run_id not in new]
+        with zipfile.ZipFile(source) as bundle:
+            members = _members(bundle, source)
+            new = [run_id for run_id in members if not is_recorded(results / "runs" / run_id)]
+            _check_room(members, new, results, source)
+            with _private_folder(results / "runs") as folder:
+                for run_id in new:
+                    _unpack(bundle, members[run_id], folder, source)
+                for run_id in new:
+                    _check(folder / run_id, source)
+                new = [run_id for run_id in new if _place(folder / run_id, results / "runs" / run_id)]
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, SpecError | StoreError):
+            raise
+        raise SpecError(
+            f"{source}: not a bundle of runs, or damaged ({_reason(error)}); nothing was imported"
+        ) from error
+    except OSError as error:
+        raise SpecError(f"{source}: cannot be read ({error.strerror or error})") from error
+    return new, [run_id for run_id in members if run_id not in new]
 
 
-def _check_spec(bundle: zipfile.ZipFile, run_id: str, source: Path) -> None:
+def _reason(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _members(bundle: zipfile.ZipFile, source: Path) -> dict[str, list[zipfile.ZipInfo]]:
+    """Return the members of each run, after a look at the directory alone. Raises SpecError."""
+
+    def refuse(why: str) -> SpecError:
+        return SpecError(f"{source}: {why}; nothing was imported")
+
+    if len(bundle.infolist()) > MEMBERS:
+        raise refuse(f"holds {len(bundle.infolist()):,} files, more than {MEMBERS:,}")
+    runs: dict[str, list[zipfile.ZipInfo]] = {}
+    names = set()
+    for member in bundle.infolist():
+        name = member.filename
+        run_id, _, file = name.partition("/")
+        if not RUN_ID.fullmatch(run_id) or not (FILE.fullmatch(file) or file == MANIFEST):
+            raise refuse(f"holds {name!r:.200}, which is no file of a run")
+        if name in names:
+            raise refuse(f"holds {name} twice")
+        if member.flag_bits & 0x1:
+            raise refuse("is encrypted")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise refuse(f"holds {name} in a compression that bundles do not have")
+        if member.file_size > LARGE and member.file_size > SWELLING * member.compress_size:
+            raise refuse(f"{name} would swell to {member.file_size / 2**30:.1f} GiB, which no file of a run does")
+        if member.file_size > MAX_TEXT and file.endswith((".json", ".csv")):
+            raise refuse(f"{name} is too large ({member.file_size:,} bytes)")
+        names.add(name)
+        runs.setdefault(run_id, []).append(member)
+        if len(runs[run_id]) > FILES_A_RUN:
+            raise refuse(f"{run_id} holds more than {FILES_A_RUN} files")
+    if not runs:
+        raise refuse("holds no run")
+    return dict(sorted(runs.items()))
+
+
+def _check_room(members: dict[str, list[zipfile.ZipInfo]], new: list[str], results: Path, source: Path) -> None:
+    size = sum(member.file_size for run_id in new for member in members[run_id])
+    place = next(folder for folder in (results, *results.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if size > free:
+        raise SpecError(f"{source}: takes {size / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free in {place}")
+
+
+@contextmanager
+def _private_folder(runs: Path) -> Iterator[Path]:
+    """Make a folder that no other import uses, and remove it in the end, with those that killed imports left."""
+    folder = runs / f".import-{secrets.token_hex(8)}"
+    with hold_lock(folder / ".lock", make=lambda: folder.mkdir(parents=True, exist_ok=True)):
+        try:
+            for other in runs.glob(PRIVATE):
+                if other != folder:
+                    with suppress(StoreError), hold_lock(other / ".lock"):
+                        shutil.rmtree(other, ignore_errors=True)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unpack(bundle: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], folder: Path, source: Path) -> None:
+    for member in members:
+        target = folder / member.filename
+        with atomic_file(target) as file, bundle.open(member) as packed:
+            shutil.copyfileobj(packed, file)  # no more than the directory says; compares the checksum at the end
+
+
+def _check(run: Path, source: Path) -> None:
+    """Read everything of an unpacked run. Raises SpecError with the first thing that is wrong."""
+    wrong = problems(run)
+    with suppress(StoreError):
+        files = Committed(run)
+        there = {file.relative_to(run).as_posix() for file in run.rglob("*") if file.is_file()} - {MANIFEST}
+        if files.manifest is not None:
+            wrong += [f"{run / name}: is not in its manifest" for name in sorted(there - set(files.manifest.files))]
+    if wrong:
+        reason = wrong[0].replace(f"{run.parent}{os.sep}", "")
+        raise SpecError(f"{source}: {reason}; nothing was imported")
+
+
+def _place(run: Path, target: Path) -> bool:
+    """Move an unpacked run to its place; return whether it was free. What stands there without a record goes."""
     try:
-        spec = RunSpec.model_validate(json.loads(bundle.read(f"{run_id}/spec.json"))["spec"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise SpecError(f"{source}: {run_id} has no readable spec.json; nothing was imported") from error
-    if spec.run_id != run_id:
-        raise SpecError(f"{source}: {run_id} holds the spec of {spec.run_id}; nothing was imported")
-
-
-def _extract(bundle: zipfile.ZipFile, run_id: str, target: Path) -> None:
-    """Unpack one run beside its place and rename it there, so that no half of a run is ever seen."""
-    temporary = target / f".import-{run_id}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    for name in bundle.namelist():
-        if name.startswith(f"{run_id}/"):
-            write_atomic(temporary / name.removeprefix(f"{run_id}/"), bundle.read(name))
-    os.replace(temporary, target / run_id)
+        with hold_lock(target / ".lock", make=lambda: target.mkdir(exist_ok=True)):
+            if is_recorded(target):
+                return False
+            os.rename(target, run.with_name(f"{run.name}.before"))
+            os.rename(run, target)
+        sync_folder(target.parent)
+    except Busy:
+        return False  # it is being trained here
+    except OSError as error:
+        raise StoreError(cannot_write(target, error)) from error
+    return True

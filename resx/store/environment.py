@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -13,14 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 
 def describe_environment(device: str, threads: int) -> dict[str, Any]:
     """Return what made the numbers: time, command, versions, commit and hardware."""
+    import torch  # here, so that what only reads records does not wait for it
+
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shortened(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "resx": version("resx"),
         "commit": _commit(),
         "python": platform.python_version(),
@@ -31,25 +32,49 @@ def describe_environment(device: str, threads: int) -> dict[str, Any]:
     }
 
 
+def shortened(text: str) -> str:
+    """Return a recorded text without this machine's folders: paths relative to the current one, or their last part."""
+    here = os.path.join(os.getcwd(), "")
+    return re.sub(r"(?<![^\s='\",:])(?:/|~)(?:[^\s/'\",]+/)+", "…/", text.replace(here, ""))
+
+
 @cache
 def _commit() -> str | None:
-    """Return the commit of resx's own checkout, with + where files differ from it; None outside a checkout."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    """Return the commit of resx's own checkout, with + where files differ from it; None outside a checkout.
+
+    A repository around a virtual environment that resx is installed into is another project's.
+    """
+    root = Path(__file__).resolve().parents[2]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
+        if not (root / ".git").exists() or 'name = "resx"' not in (root / "pyproject.toml").read_text(errors="replace"):
+            return None
+    except OSError:
         return None
-    return done.stdout.strip()
+    settings = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+            env={**settings, "GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
 
 
 @cache
 def _hardware(device: str) -> str:
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(errors="replace"))
         name = found.group(1) if found else name
     return f"{name}, {os.cpu_count()} cores"

@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from resx.spec import RunSpec, SpecError
+from resx.spec import RunSpec, SpecError, printable
 from resx.store.files import (
     LOG,
     StoreError,
@@ -283,7 +283,8 @@ def _is_attempt(entry: Any) -> bool:
     """Whether an entry of environment.json has what is read of it."""
     if not isinstance(entry, dict) or not isinstance(entry.get("seconds"), int | float):
         return False
-    return all(isinstance(value, str | int | float | None) for value in entry.values())
+    texts = all(printable(value) == value for value in entry.values() if isinstance(value, str))
+    return texts and all(isinstance(value, str | int | float | None) for value in entry.values())
 
 
 def _to_bytes(content: Any) -> bytes:
@@ -359,6 +360,7 @@ def _parse_result(data: bytes, run: RunFolder) -> dict[str, Any]:
     wrong = [key for key in _NUMBERS if isinstance(result.get(key), bool | str | list | dict)]
     wrong += [key for key in ("data_label", "reference") if not isinstance(result.get(key), str | None)]
     wrong += [key for key in ("steps_done",) if type(result.get(key, 0)) is not int]
+    wrong += [key for key, value in result.items() if isinstance(value, str) and printable(value) != value]
     if wrong:
         raise Damaged(path, f"damaged ({wrong[0]} is of a wrong type)")
     return result

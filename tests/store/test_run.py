@@ -1,18 +1,16 @@
-"""What is recorded stays: locks, damaged and foreign files, full disks, bundles."""
+"""What is recorded stays: locks, damaged and foreign files, full disks."""
 
 from __future__ import annotations
 
 import errno
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from resx.spec import RunSpec, SpecError
-from resx.store.bundle import export_bundle, import_bundle
+from resx.spec import RunSpec
 from resx.store.files import StoreError
 from resx.store.run import RunFolder, find_runs, metrics_text, open_run, read_run, remove_run
 
@@ -112,55 +110,6 @@ def test_a_read_only_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match="cannot be written"), open_run(tmp_path / "results", SPEC):
         pass
-
-
-def test_a_bundle_travels(run: RunFolder, tmp_path: Path) -> None:
-    bundle = tmp_path / "runs.zip"
-    export_bundle([run], bundle)
-    assert import_bundle(bundle, tmp_path / "elsewhere") == ([run.run_id], [])
-    there = tmp_path / "elsewhere" / "runs" / run.run_id
-    files = {file.relative_to(there) for file in there.rglob("*") if file.is_file()}
-    assert {str(file) for file in files} >= {"spec.json", "checkpoint.pt", "metrics.csv", "result.json"}
-    assert all((there / file).read_bytes() == (run.path / file).read_bytes() for file in files)
-    (there / "metrics.csv").write_text("mine")
-    assert import_bundle(bundle, tmp_path / "elsewhere") == ([], [run.run_id])
-    assert (there / "metrics.csv").read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../evil.txt",
-        "/evil.txt",
-        "{run}/../../evil.txt",
-        "{run}/evil.py",
-        "{run}/snapshots/../../x.pt",
-        "{run}/probes/a/b.csv",
-    ],
-)
-def test_a_bundle_cannot_write_elsewhere(run: RunFolder, tmp_path: Path, name: str) -> None:
-    bundle = tmp_path / "evil.zip"
-    export_bundle([run], bundle)
-    with zipfile.ZipFile(bundle, "a") as file:
-        file.writestr(name.format(run=run.run_id), "x")
-    with pytest.raises(SpecError, match="nothing was imported"):
-        import_bundle(bundle, tmp_path / "elsewhere")
-    assert not (tmp_path / "elsewhere").exists()
-
-
-def test_a_bundle_with_another_spec_is_refused(run: RunFolder, tmp_path: Path) -> None:
-    bundle = tmp_path / "b.zip"
-    with zipfile.ZipFile(bundle, "w") as file:
-        file.writestr("plain-20-digits-s0-00000000/spec.json", (run.path / "spec.json").read_text())
-    with pytest.raises(SpecError, match="holds the spec of"):
-        import_bundle(bundle, tmp_path / "elsewhere")
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"no zip at all"])
-def test_a_cut_bundle_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "cut.zip").write_bytes(content)
-    with pytest.raises(SpecError, match=r"cut\.zip"):
-        import_bundle(tmp_path / "cut.zip", tmp_path)
 
 
 def test_a_removed_run_is_gone(run: RunFolder) -> None:
