@@ -49,7 +49,7 @@ FIELD_OPTIONS: dict[str, Any] = {
     "test_subset": _option(int, DATA, "Test on this many images."),
     "validation": _option(int, DATA, "Hold this many training images out (the paper: 5000)."),
     "image_size": _option(int, DATA, "Average images down to this size."),
-    "normalize": _option(str, DATA, "pixel-mean (the paper's), symmetric, …."),
+    "normalize": _option(str, DATA, "pixel-mean (the paper's, and divided by one deviation), channel-mean, symmetric."),
     "augment": _option(str, DATA, "crop-flip: padded random crops and flips (the paper's)."),
     "label": _option(str, DATA, "Name of a folder's data on tables and figures."),
     "reference": _option(str, DATA, "Published data set that a folder holds, such as cifar10: shows its numbers."),

@@ -63,13 +63,14 @@ def shattering(network: Network, x: Tensor, distances: Sequence[float], lines: i
     """Measure the correlation of input gradients between an input and another at a distance along a line.
 
     x: [B, C, H, W] with B ≥ 2. Line i runs from image i towards image i+1; a distance is a fraction of the way
-    between them. The gradient is that of one output (i modulo their number) with respect to the input; normalisation
-    uses the statistics of x, held fixed, so that each input has a gradient of its own. Returns rows (distance,
-    correlation), the mean cosine over lines; a line along which all units are dead, so that a gradient is zero, is left
-    out, and nan stands where there is no other. The network's running statistics are replaced, and it is left in eval
-    mode.
+    between them. The gradient is that of one output (i modulo their number) with respect to the input. Normalisations
+    use the statistics of x, held fixed, so that each input has a gradient of its own; in eval mode the running ones.
+    Returns rows (distance, correlation), the mean cosine over lines; a line along which all units are dead, so that a
+    gradient is zero, is left out, and nan stands where there is no other. The network is left in eval mode, its running
+    statistics replaced where it was in training mode.
     """
-    hold_statistics(network, x)
+    if network.training:
+        hold_statistics(network, x)
     network.eval()
     starts = x[:lines]
     directions = x.roll(-1, dims=0)[:lines] - starts

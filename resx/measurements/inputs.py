@@ -1,4 +1,10 @@
-"""What a study hands its probes: a recorded run's network at a step, and inputs that are the same for every run."""
+"""What a measurement is given: a recorded run's network at a step, and inputs that are the same for every run.
+
+Which statistics normalisations use is a setting of a probe. `running`: those of training, with which the network is
+evaluated. `batch`: those of the inputs, un-augmented images. `augmented`: those of the inputs, cropped and flipped as
+in training. On un-augmented images a trained network can be points worse with their own statistics than as it is
+reported, since they are not the ones that it was trained with.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +23,15 @@ from resx.store.run import RunFolder
 
 
 def network_at(
-    run: RunFolder, dataset: Dataset, device: torch.device, step: int, batch: int, dtype: torch.dtype = torch.float32
+    run: RunFolder,
+    dataset: Dataset,
+    device: torch.device,
+    step: int,
+    batch: int,
+    dtype: torch.dtype = torch.float32,
+    statistics: str = "batch",
 ) -> model.Network:
-    """Return a run's network with the weights of a kept step, in training mode, so with batch statistics.
+    """Return a run's network with the weights of a kept step, in the mode that its `statistics` ask for.
 
     batch: how many inputs it will be given; modules that want random numbers get theirs for as many. Raises
     StoreError where the step was not kept.
@@ -29,21 +41,39 @@ def network_at(
     for name, module in model.stochastic_modules(network):
         module.noise = module.draw(generator(run.spec.seed, "noise", name, step), batch)
     assert isinstance(network, model.Network)
-    return network.to(device, dtype).train()
+    return network.to(device, dtype).train(statistics != "running")
 
 
 def sample(
-    run: RunFolder, dataset: Dataset, device: torch.device, images: int, dtype: torch.dtype = torch.float32
+    run: RunFolder,
+    dataset: Dataset,
+    device: torch.device,
+    images: int,
+    dtype: torch.dtype = torch.float32,
+    statistics: str = "batch",
 ) -> tuple[Tensor, Tensor]:
-    """Return (x, y) of so many training images, un-augmented, class-balanced and the same for every seed."""
+    """Return (x, y) of so many training images, un-augmented, class-balanced and the same for every seed.
+
+    Where `statistics` are of augmented images they are the first that training drew, the same for all networks of a
+    seed.
+    """
     batches = Batches(dataset, run.spec.data, images, run.spec.seed, device)
-    x, y = next(batches.evaluation("train", images, images))
+    if statistics == "augmented":
+        x, y = batches.assemble(batches.tables(0, 1), torch.zeros(1, dtype=torch.int64, device=device))
+    else:
+        x, y = next(batches.evaluation("train", images, images))
     return x.to(dtype), y.to(dtype) if dataset.task == "regression" else y
+
+
+def kept_steps(run: RunFolder) -> list[int]:
+    """Return the steps whose weights were kept; of a run of one step, made for its initial weights, the first only."""
+    steps = list(run.snapshots())
+    return steps if run.spec.train.steps > 1 else steps[:1]
 
 
 def first_and_last(run: RunFolder) -> list[int]:
     """Return the first and the last kept step: initialisation, and the end of training."""
-    steps = list(run.snapshots())
+    steps = kept_steps(run)
     return sorted({steps[0], steps[-1]})
 
 

@@ -34,7 +34,7 @@ from pydantic import Field
 from resx import paper
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction, plain, residual
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import join, phases, summary
+from resx.probes.tidy import Statistics, join, phases, summary
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -52,10 +52,11 @@ BATCH, INITIAL, TRAINING, TRAINED = {"norm": "batch"}, {"phase": "initial"}, {"p
 
 
 class GradientsSettings(Settings):
-    """inputs: training images. lines: of them, how many lines start from."""
+    """inputs: training images. lines: of them, how many lines start from. statistics: what normalisations use."""
 
     inputs: int = Field(64, ge=2)
     lines: int = Field(32, ge=1)
+    statistics: Statistics = "batch"
 
 
 def plan(request: Request) -> list[RunSpec]:
@@ -68,12 +69,12 @@ def measure_gradients(
 ) -> pd.DataFrame:
     """Measure every kept step; adds `step`."""
     from resx.measurements.gradients import gradients
-    from resx.measurements.inputs import network_at, sample
+    from resx.measurements.inputs import kept_steps, network_at, sample
 
-    x, y = sample(run, dataset, device, settings.inputs)
+    x, y = sample(run, dataset, device, settings.inputs, statistics=settings.statistics)
     measured = []
-    for step in run.snapshots():
-        network = network_at(run, dataset, device, step, len(x))
+    for step in kept_steps(run):
+        network = network_at(run, dataset, device, step, len(x), statistics=settings.statistics)
         measured.append(gradients(network, x, y, dataset.task).assign(step=step))
     return pd.concat(measured, ignore_index=True)
 
@@ -87,10 +88,10 @@ def measure_shattering(
     from resx.measurements.gradients import shattering
     from resx.measurements.inputs import first_and_last, network_at, sample
 
-    x, _ = sample(run, dataset, device, settings.inputs, torch.float64)
+    x, _ = sample(run, dataset, device, settings.inputs, torch.float64, settings.statistics)
     measured = []
     for step in first_and_last(run):
-        network = network_at(run, dataset, device, step, len(x), torch.float64)
+        network = network_at(run, dataset, device, step, len(x), torch.float64, settings.statistics)
         measured.append(shattering(network, x, DISTANCES, settings.lines).assign(step=step))
     return pd.concat(measured, ignore_index=True)
 
@@ -265,8 +266,8 @@ PROBE = Probe(
     figures=("gradients",),
     shown=("growth", "shattering"),
     measures={
-        "gradients": Measure(measure_gradients, refuses, keys=("inputs",), diverged=True),
-        "shattering": Measure(measure_shattering, refuses, keys=("inputs", "lines"), diverged=True),
+        "gradients": Measure(measure_gradients, refuses, keys=("inputs", "statistics"), diverged=True),
+        "shattering": Measure(measure_shattering, refuses, keys=("inputs", "lines", "statistics"), diverged=True),
     },
     labels={
         "growth": "growth per layer towards the input (%)",

@@ -27,7 +27,7 @@ import pandas as pd
 from pydantic import Field
 
 from resx.claims import DEEP, Cell, Claim, Contrast, contrast, plain, residual
-from resx.probes import Frames, Measure, Probe, Request, gradients
+from resx.probes import Frames, Probe, Request, gradients
 from resx.probes.tidy import OUTCOMES, outcomes, summary
 from resx.spec import RunSpec
 
@@ -191,10 +191,7 @@ PROBE = Probe(
     settings=InterventionsSettings,
     figures=("interventions",),
     shown=("arms",),
-    measures={
-        "gradients": Measure(gradients.measure_gradients, gradients.refuses, keys=("inputs",), diverged=True),
-        "shattering": Measure(gradients.measure_shattering, gradients.refuses, keys=("inputs", "lines"), diverged=True),
-    },
+    measures=gradients.PROBE.measures,
     labels={**OUTCOMES, **gradients.PROBE.labels},
     limits=(
         "Starts that look linear, or are the identity, keep the norms of gradients level too: what is shown is that "

@@ -31,7 +31,7 @@ from pydantic import Field
 from resx import paper
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import join, phases, summary
+from resx.probes.tidy import Statistics, join, phases, summary
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -46,10 +46,12 @@ INITIAL, TRAINED = {"phase": "initial"}, {"phase": "trained"}
 
 
 class PathsSettings(Settings):
-    """inputs: training images. samples: paths drawn per length for the estimate of Veit et al."""
+    """inputs: training images. samples: paths drawn per length for the estimate of Veit et al. statistics: what
+    normalisations use."""
 
     inputs: int = Field(64, ge=2)
     samples: int = Field(16, ge=1)
+    statistics: Statistics = "batch"
 
 
 def plan(request: Request) -> list[RunSpec]:
@@ -79,10 +81,10 @@ def measure(run: RunFolder, dataset: Dataset, settings: PathsSettings, device: t
     from resx.measurements.inputs import first_and_last, network_at, sample
     from resx.measurements.paths import paths
 
-    x, y = sample(run, dataset, device, settings.inputs, torch.float64)
+    x, y = sample(run, dataset, device, settings.inputs, torch.float64, settings.statistics)
     measured = []
     for step in first_and_last(run):
-        network = network_at(run, dataset, device, step, len(x), torch.float64)
+        network = network_at(run, dataset, device, step, len(x), torch.float64, settings.statistics)
         measured.append(paths(network, x, y, dataset.task, settings.samples, run.spec.seed).assign(step=step))
     return pd.concat(measured, ignore_index=True)
 
@@ -168,7 +170,7 @@ PROBE = Probe(
     settings=PathsSettings,
     figures=("paths",),
     shown=("means",),
-    measures={"paths": Measure(measure, refuses, keys=("inputs", "samples"))},
+    measures={"paths": Measure(measure, refuses, keys=("inputs", "samples", "statistics"))},
     labels={"middle": "half/n", "paths": "% of all paths", "n": "blocks"},
     extras=extras,
     symbols=symbols,

@@ -25,7 +25,7 @@ from pydantic import Field
 
 from resx.claims import DEEP, SHALLOW, Claim, contrast, plain, residual
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings
-from resx.probes.tidy import join, phases, summary
+from resx.probes.tidy import Statistics, join, phases, summary
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ NETWORKS = ("kind", "depth", "phase")
 
 
 class ResponsesSettings(Settings):
-    """inputs: how many training images are looked at."""
+    """inputs: how many training images are looked at. statistics: what normalisations use."""
 
     inputs: int = Field(64, ge=2)
+    statistics: Statistics = "batch"
 
 
 def plan(request: Request) -> list[RunSpec]:
@@ -54,10 +55,11 @@ def measure(run: RunFolder, dataset: Dataset, settings: ResponsesSettings, devic
     from resx.measurements.inputs import first_and_last, network_at, sample
     from resx.measurements.responses import responses
 
-    x, _ = sample(run, dataset, device, settings.inputs)
-    measured = [
-        responses(network_at(run, dataset, device, step, len(x)), x).assign(step=step) for step in first_and_last(run)
-    ]
+    x, _ = sample(run, dataset, device, settings.inputs, statistics=settings.statistics)
+    measured = []
+    for step in first_and_last(run):
+        network = network_at(run, dataset, device, step, len(x), statistics=settings.statistics)
+        measured.append(responses(network, x).assign(step=step))
     return pd.concat(measured, ignore_index=True)
 
 
@@ -134,7 +136,7 @@ PROBE = Probe(
     settings=ResponsesSettings,
     figures=("responses",),
     shown=("means",),
-    measures={"responses": Measure(measure, refuses, keys=("inputs",))},
+    measures={"responses": Measure(measure, refuses, keys=("inputs", "statistics"))},
     labels={"std": "mean response over layers", "log10_ratio": "log10 ‖F(x)‖/‖x‖"},
     comment=comment,
     limits=(

@@ -10,6 +10,7 @@ import pandas as pd
 from resx import stats
 
 Outcome = Literal["log10_train_loss", "train_error", "test_error"]
+Statistics = Literal["running", "batch", "augmented"]  # of normalisations in a measurement (measurements/inputs.py)
 OUTCOMES: dict[str, str] = {
     "log10_train_loss": "log10 of the final training loss",
     "train_error": "final training error (%)",
