@@ -134,7 +134,7 @@ def engine(plan: Plan, depth: int) -> Iterator[Subject]:
             prepare(folder, dataset, device, results, checkpointed=plan.checkpoint_activations) for folder in folders
         ]
         load_block(trainees, 0, 1)
-        run = drive(trainees)
+        run = drive(trainees).run
 
         def train(n: int) -> None:
             while n > 0:

@@ -19,7 +19,7 @@ from resx.store.files import StoreError
 from resx.store.run import open_run
 from resx.training.loop import Progress, Stopped, train_networks
 from resx.training.machine import Machine, one_thread
-from resx.training.memory import memory_advice, memory_needed, memory_warning
+from resx.training.memory import is_out_of_memory, memory_advice, memory_needed, memory_warning
 
 Report = Callable[[Progress], None]
 LOG = logging.getLogger("resx")
@@ -121,7 +121,7 @@ def train_group(
                 should_stop=should_stop,
             )
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+        if not is_out_of_memory(error):
             raise
         advice = memory_advice(machine.checkpoint_activations)
         raise StoreError(f"{specs[0].run_id}: out of memory on {machine.device}; {advice}") from None

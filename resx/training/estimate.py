@@ -69,7 +69,7 @@ def _step_seconds(spec: RunSpec, machine: Machine) -> float:
     with one_thread(), tempfile.TemporaryDirectory() as folder, open_run(Path(folder), parentless) as run:
         trainee = prepare(run, dataset, device, Path(folder), checkpointed=machine.checkpoint_activations)
         load_block([trainee], 0, TIMED_STEPS)
-        drive_steps = drive([trainee])
+        drive_steps = drive([trainee]).run
         drive_steps(1, lambda: False)
         if device.type == "cuda":
             torch.cuda.synchronize()

@@ -25,7 +25,7 @@ from resx.spec import RunSpec
 from resx.store.environment import describe_environment
 from resx.store.files import StoreError
 from resx.store.run import OUTCOMES, RunFolder
-from resx.training.drive import Run, driver
+from resx.training.drive import Driver, driver
 from resx.training.evaluate import EVAL_BATCH, autocast, evaluate, loss_of
 from resx.training.initial import build_network
 from resx.training.memory import checkpoint_activations
@@ -138,7 +138,7 @@ def train_networks(
     marks = sorted(evaluation_steps(train) | snapshot_steps(train))
     active = [trainee for trainee in trainees if not _is_done(trainee)]
     driven: list[Trainee] = []
-    run: Run
+    run: Driver | None = None
     while active:
         start = min(trainee.step for trainee in active)
         group = [trainee for trainee in active if trainee.step == start]
@@ -146,9 +146,10 @@ def train_networks(
         block = min(trainee.block for trainee in group)
         end = min(start + block, *ahead, *(mark for mark in marks if mark > start))
         load_block(group, start, end - start)
-        if group != driven:
+        if run is None or group != driven:
+            run = None  # a graph's memory is given back before the next is captured
             run, driven = drive(group), group
-        stopped = run(end - start, should_stop)
+        stopped = run.run(end - start, should_stop)
         for trainee in group:
             _read_block(trainee, stopped)
             if trainee.step in snapshot_steps(train) and not trainee.diverged:
@@ -288,7 +289,7 @@ def _load(held: Tensor | None, values: Tensor, rows: int) -> Tensor:
     return held
 
 
-def drive(trainees: Sequence[Trainee]) -> Run:
+def drive(trainees: Sequence[Trainee]) -> Driver:
     """Return what runs the loaded steps of all these networks; a block must have been loaded."""
     steps = [partial(train_step, trainee) for trainee in trainees]
     state = [tensor for trainee in trainees for tensor in trainee.state]

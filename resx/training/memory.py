@@ -24,6 +24,8 @@ from resx.spec import RunSpec, SpecError
 OPTION = "--checkpoint-activations"
 COPIES = 4  # of every weight: itself, gradient, momentum, and the copy that a graph's warm-up restores
 BATCH_TYPES = {"fp32": 1.0, "tf32": 1.0, "bf16": 0.5}  # size of a kept activation, relative to float32
+# cudaErrorMemoryAllocation; CUBLAS_STATUS_ALLOC_FAILED; CUDNN_STATUS_…_ALLOCATION_FAILED; the CPU's allocator
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "DefaultCPUAllocator")
 SLACK = 1.3  # workspaces of convolutions, temporaries of the backward pass, fragmentation
 
 
@@ -87,6 +89,16 @@ def memory_needed(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, c
     states = sum(tensor.untyped_storage().nbytes() for tensor in weights.values())
     del outputs
     return round(SLACK * (COPIES * states + BATCH_TYPES[spec.train.precision] * activations))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that a device or this machine has not enough memory.
+
+    Not only torch's own kind: cuDNN, cuBLAS, the instantiation of a CUDA graph and the CPU's allocator have theirs.
+    """
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    )
 
 
 def memory_advice(checkpointed: bool) -> str:

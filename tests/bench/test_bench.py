@@ -33,7 +33,7 @@ def test_the_baselines_steps_are_the_recipes(tmp_path: Path) -> None:
     losses = [
         bench.conventional_step(network, optimizer, inputs.contiguous(), labels, "fp32") for inputs, labels in batches
     ]
-    drive([trainee])(3, lambda: False)
+    drive([trainee]).run(3, lambda: False)
     assert trainee.losses is not None
     assert trainee.losses[:3].tolist() == pytest.approx(losses, rel=1e-4)
     assert losses[0] != losses[1]

@@ -13,12 +13,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resx import data
-from resx.engines import train_all
+from resx.engines import here, train_all
 from resx.engines.here import cohorts
 from resx.spec import RunSpec, SpecError
-from resx.store.run import open_run
+from resx.store.run import finished_result, open_run
 from resx.training import drive as driving
-from resx.training import loop, many
+from resx.training import loop
 from resx.training.loop import Trainee, drive, load_block, prepare, train_networks, train_step
 from resx.training.machine import Machine
 from resx.training.memory import OPTION, checkpoint_activations, memory_needed, memory_warning
@@ -52,7 +52,7 @@ def trained_steps(
     for steps in blocks:
         load_block([trainee], done, steps)
         run = run or drive([trainee])
-        assert run(steps, lambda: False) == steps
+        assert run.run(steps, lambda: False) == steps
         done += steps
     return trainee
 
@@ -112,14 +112,14 @@ def test_a_step_changes_no_other_tensor_than_its_state(tmp_path: Path) -> None:
     trainee, untouched = trained_steps(tmp_path / "a", spec, [2]), trained_steps(tmp_path / "b", spec, [2])
     before = [tensor.clone() for tensor in trainee.state]
     places = [tensor.data_ptr() for tensor in trainee.state]
-    drive([trainee])(2, lambda: False)
+    drive([trainee]).run(2, lambda: False)
     assert places == [tensor.data_ptr() for tensor in trainee.state]
     with torch.no_grad():
         for tensor, values in zip(trainee.state, before, strict=True):
             tensor.copy_(values)
     for one in (trainee, untouched):
         load_block([one], 2, 4)
-        drive([one])(4, lambda: False)
+        drive([one]).run(4, lambda: False)
     assert_same(trainee, untouched)
 
 
@@ -129,7 +129,7 @@ def test_loaded_blocks_stay_where_they_are(tmp_path: Path) -> None:
 
     def places() -> list[int]:
         assert trainee.tables and trainee.rates is not None
-        noise = [tensor for pair in trainee.noise.values() for tensor in pair]
+        noise = [tensor for pair in trainee.buffers.values() for tensor in pair]
         return [tensor.data_ptr() for tensor in [*vars(trainee.tables).values(), trainee.rates, *noise]]
 
     before = places()
@@ -185,7 +185,7 @@ def test_a_diverged_network_leaves_its_cohort_alone(tmp_path: Path) -> None:
     good, bad = specs = specs_of({}, {"lr": 1e30, "warmup": False, "norm": "none"})
     together(tmp_path / "together", specs)
     train_all([good], Machine(results=tmp_path / "alone"))
-    assert many.finished_result(bad, tmp_path / "together")["status"] == "diverged"  # type: ignore[index]
+    assert finished_result(bad, tmp_path / "together")["status"] == "diverged"  # type: ignore[index]
     assert metrics(tmp_path / "together", good) == metrics(tmp_path / "alone", good)
 
 
@@ -278,8 +278,8 @@ def test_a_cohort_that_does_not_fit_is_split(tmp_path: Path, monkeypatch: pytest
         if len(folders) > 1 or folders[0].spec.seed == 2:
             raise error
 
-    monkeypatch.setattr(many, "train_networks", train_networks_of_one)
-    monkeypatch.setattr(many, "cohorts", lambda specs, datasets, machine: [list(specs)])
+    monkeypatch.setattr(here, "train_networks", train_networks_of_one)
+    monkeypatch.setattr(here, "cohorts", lambda specs, datasets, machine: [list(specs)])
     outcomes = train_all(specs, Machine(results=tmp_path))
     assert sizes == [3, 1, 2, 1, 1]
     assert [outcome.error is None for outcome in outcomes] == [True, True, False]
@@ -293,9 +293,8 @@ def test_a_failed_capture_is_said_and_steps_are_launched_one_by_one(
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(driving, "_captured", fail)
-    monkeypatch.setattr(driving, "_eager", lambda steps, device: "eager")
     device: Any = SimpleNamespace(type="cuda")
-    assert driving.driver([], [], device) == "eager"  # type: ignore[comparison-overlap]
+    assert driving.driver([], [], device).mode == "eager"
     assert "one by one" in caplog.text and "not permitted" in caplog.text
 
 
@@ -325,7 +324,7 @@ def test_a_branch_of_a_graph_gives_the_numbers_of_a_network_alone(tmp_path: Path
         folders = [stack.enter_context(open_run(tmp_path / "both", spec)) for spec in specs]
         pair = [prepare(folder, dataset, torch.device("cuda"), tmp_path) for folder in folders]
     load_block(pair, 0, 12)
-    drive(pair)(12, lambda: False)
+    drive(pair).run(12, lambda: False)
     for trainee, spec in zip(pair, specs, strict=True):
         alone = trained_steps(tmp_path / "alone", spec, [12], "cuda")
         for name, values in tensors(trainee).items():

@@ -65,7 +65,7 @@ def test_steps_are_sgd_with_momentum_and_decay_written_out(tmp_path: Path) -> No
     with open_run(tmp_path, spec) as folder:
         trainee = prepare(folder, dataset, torch.device("cpu"), tmp_path, False)
         load_block([trainee], 0, 2)
-        drive([trainee])(2, lambda: False)
+        drive([trainee]).run(2, lambda: False)
     network = model.build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed)
     batches = Batches(dataset, spec.data, spec.train.batch_size, spec.seed, "cpu")
     tables = batches.tables(0, 2)
