@@ -6,27 +6,39 @@ Progress and logs go to stderr, results to stdout. Exit codes: 0 done (a diverge
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
 
-from resx.cli import bench, claims, compare, data, models, plot, probe, publish, runs, shortcuts, train
 from resx.cli.options import flowing
-from resx.spec import SpecError
+from resx.cli.terminal import prepare_streams
+from resx.spec import SpecError, printable
+from resx.store.files import StoreError
 
-app = typer.Typer(
-    name="resx",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="""A laboratory for residual learning (He et al. 2016).
+# command -> module and what of it is registered; in the order of --help. Only what is called is imported.
+COMMANDS = {
+    "train": "train.train",
+    "compare": "compare.compare",
+    "plot": "plot.plot",
+    "probe": "probe.probe_app",
+    "run": "probe.run",
+    "claims": "claims.claims",
+    "publish": "publish.publish",
+    "runs": "runs.runs_app",
+    "models": "models.models",
+    "shortcuts": "shortcuts.shortcuts",
+    "data": "data.data",
+    "bench": "bench.bench",
+}
+HELP = """A laboratory for residual learning (He et al. 2016).
 
-    Train plain and residual twins at several depths, see the degradation that shortcuts cure, and measure what is real.
+Train plain and residual twins at several depths, see the degradation that shortcuts cure, and measure what is real.
 
-    Start with [bold]resx compare[/bold]: four networks on small digits in about a minute, no download.""",
-)
+Start with [bold]resx compare[/bold]: four networks on small digits in about a minute, no download."""
 
 
 def _version(show: bool) -> None:
@@ -37,41 +49,48 @@ def _version(show: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
 def _main(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
 
 
-app.command("train", help=flowing(train.train.__doc__))(train.train)
-app.command("compare", help=flowing(compare.compare.__doc__))(compare.compare)
-app.command("plot", help=flowing(plot.plot.__doc__))(plot.plot)
-app.add_typer(probe.probe_app, name="probe")
-app.command("run", help=flowing(probe.run.__doc__))(probe.run)
-app.command("claims", help=flowing(claims.claims.__doc__))(claims.claims)
-app.command("publish", help=flowing(publish.publish.__doc__))(publish.publish)
-app.add_typer(runs.runs_app, name="runs")
-app.command("models", help=flowing(models.models.__doc__))(models.models)
-app.command("shortcuts", help=flowing(shortcuts.shortcuts.__doc__))(shortcuts.shortcuts)
-app.command("data", help=flowing(data.data.__doc__))(data.data)
-app.command("bench", help=flowing(bench.bench.__doc__))(bench.bench)
+def _app(arguments: list[str]) -> typer.Typer:
+    """Return the command line with the command that is called, or with all of them where none is."""
+    app = typer.Typer(
+        name="resx",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help=HELP,
+    )
+    app.callback()(_main)
+    called = arguments[0] if arguments else ""
+    for name in [called] if called in COMMANDS else COMMANDS:
+        module, _, attribute = COMMANDS[name].partition(".")
+        command: Any = getattr(import_module(f"resx.cli.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name, help=flowing(command.__doc__))(command)
+    return app
 
 
 def main() -> None:
     """Run the command line; every mistake of a user is one line on stderr and exit code 2."""
+    prepare_streams()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        return app(arguments, prog_name="resx", standalone_mode=False) or 0
+        code = _app(arguments)(arguments, prog_name="resx", standalone_mode=False) or 0
+        sys.stdout.flush()
+        return code
     except SpecError as error:
         return _fail(error.errors, 2)
-    except BrokenPipeError:  # `resx runs list | head`: whoever read us has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (KeyboardInterrupt, typer.Abort):
         return _fail(["stopped"], 130)
     except Exception as error:
@@ -84,28 +103,53 @@ def _handle(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "resx"
         return _fail([f"{error.format_message()} (see {path} --help)"], 2)
-    if "torch" in sys.modules:
-        import torch
-
-        from resx.store.files import StoreError
-        from resx.training.loop import Stopped
-
-        if isinstance(error, StoreError):
-            return _fail([str(error)], 1)
-        if isinstance(error, Stopped):
-            where = f"{error.run_id} at step {error.step}; " if error.run_id else ""
-            return _fail(
-                [f"stopped: {where}checkpoints are kept, the same command goes on from there"],
-                128 + (error.signal or 2),
-            )
-        if isinstance(error, torch.OutOfMemoryError):
-            return _fail(
-                ["out of memory on the device: use a smaller --batch-size, or --checkpoint-activations in training"], 1
-            )
+    if isinstance(error, StoreError):
+        return _fail([str(error)], 1)
+    if isinstance(error, OSError):
+        return _handle_system(error)
+    if isinstance(error, UnicodeError):
+        return _fail([f"text that cannot be read or written: {error}"], 1)
+    if isinstance(error, RecursionError):
+        return _fail(["something is nested too deeply, or the network is too deep"], 1)
+    if _is_stopped(error):
+        where = f"{error.run_id} at step {error.step}; " if error.run_id else ""  # type: ignore[attr-defined]
+        line = f"stopped: {where}checkpoints are kept, the same command goes on from there"
+        return _fail([line], 128 + (error.signal or 2))  # type: ignore[attr-defined]
+    if is_out_of_memory(error):
+        return _fail(["out of memory: use a smaller --batch-size, or --checkpoint-activations in training"], 1)
     raise error
+
+
+def _handle_system(error: OSError) -> int:
+    if isinstance(error, BrokenPipeError):  # `resx runs list | head`: whoever read us has gone
+        _close_stdout()
+        return 0
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF):
+        _close_stdout()
+        return _fail([f"stdout: cannot be written ({error.strerror})"], 1)
+    place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return _fail([f"{place}{error.strerror or error}"], 1)
+
+
+def _close_stdout() -> None:
+    """Let what is still to be written go nowhere, so that the interpreter's own last flush does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_stopped(error: Exception) -> bool:
+    return "torch" in sys.modules and isinstance(error, import_module("resx.training.loop").Stopped)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that there is not enough memory, in one of the ways in which torch says it."""
+    names = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or any(name in str(error) for name in names))
+    )
 
 
 def _fail(lines: list[str], code: int) -> int:
     for line in lines:
-        print(f"resx: {' '.join(line.split())}", file=sys.stderr)
+        print(f"resx: {printable(' '.join(line.split()))}", file=sys.stderr)
     return code

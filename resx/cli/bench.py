@@ -52,7 +52,7 @@ def bench(
     [bold]resx bench --depths 20,56,110 --precision bf16 --networks 10 --publish results/bench[/bold]
     """
     from resx.bench import plan as library
-    from resx.cli.show import print_json, print_table
+    from resx.cli.terminal import print_json, print_table
     from resx.training.machine import make_machine
 
     if kernels:
@@ -94,7 +94,7 @@ def bench(
 
 def _count_kernels(publish: Path | None, json: bool) -> None:
     from resx.bench import kernels as library
-    from resx.cli.show import print_json, print_table
+    from resx.cli.terminal import print_json, print_table
 
     count = library.count_all()
     files = library.publish(count, publish) if publish else []

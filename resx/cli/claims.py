@@ -27,7 +27,7 @@ def claims(
     Examples: [bold]resx claims[/bold], [bold]resx claims 4[/bold]
     """
     from resx import ledger
-    from resx.cli.show import CONSOLE, print_json, print_lines, print_table
+    from resx.cli.terminal import CONSOLE, print_json, print_lines, print_table
     from resx.store.files import results_root
 
     root = results_root(results)

@@ -53,7 +53,8 @@ def execute(
     """Run a probe and print its findings. Exit code 1 where a run failed."""
     from resx import lab
     from resx.cli.progress import Display
-    from resx.cli.show import print_estimate, print_failures, print_findings, print_json
+    from resx.cli.show import print_estimate, print_failures, print_findings
+    from resx.cli.terminal import print_json
     from resx.engines import left_to_train
 
     written = load_toml(experiment) if experiment else None

@@ -35,7 +35,7 @@ Names = Annotated[
 @runs_app.command("list")
 def list_runs(results: Results = None, json: Json = False) -> None:
     """List every recorded run with its status and errors."""
-    from resx.cli.show import number, print_json, print_table
+    from resx.cli.terminal import number, print_json, print_table
     from resx.store.files import results_root
     from resx.store.tables import load_runs
 
@@ -67,7 +67,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one run: its spec, its result, and on what it was made."""
-    from resx.cli.show import number, print_json, print_table
+    from resx.cli.terminal import number, print_json, print_table
     from resx.store.files import results_root
     from resx.store.run import find_run
 

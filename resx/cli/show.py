@@ -1,9 +1,7 @@
-"""What commands print on stdout: rich tables for people, one JSON document for programs."""
+"""What commands that train and judge print on stdout."""
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import typer
-from pydantic import BaseModel
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from resx.probes import TABLE, Findings
+from resx.cli.terminal import CONSOLE, duration, number, print_json, print_table
+from resx.probes import Findings
 from resx.probes.page import formatted, shown_tables
-from resx.spec import RunSpec
+from resx.spec import RunSpec, printable
 from resx.stats import MIN_SEEDS
 
 if TYPE_CHECKING:
@@ -27,57 +25,6 @@ if TYPE_CHECKING:
     from resx.training.machine import Machine
 
 SHOWN_EFFECTS = 12  # more are in the file
-CONSOLE = Console(width=None if sys.stdout.isatty() else 140)  # a file is not cut at 80 columns
-
-
-def clean(value: Any) -> Any:
-    """Return what JSON can write: None for nan and infinite numbers, plain values for paths and specs."""
-    if isinstance(value, Mapping):
-        return {key: clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def print_json(content: Any) -> None:
-    """Print one JSON document on stdout."""
-    typer.echo(json.dumps(clean(content), indent=1, ensure_ascii=False))
-
-
-def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: str | None = None) -> None:
-    """Print a table; columns whose name starts with '<' are text and aligned to the left."""
-    table = Table(title=title, **TABLE)
-    for column in columns:
-        table.add_column(column.removeprefix("<"), justify="left" if column.startswith("<") else "right")
-    for row in rows:
-        table.add_row(*row)
-    CONSOLE.print(table)
-
-
-def print_lines(lines: Sequence[str]) -> None:
-    """Print lines of plain text, wrapped at words; what users wrote is no markup."""
-    for line in lines:
-        CONSOLE.print(line, markup=False, highlight=False)
-
-
-def number(value: Any, digits: int = 2, sign: bool = False) -> str:
-    """Format a number, '–' where there is none."""
-    if value is None or pd.isna(value):
-        return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """Format a time as a person would say it: 45 s, 12 min, 3.4 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def print_run(spec: RunSpec, result: Mapping[str, Any], results: Path) -> None:
@@ -94,7 +41,7 @@ def print_run(spec: RunSpec, result: Mapping[str, Any], results: Path) -> None:
     ]
     table = Table(show_header=False, box=None)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
     CONSOLE.print(table)
 
 

@@ -29,7 +29,8 @@ def train(
     [bold]resx train --depth 20 --shortcut scaled:alpha=0.5 --steps 500[/bold]
     """
     from resx.cli.progress import Display
-    from resx.cli.show import print_estimate, print_failures, print_json, print_run
+    from resx.cli.show import print_estimate, print_failures, print_run
+    from resx.cli.terminal import print_json
     from resx.engines import left_to_train, train_all
     from resx.training.resolve import resolve
 

@@ -1,0 +1,105 @@
+"""How commands write on stdout: tables, lines, one JSON document. What users wrote is shown as it is, never as markup.
+
+Light, so that a command that only reads records starts at once.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import os
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from resx.spec import printable
+
+CONSOLE = Console(width=None if sys.stdout and sys.stdout.isatty() else 140)  # a file is not cut at 80 columns
+_PLAIN = {"–": "-", "−": "-", "—": "-", "×": "x", "·": "*", "…": "...", "→": "->", "≤": "<=", "≥": ">=", "±": "+/-"}
+_PLAIN |= {"‘": "'", "’": "'", "“": '"', "”": '"', "•": "*", "σ": "sigma", "ε": "eps", "λ": "lambda"}
+
+
+def prepare_streams() -> None:
+    """Let stdout and stderr write everything: ASCII for what an encoding lacks, nothing where one is closed."""
+    codecs.register_error("resx", _in_ascii)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="resx")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    plain = (_PLAIN.get(letter) or unicodedata.normalize("NFKD", letter) for letter in text)
+    return "".join(part if part.isascii() else "?" for part in plain), error.end
+
+
+def clean(value: Any) -> Any:
+    """Return what JSON can write: None for nan and infinite numbers, plain values for paths and specs."""
+    if isinstance(value, Mapping):
+        return {key: clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_json(content: Any) -> None:
+    """Print one JSON document on stdout."""
+    is_utf = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
+    typer.echo(json.dumps(clean(content), indent=1, ensure_ascii=not is_utf))
+
+
+def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: str | None = None) -> None:
+    """Print a table; columns whose name starts with '<' are text and aligned to the left."""
+    table = Table(
+        title=Text(printable(title)) if title else None,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+    )
+    for column in columns:
+        table.add_column(Text(column.removeprefix("<")), justify="left" if column.startswith("<") else "right")
+    for row in rows:
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
+    CONSOLE.print(table)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print lines of plain text, wrapped at words; what users wrote is no markup."""
+    for line in lines:
+        CONSOLE.print(printable(line), markup=False, highlight=False)
+
+
+def number(value: Any, digits: int = 2, sign: bool = False) -> str:
+    """Format a number, '–' where there is none."""
+    if value is None or value != value:  # nan is not itself
+        return "–"
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Format a time as a person would say it: 45 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
