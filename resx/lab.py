@@ -152,7 +152,7 @@ def carry_out(
     frames = load_frames(machine.results, [one.spec.run_id for one in done], list(probe.measures))
     target = folder or machine.results / "findings" / plan.name
     environments = load_environments(machine.results, [one.spec.run_id for one in done])
-    write_frames(frames, environments, target, uses=plan.uses)
+    write_frames(frames, environments, target, uses=plan.uses if folder else ())
     write_atomic(target / "experiment.toml", _written(plan))
     findings = read(target)
     return Done(findings, outcomes, write(findings, target, PUBLISHED if folder else style.FORMATS))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from resx import paper
-from resx.probes import check_key
+from resx.probes import Findings, check_key
 from resx.spec import SpecError, load_toml
 from resx.stats import Estimate
 from resx.store.files import StoreError, read_json
@@ -45,8 +45,21 @@ class Statement:
 
 
 @dataclass(frozen=True)
+class Experiment:
+    """Where verdicts come from. own: recorded here by the user, rather than published with the package."""
+
+    name: str
+    folder: Path
+    command: str
+    runs: int
+    seconds: float
+    hardware: str
+    own: bool
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """A claim's verdict in one experiment. own: recorded here by the user, rather than published with the package."""
+    """A claim's verdict in one experiment; part: of the probe within the experiment's, where it has parts."""
 
     claim: str
     part: str
@@ -55,13 +68,7 @@ class Evidence:
     word: str
     scale: str
     estimates: tuple[Estimate, ...]
-    experiment: str
-    folder: Path
-    command: str
-    runs: int
-    seconds: float
-    hardware: str
-    own: bool
+    experiment: Experiment
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -186,40 +193,41 @@ def collect(results: Path) -> Collected:
 
 
 def _read(file: Path, own: bool) -> list[Evidence]:
-    table, folder = read_csv(file), file.parent
+    table = read_csv(file)
     if not set(COLUMNS) <= set(table) or not table["scale"].isin(SCALES).all():
-        raise StoreError(f"{file}: not the verdicts of this version of resx; `resx publish {folder}` writes them again")
-    written = load_toml(folder / "experiment.toml")
-    command = (folder / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-    runs = read_csv(folder / "runs.csv")
-    hardware = str(read_json(folder / "fields.json")["runs"].get("hardware", "several machines"))
+        raise StoreError(
+            f"{file}: not the verdicts of this version of resx; `resx publish {file.parent}` writes them again"
+        )
+    experiment = describe(file.parent, own)
     evidence = []
     for (part, claim), rows in table.fillna({"part": ""}).groupby(["part", "claim"], sort=False):
-        first = rows.iloc[0]
         estimates = tuple(
             Estimate(str(row["effect"]), row["mean"], row["low"], row["high"], int(row["n"]), _p(row["p"]))
             for _, row in rows.iterrows()
             if pd.notna(row["effect"])
         )
-        evidence.append(
-            Evidence(
-                str(claim),
-                str(part),
-                str(first["says"]),
-                str(first["criterion"]),
-                str(first["word"]),
-                str(first["scale"]),
-                estimates,
-                written.name if folder.name == "experiment" else folder.name,
-                folder,
-                command,
-                len(runs),
-                float(runs["seconds"].sum()),
-                hardware,
-                own,
-            )
-        )
+        says, criterion, word, scale = (str(rows[name].iloc[0]) for name in ("says", "criterion", "word", "scale"))
+        evidence.append(Evidence(str(claim), str(part), says, criterion, word, scale, estimates, experiment))
     return evidence
+
+
+def describe(folder: Path, own: bool) -> Experiment:
+    """Return what a folder of findings says of itself. Raises StoreError and SpecError where it cannot be read."""
+    load_toml(folder / "experiment.toml")
+    command = (folder / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    runs = read_csv(folder / "runs.csv")
+    hardware = str(read_json(folder / "fields.json")["runs"].get("hardware", "several machines"))
+    return Experiment(folder.name, folder, command, len(runs), float(runs["seconds"].sum()), hardware, own)
+
+
+def from_findings(experiment: Experiment, findings: Findings) -> list[Evidence]:
+    """Return the evidence that findings give."""
+    judged = [("", verdict) for verdict in findings.verdicts]
+    judged += [(name, verdict) for name, part in findings.parts.items() for verdict in part.verdicts]
+    return [
+        Evidence(one.key, part, one.says, one.criterion, one.word, one.scale, tuple(one.estimates), experiment)
+        for part, one in judged
+    ]
 
 
 def _p(value: float) -> float | None:
@@ -270,5 +278,5 @@ def stronger(entry: Entry, experiments: Path, done: Sequence[str]) -> list[str]:
             lines.append(f"resx run {file}" + (f"  ({cost})" if cost else ""))
     best = entry.evidence[0] if entry.evidence else None
     if best and best.rank[1] < 6:
-        lines.append(f"{best.command} --seeds 6  (six seeds allow a judgement)")
+        lines.append(f"{best.experiment.command} --seeds 6  (six seeds allow a judgement)")
     return lines

@@ -27,6 +27,7 @@ COMMANDS = {
     "probe": "probe.probe_app",
     "run": "probe.run",
     "claims": "claims.claims",
+    "report": "report.report",
     "publish": "publish.publish",
     "runs": "runs.runs_app",
     "models": "models.models",

@@ -39,7 +39,7 @@ def claims(
     if json:
         print_json({"statements": [_document(entry) for entry in entries]})
     elif number:
-        done = [one.experiment for one in collected.evidence]
+        done = [one.experiment.name for one in collected.evidence]
         print_lines(_in_full(entries[0], ledger.stronger(entries[0], Path("experiments"), done)))
     else:
         rows = [[*_line(entry)] for entry in entries]
@@ -54,7 +54,7 @@ def _line(entry: Entry) -> list[str]:
     if one.fact:
         return [one.number, one.text, entry.word, "–", one.fact, "–"]
     effect = str(entry.evidence[0].estimates[0]) if entry.evidence and entry.evidence[0].estimates else "–"
-    names = list(dict.fromkeys(item.experiment for item in entry.evidence))
+    names = list(dict.fromkeys(item.experiment.name for item in entry.evidence))
     word = entry.word + (" (experiments disagree)" if entry.disagrees else "")
     return [one.number, one.text, word, entry.scale, effect, ", ".join(names) or f"nothing recorded: {one.claims[0]}"]
 
@@ -64,11 +64,15 @@ def _in_full(entry: Entry, stronger: list[str]) -> list[str]:
     lines += [entry.statement.fact] if entry.statement.fact else []
     lines += ["Experiments disagree on a claim: both are shown."] if entry.disagrees else []
     for item in entry.evidence:
-        owner = "yours" if item.own else "published"
+        owner = "yours" if item.experiment.own else "published"
         lines += ["", f"{item.claim}{f' [{item.part}]' if item.part else ''}: {item.says}"]
-        lines += [f"  {item.word} at {item.scale} scale, {item.experiment} ({owner})", f"  criterion: {item.criterion}"]
+        lines += [
+            f"  {item.word} at {item.scale} scale, {item.experiment.name} ({owner})",
+            f"  criterion: {item.criterion}",
+        ]
         lines += [f"  {estimate}" for estimate in item.estimates]
-        lines.append(f"  {item.command}: {item.runs} runs, {item.seconds / 60:.0f} core-minutes on {item.hardware}")
+        made = item.experiment
+        lines.append(f"  {made.command}: {made.runs} runs, {made.seconds / 60:.0f} core-minutes on {made.hardware}")
     lines += [f"  not available: no experiment here judges {key}" for key in entry.missing]
     return [*lines, *(["", "What would make it stronger here:"] if stronger else []), *(f"  {one}" for one in stronger)]
 
@@ -95,10 +99,5 @@ def _evidence(item: Evidence) -> dict[str, Any]:
         "verdict": item.word,
         "scale": item.scale,
         "effects": [vars(estimate) for estimate in item.estimates],
-        "experiment": item.experiment,
-        "own": item.own,
-        "command": item.command,
-        "runs": item.runs,
-        "seconds": item.seconds,
-        "hardware": item.hardware,
+        "experiment": {key: value for key, value in vars(item.experiment).items() if key != "folder"},
     }

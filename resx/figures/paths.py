@@ -40,7 +40,7 @@ def draw(findings: Findings) -> Figure:
         style.heading(
             figure,
             f"The gradient by path length: {parts.data_label(findings.frames['runs'])}",
-            f"{parts.seed_words(shares['seed'].nunique())}. half: the length at which the cumulative share crosses 1/2. "
+            f"{parts.seed_words(shares['seed'].nunique())}. half: where the cumulative share crosses 1/2. "
             "Σ‖g‖/‖Σg‖: cancellation.",
         )
         marks = [

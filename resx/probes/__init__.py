@@ -115,7 +115,8 @@ class Probe:
     quantities. extras: contrasts by family that no claim names, judged with those of the claims. symbols(tables,
     settings): what {name} stands for in claims, beside {deep}, {shallow} and the settings. comment(findings): sentences
     that only this probe can say. limits: what it does not show. figures: names in resx.figures.FIGURES. parts: probes
-    that a combined claim rests on, by the name under which it refers to their claims.
+    that a combined claim rests on, by the name under which it refers to their claims. drawn: tables that only figures
+    read.
     """
 
     plan: Callable[[Request], list[RunSpec]]
@@ -132,6 +133,7 @@ class Probe:
     limits: str = ""
     seeds: int = 2
     parts: Mapping[str, Part] = field(default_factory=dict)
+    drawn: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse, when the package is imported, a combined claim that rests on a claim which does not exist."""
@@ -225,8 +227,7 @@ class Findings:
 
 
 def judge(name: str, frames: Frames, settings: Frozen) -> Findings:
-    """Return a probe's findings from tables: nothing is trained or measured, and the same tables give the same
-    findings.
+    """Return a probe's findings from tables: nothing is trained or measured, and equal tables give equal findings.
 
     Raises SpecError where there is nothing to judge.
     """
@@ -239,6 +240,12 @@ def judge(name: str, frames: Frames, settings: Frozen) -> Findings:
         if len(part.frames(frames)["runs"])
     }
     tables = probe.tables(frames, settings)
+    return replace(conclude(name, settings, tables, parts, claims.scale(frames["runs"])), frames=frames)
+
+
+def conclude(name: str, settings: Frozen, tables: Tables, parts: Mapping[str, Findings], scale: str) -> Findings:
+    """Return the findings that follow from a probe's own tables and from the findings of its parts."""
+    probe = load_probe(name)
     symbols = {**_depths(tables), **settings.model_dump(), **probe.symbols(tables, settings)}
     simple = [claim for claim in probe.claims if isinstance(claim, Claim)]
     effects, verdicts = claims.judge(simple, probe.extras(tables, settings), tables, symbols, probe.labels)
@@ -246,9 +253,8 @@ def judge(name: str, frames: Frames, settings: Frozen) -> Findings:
         f"{key}:{verdict.key.partition(':')[2]}": verdict for key, part in parts.items() for verdict in part.verdicts
     }
     combined = [claims.combine(claim, judged) for claim in probe.claims if isinstance(claim, Combination)]
-    scale = claims.scale(frames["runs"])
     marked = [replace(one, key=f"{name}:{one.key}", scale=scale) for one in [*combined, *verdicts]]
-    findings = Findings(name, settings, frames, tables, effects, marked, (), scale, parts)
+    findings = Findings(name, settings, {}, tables, effects, marked, (), scale, parts)
     return replace(findings, answer=_answer(probe, findings))
 
 

@@ -265,6 +265,7 @@ PROBE = Probe(
     settings=GradientsSettings,
     figures=("gradients",),
     shown=("growth", "shattering"),
+    drawn=("norms", "correlations", "growth_by_step"),
     measures={
         "gradients": Measure(measure_gradients, refuses, keys=("inputs", "statistics"), diverged=True),
         "shattering": Measure(measure_shattering, refuses, keys=("inputs", "lines", "statistics"), diverged=True),

@@ -136,6 +136,7 @@ PROBE = Probe(
     settings=ResponsesSettings,
     figures=("responses",),
     shown=("means",),
+    drawn=("layers",),
     measures={"responses": Measure(measure, refuses, keys=("inputs", "statistics"))},
     labels={"std": "mean response over layers", "log10_ratio": "log10 ‖F(x)‖/‖x‖"},
     comment=comment,

@@ -1,0 +1,2 @@
+"""The page: the ledger and its evidence as one self-contained HTML file or as Markdown, and the check that recomputes
+it."""

@@ -1,0 +1,185 @@
+"""From a results folder to a page: findings judged from their tables, entries of the ledger, figures, text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from resx import lab, ledger, paper
+from resx.figures import FIGURES
+from resx.ledger import Entry, Experiment
+from resx.probes import Findings
+from resx.probes.page import formatted, shown_tables
+from resx.report.data import pack
+from resx.report.numbers import of_entry, of_findings, verdicts
+from resx.report.svg import inline
+from resx.spec import SpecError
+from resx.store.files import StoreError, write_atomic
+from resx.store.tables import load_environments
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page is made of. problems: experiments that could not be read, and why."""
+
+    entries: Sequence[Entry]
+    experiments: Mapping[str, Experiment]
+    findings: Mapping[str, Findings]
+    problems: Sequence[str] = ()
+
+
+def of_results(results: Path, say: Say = lambda line: None) -> Content:
+    """Return the ledger and every experiment that it rests on, judged from its tables."""
+    folders = [(file.parent, False) for file in sorted(results.glob("*/experiment.toml"))]
+    folders += [(file.parent, True) for file in sorted(results.glob("findings/*/experiment.toml"))]
+    experiments, findings, evidence, problems = {}, {}, [], []
+    for folder, own in folders:
+        say(f"judging {folder.name}")
+        try:
+            findings[folder.name] = lab.read(folder)
+            experiments[folder.name] = ledger.describe(folder, own)
+            evidence += ledger.from_findings(experiments[folder.name], findings[folder.name])
+        except (StoreError, SpecError) as error:
+            problems.append(f"{folder.name}: {error}")
+    return Content(ledger.entries(ledger.Collected(tuple(evidence))), experiments, findings, problems)
+
+
+def of_folder(folder: Path) -> Content:
+    """Return one experiment. Raises StoreError where the folder holds no findings."""
+    return Content((), {folder.name: ledger.describe(folder, own=True)}, {folder.name: lab.read(folder)})
+
+
+def html(content: Content, title: str) -> str:
+    """Return the page: one file that asks for nothing, works without a network, without JavaScript and on paper."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    folder = files("resx.report")
+    template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
+    texts = {key: text for name, one in content.findings.items() for key, text in of_findings(name, one).items()}
+    texts |= {key: text for entry in content.entries for key, text in of_entry(entry).items()}
+    shown = [_experiment(name, content) for name in content.findings]
+    return template.render(
+        title=title,
+        style=(folder / "page.css").read_text(encoding="utf-8"),
+        script=(folder / "page.js").read_text(encoding="utf-8"),
+        entries=[_entry(entry) for entry in content.entries],
+        experiments=shown,
+        problems=content.problems,
+        published=_published() if content.entries else [],
+        text=texts,
+        tables=pack(content.findings),
+    )
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    """Return what the template shows of a statement; deciding: the strongest evidence on each of its claims."""
+    deciding = list({item.claim: item for item in reversed(entry.evidence)}.values())[::-1]
+    return {
+        "entry": entry,
+        "key": f"statement|{entry.statement.number}",
+        "deciding": [(f"{item.experiment.name}|{item.part}|{item.claim}", item) for item in deciding],
+        "others": [(f"{item.experiment.name}|{item.part}|{item.claim}", item) for item in entry.evidence],
+    }
+
+
+def _experiment(name: str, content: Content) -> dict[str, Any]:
+    findings, made = content.findings[name], content.experiments[name]
+    keys = [(f"{name}|{part}|{verdict.key}", part, verdict) for part, verdict in verdicts(findings)]
+    says = {verdict.key: verdict.says for _, _, verdict in keys}
+    figures = [
+        (figure, inline(FIGURES[kind](drawn), f"{name}-{figure}", next(iter(says.values()), figure)))
+        for figure, (kind, drawn) in findings.drawings().items()
+    ]
+    tables = [(title, *formatted(table)) for title, table in shown_tables(findings).items()]
+    environments = load_environments(made.folder)
+    commits = sorted({str(value) for value in environments.get("commit", []) if value})
+    return {
+        "name": name,
+        "made": made,
+        "scale": findings.scale,
+        "probe": findings.probe,
+        "verdicts": keys,
+        "notes": [(f"{name}|answer|{place}", line) for place, line in enumerate(findings.notes())],
+        "figures": figures,
+        "tables": tables,
+        "commits": ", ".join(commits),
+        "seeds": sorted({int(seed) for seed in findings.frames["runs"]["seed"]}),
+    }
+
+
+def _published() -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return the papers' tables."""
+    rows = [
+        [f"{kind}-{depth}", f"{one.value:g}", one.source + (", read off" if one.read_off else ""), one.mark, one.note]
+        for (kind, depth), one in paper.CIFAR_TEST_ERROR.items()
+    ]
+    mean, plain, train = paper.RESNET_110_MEAN, paper.PLAIN_110_TEST_ERROR, paper.RESNET_1202_TRAINING_ERROR
+    rows += [
+        ["residual-110, mean", f"{mean.value} ± {mean.std}", mean.source, mean.mark, f"{mean.runs} runs"],
+        ["plain-110", "–", plain.source, plain.mark, plain.note],
+        ["residual-1202, training error", "–", train.source, train.mark, train.note],
+    ]
+    rows += [
+        [f"{kind}-{depth}", f"{one.value} ± {one.std}", one.source, one.mark, ""]
+        for (kind, depth), one in paper.CIFAR_REPLICATIONS.items()
+    ]
+    low, high = paper.RESNET_56_BAND
+    rows.append(["residual-56, where a faithful one should end", f"{low} to {high}", "replications", "M", ""])
+    errors = [
+        [name, f"{one.top1}", "–" if one.top5 is None else f"{one.top5}", one.source]
+        for name, one in (
+            *((f"{kind}-{depth}", one) for (kind, depth), one in paper.IMAGENET_DEGRADATION.items()),
+            *paper.IMAGENET_10_CROP.items(),
+            ("ResNet-152, single model", paper.RESNET_152_SINGLE_MODEL),
+        )
+    ]
+    table_1 = [
+        [name, "–" if one.value != one.value else f"{one.value}", one.note]
+        for name, one in paper.IDENTITY_TABLE_1.items()
+    ]
+    return [
+        ("CIFAR-10: test error (%)", ["network", "error", "source", "mark", "note"], rows),
+        ("ImageNet: validation error (%), 10-crop", ["network", "top-1", "top-5", "source"], errors),
+        ("Identity Mappings, table 1: ResNet-110 on CIFAR-10", ["shortcut", "error (%)", "note"], table_1),
+    ]
+
+
+def markdown(content: Content) -> str:
+    """Return the ledger as a Markdown table."""
+    lines = ["| | statement | verdict | scale | effect | experiments |", "|---|---|---|---|---|---|"]
+    for entry in content.entries:
+        one, best = entry.statement, entry.evidence[0] if entry.evidence else None
+        effect = one.fact or (str(best.estimates[0]) if best and best.estimates else "–")
+        names = dict.fromkeys(item.experiment.name for item in entry.evidence)
+        links = ", ".join(f"[{name}](results/{name})" for name in names) or "–"
+        word = entry.word + (" (experiments disagree)" if entry.disagrees else "")
+        lines.append(
+            f"| {one.number} | {one.text} | {word} | {entry.scale if entry.evidence else '–'} | {effect} | {links} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+MARKS = ("<!-- resx claims -->", "<!-- end -->")  # in a README: what stands between them is the program's
+OURS = '<meta name="generator" content="resx report">'
+
+
+def save(text: str, path: Path, *, force: bool) -> None:
+    """Write a page, or the ledger between the marks of a Markdown file that has them.
+
+    Raises SpecError for an existing file that is neither, unless force is given, and StoreError where it cannot be
+    written.
+    """
+    old = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    begin, end = MARKS
+    if begin in old and not text.startswith("<!doctype"):
+        before, _, rest = old.partition(begin)
+        text = f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}"
+    elif old and OURS not in old and not force:
+        raise SpecError(f"{path}: is there and is no page of `resx report`; choose another name, or add --force")
+    write_atomic(path, text)

@@ -1,0 +1,77 @@
+"""The tables that a page carries: packed into it, and unpacked again to judge them anew."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from resx import claims
+from resx.probes import Findings, conclude, load_probe, parse_settings
+from resx.spec import SpecError
+
+SCALE_FIELDS = (
+    "dataset",
+    "reference",
+    "content",
+    "image_size",
+    "subset",
+    "test_subset",
+    "widths",
+    "width",
+    "batch_size",
+    "steps",
+)
+
+
+def pack(findings: Mapping[str, Findings]) -> str:
+    """Return experiments' tables as text: base64 of packed JSON, the same for the same findings."""
+    content = {name: _document(one) for name, one in findings.items()}
+    text = json.dumps(content, ensure_ascii=False, sort_keys=True)
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+def unpack(text: str) -> dict[str, Findings]:
+    """Judge the tables of a page anew. Raises SpecError where they cannot be read."""
+    try:
+        content = json.loads(gzip.decompress(base64.b64decode(text, validate=True)))
+        return {name: _findings(document) for name, document in content.items()}
+    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError) as error:
+        raise SpecError(f"the page's tables are damaged ({type(error).__name__})") from error
+
+
+def _document(findings: Findings) -> dict[str, Any]:
+    drawn = load_probe(findings.probe).drawn
+    runs = findings.frames["runs"][list(SCALE_FIELDS)].drop_duplicates()
+    return {
+        "probe": findings.probe,
+        "settings": findings.settings.model_dump(mode="json"),
+        "runs": _text(runs),
+        "tables": {name: _text(table) for name, table in findings.tables.items() if name not in drawn},
+        "parts": {name: _document(part) for name, part in findings.parts.items()},
+    }
+
+
+def _findings(document: dict[str, Any]) -> Findings:
+    probe = load_probe(document["probe"])
+    tables = {name: _table(text) for name, text in document["tables"].items()}
+    parts = {name: _findings(part) for name, part in document["parts"].items()}
+    scale = claims.scale(_table(document["runs"]))
+    return conclude(document["probe"], parse_settings(probe, document["settings"]), tables, parts, scale)
+
+
+def _text(table: pd.DataFrame) -> dict[str, Any]:
+    kinds = {str(name): str(kind) for name, kind in table.dtypes.items()}
+    return {"kinds": kinds, "csv": table.to_csv(index=False)}
+
+
+def _table(document: dict[str, Any]) -> pd.DataFrame:
+    text, kinds = document["csv"], document["kinds"]
+    names = [name for name, kind in kinds.items() if kind not in ("object", "str", "string")]
+    table = pd.read_csv(io.StringIO(text), dtype={n: "float64" if kinds[n] == "float64" else kinds[n] for n in names})
+    return table.reindex(columns=list(kinds))

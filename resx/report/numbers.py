@@ -1,0 +1,46 @@
+"""What a page says of an experiment, as text by key: written on the page, and recomputed when a page is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from resx.claims import Verdict
+from resx.ledger import Entry
+from resx.probes import Findings
+from resx.probes.page import formatted, shown_tables
+from resx.stats import Estimate
+
+
+def of_findings(experiment: str, findings: Findings) -> dict[str, str]:
+    """Return every text that follows from an experiment's tables: verdicts, effects, sentences, cells of tables."""
+    texts: dict[str, str] = {}
+    for part, verdict in verdicts(findings):
+        key = f"{experiment}|{part}|{verdict.key}"
+        texts |= {f"{key}|word": verdict.word, f"{key}|scale": verdict.scale, f"{key}|says": verdict.says}
+        texts[f"{key}|criterion"] = verdict.criterion
+        for place, one in enumerate(verdict.estimates):
+            texts |= {f"{key}|{place}|{name}": text for name, text in of_estimate(one).items()}
+    texts |= {f"{experiment}|answer|{place}": line for place, line in enumerate(findings.notes())}
+    for name, table in shown_tables(findings).items():
+        _, rows = formatted(table)
+        texts |= {f"{experiment}|{name}|{i}|{j}": cell for i, row in enumerate(rows) for j, cell in enumerate(row)}
+    return texts
+
+
+def of_estimate(one: Estimate) -> dict[str, str]:
+    """Return an effect's name, mean, interval, number of seeds and p as they are shown."""
+    p = "–" if one.p is None else f"{one.p:.3f}"
+    return {"name": one.name, "mean": one.middle, "interval": one.interval, "n": str(one.n), "p": p}
+
+
+def of_entry(entry: Entry) -> dict[str, str]:
+    """Return a statement's word and scale as they are shown."""
+    key = f"statement|{entry.statement.number}"
+    return {f"{key}|word": entry.word, f"{key}|scale": entry.scale}
+
+
+def verdicts(findings: Findings) -> Iterator[tuple[str, Verdict]]:
+    """Yield (part, verdict) in the order of the page; the part is empty for the probe's own claims."""
+    yield from (("", verdict) for verdict in findings.verdicts)
+    for name, part in findings.parts.items():
+        yield from ((name, verdict) for verdict in part.verdicts)
