@@ -135,13 +135,13 @@ STATEMENTS = (
     Statement(
         "7",
         "ResNets have up to 8 times the layers of VGG at lower complexity.",
-        fact=f"counted: {_DEPTHS}, with {_COST:.2f} of VGG-19's multiply-adds "
-        f"({paper.IMAGENET_MULTIPLY_ADDS[152].source}; `resx models` counts them again)",
+        fact=f"Counted: {_DEPTHS}, with {_COST:.2f} of VGG-19's multiply-adds "
+        f"({paper.IMAGENET_MULTIPLY_ADDS[152].source}; resx models counts them again)",
     ),
     Statement(
         "8",
         "152 layers won ImageNet and COCO 2015.",
-        fact=f"cited, not checked here: {paper.IMAGENET_ENSEMBLE_TEST_TOP5.value} % top-5 test error of an ensemble, "
+        fact=f"Cited, not checked here: {paper.IMAGENET_ENSEMBLE_TEST_TOP5.value} % top-5 test error of an ensemble, "
         f"{paper.RESNET_152_SINGLE_MODEL.top5} % of one network on the validation images "
         f"({paper.IMAGENET_ENSEMBLE_TEST_TOP5.source}, {paper.RESNET_152_SINGLE_MODEL.source})",
     ),
@@ -241,7 +241,7 @@ def entries(collected: Collected, statements: Sequence[Statement] = STATEMENTS) 
 
 def _entry(one: Statement, evidence: Sequence[Evidence]) -> Entry:
     if one.fact:
-        return Entry(one, "counted" if one.fact.startswith("counted") else "cited", "paper")
+        return Entry(one, "counted" if one.fact.startswith("Counted") else "cited", "paper")
     keys = (*one.claims, *one.against)
     own = sorted((item for item in evidence if item.claim in keys), key=lambda item: item.rank, reverse=True)
     missing = tuple(key for key in keys if key not in {item.claim for item in own})

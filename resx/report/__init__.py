@@ -1,2 +1,1 @@
-"""The page: the ledger and its evidence as one self-contained HTML file or as Markdown, and the check that recomputes
-it."""
+"""The page: the ledger and its evidence as one HTML file or as Markdown, and the check that recomputes it."""

@@ -63,7 +63,7 @@ def html(content: Content, title: str) -> str:
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
     texts = {key: text for name, one in content.findings.items() for key, text in of_findings(name, one).items()}
     texts |= {key: text for entry in content.entries for key, text in of_entry(entry).items()}
-    shown = [_experiment(name, content) for name in content.findings]
+    shown = [_experiment(place, name, content) for place, name in enumerate(content.findings)]
     return template.render(
         title=title,
         style=(folder / "page.css").read_text(encoding="utf-8"),
@@ -88,13 +88,13 @@ def _entry(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _experiment(name: str, content: Content) -> dict[str, Any]:
+def _experiment(place: int, name: str, content: Content) -> dict[str, Any]:
     findings, made = content.findings[name], content.experiments[name]
     keys = [(f"{name}|{part}|{verdict.key}", part, verdict) for part, verdict in verdicts(findings)]
     says = {verdict.key: verdict.says for _, _, verdict in keys}
     figures = [
-        (figure, inline(FIGURES[kind](drawn), f"{name}-{figure}", next(iter(says.values()), figure)))
-        for figure, (kind, drawn) in findings.drawings().items()
+        (figure, inline(FIGURES[kind](drawn), f"f{place}-{count}", next(iter(says.values()), figure)))
+        for count, (figure, (kind, drawn)) in enumerate(findings.drawings().items())
     ]
     tables = [(title, *formatted(table)) for title, table in shown_tables(findings).items()]
     environments = load_environments(made.folder)
@@ -105,7 +105,7 @@ def _experiment(name: str, content: Content) -> dict[str, Any]:
         "scale": findings.scale,
         "probe": findings.probe,
         "verdicts": keys,
-        "notes": [(f"{name}|answer|{place}", line) for place, line in enumerate(findings.notes())],
+        "notes": [(f"{name}|answer|{number}", line) for number, line in enumerate(findings.notes())],
         "figures": figures,
         "tables": tables,
         "commits": ", ".join(commits),

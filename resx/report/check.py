@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
+from resx.ledger import Collected, Evidence, Experiment, entries, from_findings
 from resx.report.data import unpack
-from resx.report.numbers import of_findings
+from resx.report.numbers import of_entry, of_findings
 from resx.spec import SpecError
 
 
@@ -30,8 +31,13 @@ def check(path: Path) -> Check:
     if not reader.data or not reader.shown:
         raise SpecError(f"{path}: not a page of `resx report`, or cut short")
     expected: dict[str, str] = {}
+    evidence: list[Evidence] = []
     for name, findings in unpack("".join(reader.data)).items():
         expected |= of_findings(name, findings)
+        evidence += from_findings(Experiment(name, path, "", 0, 0.0, "", False), findings)
+    if any(key.startswith("statement|") for key, _ in reader.shown):
+        for entry in entries(Collected(tuple(evidence))):
+            expected |= of_entry(entry)
     wrong = []
     for key, text in reader.shown:
         if key not in expected:

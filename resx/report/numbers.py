@@ -36,7 +36,7 @@ def of_estimate(one: Estimate) -> dict[str, str]:
 def of_entry(entry: Entry) -> dict[str, str]:
     """Return a statement's word and scale as they are shown."""
     key = f"statement|{entry.statement.number}"
-    return {f"{key}|word": entry.word, f"{key}|scale": entry.scale}
+    return {f"{key}|word": entry.word, f"{key}|scale": "–" if entry.statement.fact else entry.scale}
 
 
 def verdicts(findings: Findings) -> Iterator[tuple[str, Verdict]]:

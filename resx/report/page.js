@@ -14,9 +14,9 @@
   choose("by-verdict", rows.map((row) => row.dataset.verdict), filter);
   choose("by-scale", rows.map((row) => row.dataset.scale), filter);
   const seed = /-s(\d+)-[0-9a-f]{8}/;
-  const lines = all("svg [id]").filter((line) => seed.test(line.id));
-  choose("by-seed", lines.map((line) => line.id.match(seed)[1]), (value) => lines.forEach((line) => {
-    const own = line.id.match(seed)[1] === value;
+  const lines = all("svg [data-run]").filter((line) => seed.test(line.dataset.run));
+  choose("by-seed", lines.map((line) => line.dataset.run.match(seed)[1]), (value) => lines.forEach((line) => {
+    const own = line.dataset.run.match(seed)[1] === value;
     line.querySelectorAll("path").forEach((path) => {
       path.classList.toggle("away", value !== "" && !own);
       path.classList.toggle("here", value !== "" && own);

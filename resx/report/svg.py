@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 
@@ -11,22 +12,27 @@ from matplotlib.figure import Figure
 from resx.figures import style
 
 _NUMBER = re.compile(r"(?<=[ ML,(\"])-?\d+\.\d{2,}")
+_RUN = re.compile(r"-s\d+-[0-9a-f]{8}")  # the id of a seed's line is its run's, which the page highlights
 
 
 def inline(figure: Figure, prefix: str, words: str) -> str:
-    """Return a figure as an <svg> element. prefix: of every id in it. words: what a reader who cannot see it is
-    told."""
+    """Return a figure as an <svg> element. prefix: of every id in it. words: for readers who cannot see it."""
     buffer = io.StringIO()
     with style.context(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
         figure.savefig(buffer, format="svg", metadata={"Creator": None, "Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    used = set(re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', text))
+
+    def own(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return f' id="{prefix}-{name}"' if name in used else f' data-run="{name}"' if _RUN.search(name) else ""
+
+    text = re.sub(r'\s+id="([^"]*)"', own, text)
     text = re.sub(r'(xlink:href="#|url\(#)', lambda match: f"{match.group(0)}{prefix}-", text)
     text = _NUMBER.sub(lambda match: f"{float(match.group(0)):.1f}", text)
-    text = re.sub(r">\s+<", "><", text)
-    label = words.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return re.sub(
-        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg role="img" aria-label="{label}" viewBox="\1">', text, count=1
-    )
+    text = re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", text))
+    label = html.escape(words, quote=True)
+    head = rf'<svg role="img" aria-label="{label}" viewBox="\1">'
+    return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', lambda match: match.expand(head), text, count=1)
