@@ -219,7 +219,7 @@ class Combination:
 class Verdict:
     """A claim judged. key: `probe:key`. estimates: the effects that decide, then those that stand next to them.
 
-    deciding: how many they are. scale: toy, reduced or paper. points: whether the means lie on the expected side,
+    deciding: how many they are, none where parts decide. scale: toy, reduced or paper. points: whether the means lie on the expected side,
     whatever the word is.
     """
 
@@ -377,10 +377,15 @@ def cell_name(cell: Cell) -> str:
     return ", ".join(filter(None, [network, *others]))
 
 
+def is_of(key: str, claim: str) -> bool:
+    """Return whether a verdict's key is a claim's own, or one of those that it has for each of several values."""
+    return key == claim or key.startswith(f"{claim}:")
+
+
 def combine(claim: Combination, verdicts: Mapping[str, Verdict]) -> Verdict:
     """Return the verdict of a combined claim from those of its parts, as far as they were judged."""
     opposite: dict[Word, Word] = {"supported": "refuted", "refuted": "supported"}
-    parts = [(part, verdicts[part.key]) for part in claim.parts if part.key in verdicts]
+    parts = [(part, one) for part in claim.parts for key, one in verdicts.items() if is_of(key, part.key)]
     words = {v.word if part.supports else opposite.get(v.word, v.word) for part, v in parts}
     word: Word = (
         "refuted"
@@ -393,7 +398,7 @@ def combine(claim: Combination, verdicts: Mapping[str, Verdict]) -> Verdict:
     )
     estimates = tuple(verdict.estimates[0] for _, verdict in parts)
     points = all(verdict.points == part.supports for part, verdict in parts)
-    return Verdict(claim.key, claim.says, criterion(claim, {}), word, estimates, points=points)
+    return Verdict(claim.key, claim.says, criterion(claim, {}), word, estimates, points=points, deciding=0)
 
 
 def effects_table(estimates: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFrame:

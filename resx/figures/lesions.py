@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resx.figures import FIGURES, Frames, parts, style
+from resx.figures import FIGURES, parts, style
+from resx.probes import Findings
 
 TITLES = {"remove": "one block removed", "random": "random blocks removed", "permute": "blocks exchanged"}
 XLABELS = {"remove": "block, first to last (0–1)", "random": "blocks removed", "permute": "exchanges within stages"}
@@ -16,17 +17,16 @@ ROWS = ("running", "re-estimated")  # statistics of batch normalisation
 
 
 @FIGURES.register("lesions")
-def draw(frames: Frames) -> Figure:
+def draw(findings: Findings) -> Figure:
     """Test error after lesions: a column per kind of lesion, a row per kind of statistics; one colour per network.
 
-    frames: runs and lesions; the errors of ensembles, where they were measured, stand in the key.
-    Faint: single seeds; full: their mean; dotted: the networks as they were trained.
+    Faint: single seeds; full: their mean; dotted: the networks as they were trained. The errors of ensembles, where
+    they were measured, stand in the key.
     """
-    runs = frames["runs"].assign(network=_names(frames["runs"]))
-    rows = frames["lesions"].merge(runs[["run_id", "network", "seed"]], on="run_id")
-    order = runs[runs["run_id"].isin(rows["run_id"])].sort_values(["shortcut", "depth"])
-    order = pd.concat([order[order["shortcut"] == "none"], order[order["shortcut"] != "none"]])
-    colour = style.colours(list(dict.fromkeys(order["network"])))
+    rows, runs = findings.tables["points"], findings.frames["runs"]
+    networks = rows[["network", "kind", "depth"]].drop_duplicates()
+    networks = networks.assign(other=networks["kind"] != "plain").sort_values(["other", "kind", "depth"])
+    colour = style.colours(list(networks["network"]))
     with style.context():
         figure, grid = style.panels(len(ROWS), len(TITLES), 1.6)
         for axes_row, statistics in zip(grid, ROWS, strict=True):
@@ -41,8 +41,8 @@ def draw(frames: Frames) -> Figure:
         seeds = rows["seed"].nunique()
         style.heading(
             figure,
-            f"Lesions: {parts.data_label(order)}",
-            f"{'Mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}. "
+            f"Lesions: {parts.data_label(runs)}",
+            f"{parts.seed_words(seeds)}. "
             "A removed block is replaced by its shortcut, in a plain network by x. Batch normalisation: running "
             "statistics of training, or re-estimated.",
         )
@@ -53,13 +53,9 @@ def draw(frames: Frames) -> Figure:
                 parts.handle("single seeds", linewidth=0.6, alpha=0.6),
                 parts.handle("intact network", linewidth=0.8, linestyle=(0, (1, 1.5))),
             ],
-            [parts.handle(words, linewidth=0) for words in _controls(frames, runs)],
+            [parts.handle(words, linewidth=0) for words in _controls(findings.tables["controls"])],
         )
     return figure
-
-
-def _names(runs: pd.DataFrame) -> pd.Series:
-    return runs["shortcut"].map(parts.kind_name) + "-" + runs["depth"].astype(str)
 
 
 def _draw_lesion(axes: Axes, rows: pd.DataFrame, lesion: str, colour: Mapping[str, str]) -> None:
@@ -99,10 +95,7 @@ def _place(name: str) -> tuple[int, ...]:
     return tuple(int(part) for part in name.split(".")[1:])
 
 
-def _controls(frames: Frames, runs: pd.DataFrame) -> list[str]:
+def _controls(controls: pd.DataFrame) -> list[str]:
     """Return the mean test error of each ensemble in words, for the key."""
-    if "ensembles" not in frames:
-        return []
-    chosen = frames["ensembles"][frames["ensembles"]["run_id"].isin(runs["run_id"])]
-    means = chosen.groupby("ensemble", sort=False)["error"].mean()
-    return [f"ensemble of {name} layers: {parts.percent(value)}" for name, value in means.items()]
+    rows = controls[controls["control"].str.startswith("ensemble")]
+    return [f"{row.control} layers: {parts.percent(row.test_error)}" for row in rows.itertuples()]

@@ -205,7 +205,8 @@ class Findings:
         rows = []
         for verdict in self.all_verdicts():
             deciding = verdict.estimates[: verdict.deciding]
-            cells = [f"{sum(one.mean > 0 for one in deciding)} of {len(deciding)} above 0", "–", "–", "–"]
+            above = f"{sum(one.mean > 0 for one in deciding)} of {len(deciding)} above 0" if deciding else "its parts"
+            cells = [above, "–", "–", "–"]
             if len(deciding) == 1:
                 [one] = deciding
                 cells = [one.middle, one.interval, str(one.n), "–" if one.p is None else f"{one.p:.3f}"]

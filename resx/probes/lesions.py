@@ -9,7 +9,7 @@ Method. From trained networks (plain and residual at `shallow` layers, residual 
 one stage exchange places. In a plain network x stands in the block's place, so only blocks that keep shapes can go;
 random lesions take these only, the same ones in both kinds of network. A deep plain network is left out, as near chance
 level it says nothing. Every lesion is measured with the running statistics of training and with batch normalisation's
-statistics re-estimated on `statistics` training images after it. Test error and loss, on `images` test images.
+statistics re-estimated on `reestimated` training images after it. Test error and loss, on `images` test images.
 
 Controls. `ensembles`: independent shallow networks trained for as many steps, which together cost as much as the deep
 one, class probabilities averaged; with 3x20, seed s is given the networks of seeds s, 1000(s+1)+1 and 1000(s+1)+2. An
@@ -19,91 +19,91 @@ random blocks active at each step, so that no path is longer, tested with all it
 
 Primary outcome. The increase of the test error (points) when one block is removed, mean over blocks that keep shapes:
 plain minus residual at `shallow` layers, running statistics.
-
-Criteria, fixed beforehand; t intervals over seeds, one joint sign-flip over all effects, at least 6 seeds. Removing a
-block hurts the plain network more (supported above 0), and still does with re-estimated statistics. It hurts the
-deeper residual network less. Two removals add up, as they would in an ensemble: the loss rises by the sum of the single
-rises, the 90 % interval of (both − sum) / sum lying within ±`interaction`. One deep network has a lower test error than
-the ensembles (supported below 0; refuted above 0, where independent shallow networks are better). Long paths are not
-needed in training: the test error differs by less than `margin` points (two one-sided tests).
-
-Settings. shallow, deep, counts, draws, pairs, images, statistics, ensembles, active, margin, interaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
-import torch
+from pydantic import Field, StringConstraints
 
-from resx import stats
-from resx.claims import estimates, table_of, verdict, with_runs
-from resx.data import Dataset
-from resx.data.batches import Batches
-from resx.figures.parts import kind_name
-from resx.measurements.inputs import network_at, without_blocks
-from resx.measurements.lesions import STATISTICS, ensemble, interactions, lesions, short_paths, too_small
-from resx.model import FAMILIES, Network, complete
-from resx.model.construction import skeleton
-from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.claims import Claim, Contrast, Within, contrast
+from resx.probes import Frames, Measure, Probe, Request, Settings, Tables
+from resx.probes.tidy import join
 from resx.spec import RunSpec, SpecError
 from resx.store.files import StoreError
-from resx.store.run import RunFolder, read_run
-from resx.training.evaluate import EVAL_BATCH
 
-MEMBER_SEEDS = 1000  # an ensemble's members have seeds from 1000·(seed + 1) on, which no study uses otherwise
+if TYPE_CHECKING:
+    import torch
+
+    from resx.data import Dataset
+    from resx.model import Network
+    from resx.store.run import RunFolder
+
+MEMBER_SEEDS = 1000  # an ensemble's members have seeds from 1000·(seed + 1) on, which no probe uses otherwise
+NETWORK = ("kind", "depth", "statistics", "seed")
+FULL = "all blocks"  # the deep network as it was trained, among the controls
+RUNNING, ESTIMATED = {"statistics": "running"}, {"statistics": "re-estimated"}
+Ensemble = Annotated[str, StringConstraints(pattern=r"^([2-9]|[1-9]\d+)x[1-9]\d*$")]
+Count = Annotated[int, Field(ge=1)]
 
 
-def whole_numbers(text: str, name: str) -> list[int]:
-    """Read `1,2,4` as whole numbers from 1 on. Raises SpecError that names the setting."""
-    values = [int(item) if item.strip().isdigit() else 0 for item in text.split(",")]
-    if min(values) < 1:
-        raise SpecError(f"setting '{name}': write whole numbers with commas between, such as 1,2,4, not '{text}'")
-    return list(dict.fromkeys(values))
+class LesionsSettings(Settings):
+    """shallow, deep: layers. counts: blocks removed or exchanged at a time. draws: random sets of each count. pairs: of
+    blocks removed together. images: test images. reestimated: training images that statistics are re-estimated on.
+    ensembles: members x layers. active: blocks that train at each step. margin: of equivalence in test error (points).
+    interaction: share of the summed damage within which two removals add up.
+    """
+
+    shallow: int = Field(20, ge=1)
+    deep: int = Field(56, ge=1)
+    counts: tuple[Count, ...] = (1, 2, 4, 8)
+    draws: int = Field(4, ge=1)
+    pairs: int = Field(40, ge=1)
+    images: int = Field(1000, ge=1)
+    reestimated: int = Field(250, ge=2)
+    ensembles: tuple[Ensemble, ...] = ("3x20", "10x8")
+    active: tuple[Count, ...] = (4, 12, 20)
+    margin: float = Field(1.0, gt=0)
+    interaction: float = Field(0.25, gt=0)
 
 
-def ensemble_sizes(text: str) -> list[tuple[int, int]]:
-    """Read `3x20,10x8` as (members, depth) of each ensemble. Raises SpecError."""
-    found = []
-    for item in filter(None, text.split(",")):
-        members, _, depth = item.strip().partition("x")
-        if not (members.isdigit() and depth.isdigit() and int(members) > 1):
-            raise SpecError(f"setting 'ensembles': write members x depth, such as 3x20,10x8, not '{item}'")
-        found.append((int(members), int(depth)))
-    return found
+def ensemble_sizes(settings: LesionsSettings) -> list[tuple[int, int]]:
+    """Return (members, depth) of each ensemble."""
+    return [(int(count), int(depth)) for count, depth in (text.split("x") for text in settings.ensembles)]
 
 
 def members(spec: RunSpec, count: int, depth: int) -> list[RunSpec]:
     """Return the networks of one ensemble beside a deep network: the same in all but depth, and other seeds."""
+    from resx.model import complete
+
     network = complete(spec.model.model_copy(update={"depth": depth}))
     seeds = [spec.seed, *(MEMBER_SEEDS * (spec.seed + 1) + k for k in range(1, count))]
     return [spec.model_copy(update={"model": network, "seed": seed}) for seed in seeds]
 
 
-def plan(order: Order) -> list[RunSpec]:
-    """Plain and residual at the shallow depth, residual at the deep one, the ensembles' members, the short-path nets.
+def plan(request: Request) -> list[RunSpec]:
+    """Return plain and residual networks at the shallow depth, residual ones at the deep one, and the controls' runs.
 
-    Raises SpecError for settings that cannot be read and depths that the family has not.
+    Raises SpecError for depths that the family has not, and for a depth that is not given as a setting.
     """
-    settings = order.settings
-    if "depth" in order.base or "depth" in order.grid:
+    from resx.model import FAMILIES
+
+    settings = request.settings
+    if "depth" in request.base or "depth" in request.grid:
         raise SpecError("lesions: choose its two depths with --set shallow=20 and --set deep=56")
-    kind = order.base.get("shortcut", "identity")
-    shallow, deep = settings["shallow"], settings["deep"]
-    counts = whole_numbers(settings["active"], "active") if settings["active"] else []
+    kind = request.base.get("shortcut", "identity")
     cells: list[dict[str, Any]] = [
-        {"depth": shallow, "shortcut": "none"},
-        {"depth": shallow, "shortcut": kind},
-        {"depth": deep, "shortcut": kind},
-        *({"depth": deep, "shortcut": kind, "active_blocks": count} for count in counts),
+        {"depth": settings.shallow, "shortcut": "none"},
+        {"depth": settings.shallow, "shortcut": kind},
+        {"depth": settings.deep, "shortcut": kind},
+        *({"depth": settings.deep, "shortcut": kind, "active_blocks": count} for count in settings.active),
     ]
-    specs = order.resolve([{**order.base, **cell, "seed": seed} for cell in cells for seed in order.seeds])
-    sizes = ensemble_sizes(settings["ensembles"])
-    for spec in [spec for spec in specs if _is_deep(spec, settings)]:
-        for count, depth in sizes:
+    specs = request.resolve([{**request.base, **cell, "seed": seed} for cell in cells for seed in request.seeds])
+    for spec in [spec for spec in specs if is_deep(spec, settings)]:
+        for count, depth in ensemble_sizes(settings):
             errors = FAMILIES[spec.model.family].check(spec.model.model_copy(update={"depth": depth}))
             if errors:
                 raise SpecError([f"setting 'ensembles': {line}" for line in errors])
@@ -111,18 +111,24 @@ def plan(order: Order) -> list[RunSpec]:
     return specs
 
 
-def _is_deep(spec: RunSpec, settings: Mapping[str, Any]) -> bool:
-    is_plain = spec.model.shortcut == "none"
-    return not is_plain and spec.model.depth == settings["deep"] and spec.train.active_blocks is None
+def is_deep(spec: RunSpec, settings: LesionsSettings) -> bool:
+    """Return whether a run is the deep network that the controls are compared with."""
+    return is_lesioned(spec, settings) and spec.model.shortcut != "none" and spec.model.depth == settings.deep
 
 
-def _is_lesioned(spec: RunSpec, settings: Mapping[str, Any]) -> bool:
+def is_lesioned(spec: RunSpec, settings: LesionsSettings) -> bool:
+    """Return whether a run is one of the compared networks, not a control."""
     own = spec.seed < MEMBER_SEEDS and spec.train.active_blocks is None
-    return own and spec.model.depth in (settings["shallow"], settings["deep"])
+    return own and spec.model.depth in (settings.shallow, settings.deep)
 
 
 def refuses(spec: RunSpec) -> str | None:
-    """Say why a network cannot bear lesions: it has no blocks, or too few that keep shapes."""
+    """Say why a network cannot bear lesions, or return None: it has no blocks, or too few that keep shapes."""
+    from resx.measurements.inputs import without_blocks
+    from resx.measurements.lesions import too_small
+    from resx.model import Network
+    from resx.model.construction import skeleton
+
     reason = without_blocks(spec)
     if reason:
         return reason
@@ -131,37 +137,49 @@ def refuses(spec: RunSpec) -> str | None:
     return too_small(network.blocks)
 
 
+def no_blocks(spec: RunSpec) -> str | None:
+    """Say why a network has no blocks to leave out, or return None."""
+    from resx.measurements.inputs import without_blocks
+
+    return without_blocks(spec)
+
+
 def _inputs(
-    run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device
+    run: RunFolder, dataset: Dataset, settings: LesionsSettings, device: torch.device
 ) -> tuple[Network, list[Any], list[Any]]:
     """Return a trained network in eval mode, the test batches, and the inputs for re-estimated statistics."""
+    from resx.data.batches import Batches
+    from resx.measurements.inputs import network_at
+    from resx.training.evaluate import EVAL_BATCH
+
     batches = Batches(dataset, run.spec.data, run.spec.train.batch_size, run.spec.seed, device)
     network = network_at(run, dataset, device, max(run.snapshots()), EVAL_BATCH).eval()
-    test = list(batches.evaluation("test", settings["images"], EVAL_BATCH))
-    return network, test, [x for x, _ in batches.evaluation("train", settings["statistics"], EVAL_BATCH)]
+    test = list(batches.evaluation("test", settings.images, EVAL_BATCH))
+    return network, test, [x for x, _ in batches.evaluation("train", settings.reestimated, EVAL_BATCH)]
 
 
-def measure_lesions(
-    run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device
-) -> pd.DataFrame:
+def measure_lesions(run: RunFolder, dataset: Dataset, settings: LesionsSettings, device: torch.device) -> pd.DataFrame:
     """Apply the lesions to a run's last weights."""
+    from resx.measurements.lesions import lesions
+
     network, test, statistics = _inputs(run, dataset, settings, device)
-    counts = whole_numbers(settings["counts"], "counts")
-    sizes = {"counts": counts, "draws": settings["draws"], "pairs": settings["pairs"]}
+    sizes = {"counts": settings.counts, "draws": settings.draws, "pairs": settings.pairs}
     return lesions(network, test, statistics, dataset.task, **sizes)
 
 
 def measure_short_paths(
-    run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device
+    run: RunFolder, dataset: Dataset, settings: LesionsSettings, device: torch.device
 ) -> pd.DataFrame:
     """Test a network that was trained with subsets of its blocks."""
+    from resx.measurements.lesions import short_paths
+
     network, test, statistics = _inputs(run, dataset, settings, device)
     assert run.spec.train.active_blocks is not None
-    return short_paths(network, run.spec.train.active_blocks, test, statistics, dataset.task, settings["draws"])
+    return short_paths(network, run.spec.train.active_blocks, test, statistics, dataset.task, settings.draws)
 
 
 def measure_ensembles(
-    run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device
+    run: RunFolder, dataset: Dataset, settings: LesionsSettings, device: torch.device
 ) -> pd.DataFrame:
     """Compare a deep network with its ensembles on all test images, from recorded predictions.
 
@@ -169,9 +187,12 @@ def measure_ensembles(
     those of the deep network. An ensemble that lost a member to divergence has no error. Raises StoreError where a
     member is not finished.
     """
+    from resx.measurements.lesions import ensemble
+    from resx.store.run import read_run
+
     rows: list[dict[str, Any]] = []
     own = run.result or {}
-    for count, depth in ensemble_sizes(settings["ensembles"]):
+    for count, depth in ensemble_sizes(settings):
         logits, errors, cost, labels = [], [], 0.0, None
         for spec in members(run.spec, count, depth):
             member = read_run(run.path.parent / spec.run_id)
@@ -190,169 +211,75 @@ def measure_ensembles(
     return pd.DataFrame(rows)
 
 
-def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
-    """Compare the damage of lesions, paired by seed, and the deep network with its controls."""
+def tables(frames: Frames, settings: LesionsSettings) -> dict[str, pd.DataFrame]:
+    """Return the damage of lesions and of pairs by seed, the controls' test errors, and means of all of them."""
     runs = frames["runs"]
-    shallow, deep = settings["shallow"], settings["deep"]
-    rows = with_runs(frames["lesions"], runs)
+    rows = join(frames["lesions"], runs)
     rows = rows[rows["status"] == "finished"]
-    [kind] = [name for name in runs["shortcut"].map(kind_name).unique() if name != "plain"]
-    damage = _damage(rows)
-    interaction = _interactions(rows, kind, deep)
-    full = runs[runs["active_blocks"].isna() & (runs["depth"] == deep) & (runs["status"] == "finished")]
-    full_error = full.set_index("seed")["test_error"]
-    ensembles = _ensembles(frames, runs)
-    short = _short(frames, runs)
-
-    def one(network: str, depth: int, statistics: str) -> pd.Series:
-        try:
-            found: pd.Series = damage.loc[(network, depth, statistics)]
-        except KeyError:
-            return pd.Series(dtype=float)
-        return found
-
-    names = {one: f"one block, plain-{shallow} − {kind}-{shallow}, {one}" for one in STATISTICS}
-    columns = {
-        name: one("plain", shallow, statistics) - one(kind, shallow, statistics) for statistics, name in names.items()
-    }
-    deeper = f"one block, {kind}-{deep} − {kind}-{shallow}, running"
-    columns[deeper] = one(kind, deep, "running") - one(kind, shallow, "running")
-    together = {statistics: f"two blocks, (both − sum) / sum, {statistics}" for statistics in interaction}
-    columns |= {together[statistics]: values for statistics, values in interaction.items()}
-    against = {size: f"test error, {kind}-{deep} − ensemble {size}" for size in ensembles}
-    columns |= {against[size]: full_error - errors for size, errors in ensembles.items()}
-    fewer = {k: f"test error, {k} active blocks − all" for k in short}
-    columns |= {fewer[k]: errors - full_error for k, errors in short.items()}
-    found = estimates(columns)
-
-    verdicts = [
-        *verdict(
-            f"Removing a block hurts a plain network more than a residual one ({shallow} layers)",
-            "rise of the test error (points), plain minus residual, running statistics: supported above 0",
-            found,
-            [names["running"]],
-            +1,
-        ),
-        *verdict(
-            "It still does when the statistics of batch normalisation are estimated anew after the removal",
-            "the same, re-estimated statistics: supported above 0; refuted below (it was a matter of the statistics)",
-            found,
-            [names["re-estimated"]],
-            +1,
-        ),
-        *verdict(
-            "Removing a block hurts a deeper residual network less",
-            f"rise of the test error (points), {deep} minus {shallow} layers, running statistics: supported below 0",
-            found,
-            [deeper],
-            -1,
-        ),
-    ]
-    if together.get("running") in found:
-        allowed = settings["interaction"]
-        inner = stats.t_interval(interaction["running"].to_numpy(), confidence=0.9)
-        within = bool(inner.low > -allowed and inner.high < allowed)
-        first, *others = [found[name] for name in together.values() if name in found]
-        verdicts.append(
-            Verdict(
-                f"In a deep residual network ({deep} layers) two removals add up, as in an ensemble",
-                f"(both − sum) / sum of the rises in loss: supported if its 90 % interval is within ±{allowed:g}; "
-                "refuted if it differs from 0 and is not",
-                [first, *others],
-                stats.word(first, 0, equivalent=within),
-            )
-        )
-    for size, name in against.items():
-        verdicts += verdict(
-            f"One {kind}-{deep} is better than {size} layers trained apart, at equal compute",
-            "test error (points), deep network minus ensemble: supported below 0, refuted above",
-            found,
-            [name],
-            -1,
-        )
-    verdicts += _short_verdicts(runs, full, short, found, fewer, settings)
-    tables = {
+    rows = rows.assign(network=rows["kind"] + "-" + rows["depth"].astype(str))
+    pairs = _pairs(rows)
+    columns = ["run_id", "network", *NETWORK, "lesion", "blocks", "count", "error"]
+    return {
         "lesions": _lesion_table(rows),
-        "pairs": _pair_table(rows),
-        **_control_tables(frames, runs, full),
-        "effects": table_of(found),
+        "pairs": pairs.groupby(["statistics", "network"], sort=False)[["sum", "both"]].mean().reset_index(),
+        "controls": _control_table(frames, runs, settings),
+        "damage": _damage(rows),
+        "together": _together(pairs[(pairs["kind"] != "plain") & (pairs["depth"] == settings.deep)]),
+        "errors": _control_errors(frames, runs, settings),
+        "test_images": runs[["test_images"]].drop_duplicates(),
+        "points": rows[columns],
     }
-    return Findings(tables, verdicts, _answer(verdicts))
 
 
-def _damage(rows: pd.DataFrame) -> pd.Series:
-    """Return the mean rise of the error with one shape-keeping block removed, by kind, depth, statistics and seed."""
-    key = ["kind", "depth", "statistics", "seed"]
-    intact = rows[rows["lesion"] == "none"].set_index(key)["error"]
-    single = rows[(rows["lesion"] == "remove") & rows["blocks"].isin(_movable_names(rows))]
-    return single.groupby(key)["error"].mean() - intact
+def _damage(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean rise of the error with one shape-keeping block removed, a row a network and seed.
 
-
-def _movable_names(rows: pd.DataFrame) -> set[str]:
-    """Return the names of blocks that keep shapes: those that random lesions took."""
+    Blocks that keep shapes are those that random lesions took.
+    """
+    key = list(NETWORK)
     taken = rows.loc[rows["lesion"].isin(["random", "pair"]), "blocks"].dropna()
-    return {name for text in taken for name in str(text).split("+")}
+    movable = {name for text in taken for name in str(text).split("+")}
+    intact = rows[rows["lesion"] == "none"].set_index(key)["error"]
+    single = rows[(rows["lesion"] == "remove") & rows["blocks"].isin(movable)]
+    return (single.groupby(key)["error"].mean() - intact).rename("rise").reset_index()
 
 
-def _interactions(rows: pd.DataFrame, kind: str, depth: int) -> dict[str, pd.Series]:
-    """Return (both − sum) / sum over the pairs of a network, by seed, for each kind of statistics."""
-    found: dict[str, dict[Any, float]] = {}
-    chosen = rows[(rows["kind"] == kind) & (rows["depth"] == depth)]
-    for seed, group in chosen.groupby("seed"):
-        for statistics, pairs in interactions(group).groupby("statistics", sort=False):
-            total = pairs["sum"].sum()
-            found.setdefault(str(statistics), {})[seed] = (pairs["both"].sum() - total) / total if total > 0 else np.nan
-    return {statistics: pd.Series(values, dtype=float).dropna() for statistics, values in found.items()}
+def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, a row a network and seed, the summed rises of the loss of pairs: both removed, and the single ones
+    added."""
+    from resx.measurements.lesions import interactions
+
+    parts = []
+    for (network, kind, depth, seed), group in rows.groupby(["network", "kind", "depth", "seed"], sort=False):
+        sums = interactions(group).groupby("statistics", sort=False)[["sum", "both"]].mean().reset_index()
+        parts.append(sums.assign(network=network, kind=kind, depth=depth, seed=seed))
+    table = pd.concat(parts, ignore_index=True)
+    return table[table["sum"] > 0]
 
 
-def _ensembles(frames: Frames, runs: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return the test error of each kind of ensemble by seed."""
-    if "ensembles" not in frames:
-        return {}
-    rows = frames["ensembles"].merge(runs[["run_id", "seed"]], on="run_id")
-    return {str(size): group.set_index("seed")["error"] for size, group in rows.groupby("ensemble", sort=False)}
+def _together(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return by how much two removals together differ from their sum, as a share of the sum."""
+    return pairs.assign(together=(pairs["both"] - pairs["sum"]) / pairs["sum"])[["statistics", "seed", "together"]]
 
 
-def _short(frames: Frames, runs: pd.DataFrame) -> dict[int, pd.Series]:
-    """Return the test error of networks trained with k active blocks, tested with all and re-estimated statistics."""
-    if "short_paths" not in frames:
-        return {}
+def _control_errors(frames: Frames, runs: pd.DataFrame, settings: LesionsSettings) -> pd.DataFrame:
+    """Return the test error by control and seed: the deep network, ensembles, networks trained with k active blocks."""
+    full = runs[runs["active_blocks"].isna() & (runs["depth"] == settings.deep) & (runs["status"] == "finished")]
+    full = full[(full["shortcut"] != "none") & (full["seed"] < MEMBER_SEEDS)]
+    parts = [full.assign(control=FULL, control_error=full["test_error"])]
+    if "ensembles" in frames:
+        rows = frames["ensembles"].merge(runs[["run_id", "seed"]], on="run_id")
+        parts.append(rows.assign(control="ensemble " + rows["ensemble"], control_error=rows["error"]))
+    if "short_paths" in frames:
+        rows = _short(frames, runs)
+        rows = rows[(rows["blocks"] == "all") & (rows["statistics"] == "re-estimated") & (rows["status"] == "finished")]
+        parts.append(rows.assign(control=rows["active_blocks"].astype(str) + " active", control_error=rows["error"]))
+    return pd.concat([part[["control", "seed", "control_error"]] for part in parts], ignore_index=True)
+
+
+def _short(frames: Frames, runs: pd.DataFrame) -> pd.DataFrame:
     rows = frames["short_paths"].merge(runs[["run_id", "seed", "active_blocks", "status"]], on="run_id")
-    rows = rows[(rows["blocks"] == "all") & (rows["statistics"] == "re-estimated") & (rows["status"] == "finished")]
-    rows["active_blocks"] = rows["active_blocks"].astype(int)
-    return {int(str(k)): group.set_index("seed")["error"] for k, group in rows.groupby("active_blocks")}
-
-
-def _short_verdicts(
-    runs: pd.DataFrame,
-    full: pd.DataFrame,
-    short: Mapping[int, pd.Series],
-    found: Mapping[str, stats.Estimate],
-    names: Mapping[int, str],
-    settings: Mapping[str, Any],
-) -> list[Verdict]:
-    verdicts = []
-    error = full.set_index("seed")["test_error"]
-    for k, values in short.items():
-        both = pd.DataFrame({"short": values, "full": error}).dropna()
-        if both.empty:
-            continue
-        equal = stats.equivalence(
-            both["short"] - both["full"],
-            settings["margin"],
-            arms=[both["short"], both["full"]],
-            n_test=int(runs["test_images"].max()),
-        )
-        verdicts.append(
-            Verdict(
-                f"Long paths are not needed in training: {k} active blocks at each step are enough",
-                f"test error (points), trained so minus trained in full: supported if equivalent within "
-                f"±{settings['margin']:g}, refuted if it differs and is not",
-                [found[names[k]]],
-                stats.word(found[names[k]], 0, equivalent=equal.status == "equivalent"),
-            )
-        )
-    return verdicts
+    return rows.assign(active_blocks=rows["active_blocks"].astype(int)).sort_values("active_blocks", kind="stable")
 
 
 def _lesion_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -362,84 +289,122 @@ def _lesion_table(rows: pd.DataFrame) -> pd.DataFrame:
     count = rows["count"].fillna(0).astype(int)
     rank = rows["lesion"].map({lesion: place for place, lesion in enumerate(words)})
     label = [words[lesion].format(number) for lesion, number in zip(rows["lesion"], count, strict=True)]
-    network = rows["kind"] + "-" + rows["depth"].astype(str)
-    ranked = rows.assign(lesion=label, network=network, count=count, rank=rank)
+    ranked = rows.assign(lesion=label, count=count, rank=rank)
     table = ranked.pivot_table(index=["statistics", "rank", "count", "lesion"], columns="network", values="error")
     table = table.sort_index(level=["statistics", "rank", "count"], ascending=[False, True, True])
     return table.rename_axis(columns=None).reset_index().drop(columns=["rank", "count"])
 
 
-def _pair_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean rise of the loss after two removals, and the sum of the single rises, per network."""
-    parts = []
-    for (kind, depth, _), group in rows.groupby(["kind", "depth", "seed"]):
-        parts.append(interactions(group).assign(network=f"{kind}-{depth}"))
-    table = pd.concat(parts).groupby(["statistics", "network"])[["sum", "both"]].mean()
-    return table.sort_index(level=["statistics", "network"], ascending=[False, True]).reset_index()
-
-
-def _control_tables(frames: Frames, runs: pd.DataFrame, full: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables of the two controls: a row per ensemble and seed; a row per number of active blocks."""
-    tables = {}
+def _control_table(frames: Frames, runs: pd.DataFrame, settings: LesionsSettings) -> pd.DataFrame:
+    """Return the mean test error of each control, with what it costs against the deep network."""
+    errors = _control_errors(frames, runs, settings)
+    means = errors.groupby("control", sort=False).agg(test_error=("control_error", "mean"), seeds=("seed", "nunique"))
     if "ensembles" in frames:
-        error = full.set_index("seed")["test_error"]
-        rows = frames["ensembles"].merge(runs[["run_id", "seed"]], on="run_id")
-        shown = rows[["ensemble", "seed", "cost", "member_error", "error"]].rename(columns={"error": "ensemble_error"})
-        tables["ensembles"] = shown.assign(deep_error=shown["seed"].map(error)).sort_values(["ensemble", "seed"])
-    if "short_paths" in frames:
-        rows = frames["short_paths"].merge(runs[["run_id", "seed", "active_blocks"]], on="run_id")
-        rows = rows[(rows["blocks"] != "all") | (rows["statistics"] != "running")]
-        label = rows["blocks"] + ", " + rows["statistics"]
-        means = rows.assign(tested=label).pivot_table(
-            index="active_blocks", columns="tested", values="error", sort=False
-        )
-        seeds = rows.groupby("active_blocks")["seed"].nunique()
-        tables["short_paths"] = means.rename_axis(columns=None).assign(seeds=seeds).sort_index().reset_index()
-        tables["short_paths"]["active_blocks"] = tables["short_paths"]["active_blocks"].astype(int)
-    return tables
+        rows = frames["ensembles"].assign(control="ensemble " + frames["ensembles"]["ensemble"])
+        means = means.join(rows.groupby("control")[["cost", "member_error"]].mean())
+    return means.reset_index()
 
 
-def _answer(verdicts: Sequence[Verdict]) -> str:
-    lines = [f"{item.hypothesis}: {item.word} ({item.estimates[0]})." for item in verdicts]
-    return (
-        " ".join(lines)
-        + " Robustness to lesions shows that blocks do not depend on each other's presence in detail; so "
-        "would a network whose blocks each refine one estimate a little, which is no ensemble. Only the controls "
-        "compare the network with actual ensembles of shallow ones, and with training that has no long paths. Removing "
-        "a block after training says nothing about why training succeeds."
-    )
+def symbols(tables: Tables, settings: LesionsSettings) -> dict[str, Any]:
+    """Return the kind that is compared with plain networks, and the controls that were measured."""
+    kinds = [kind for kind in tables["damage"]["kind"].unique() if kind != "plain"]
+    controls = [str(name) for name in tables["errors"]["control"].unique()]
+    return {
+        "residual": kinds[0] if kinds else "residual",
+        "ensemble_controls": tuple(name for name in controls if name.startswith("ensemble")),
+        "active_controls": tuple(name for name in controls if name.endswith("active")),
+        "test_images": tables["test_images"]["test_images"].max(),
+    }
 
 
-STUDY = Study(
+def _rise(minus: dict[str, Any], depth: str, kind: str, **more: Any) -> Contrast:
+    return contrast("rise", {"kind": kind, "depth": depth, **more}, {**minus, **more})
+
+
+def _against_full(controls: str) -> Contrast:
+    where = {"control": controls}
+    return contrast("control_error", {"control": "{control}"}, {"control": FULL}, over=("control",), where=where)
+
+
+SHALLOW_RESIDUAL = {"kind": "{residual}", "depth": "{shallow}"}
+CLAIMS = (
+    Claim(
+        key="removal-hurts-plain-more",
+        says="Removing a block hurts a plain network more than a {residual} one ({shallow} layers)",
+        expected=+1,
+        first=_rise(SHALLOW_RESIDUAL, "{shallow}", "plain", **RUNNING),
+    ),
+    Claim(
+        key="removal-hurts-plain-more-re-estimated",
+        says="It still does when the statistics of batch normalisation are estimated anew after the removal",
+        expected=+1,
+        first=_rise(SHALLOW_RESIDUAL, "{shallow}", "plain", **ESTIMATED),
+    ),
+    Claim(
+        key="removal-hurts-deeper-less",
+        says="Removing a block hurts a deeper {residual} network less",
+        expected=-1,
+        first=_rise(SHALLOW_RESIDUAL, "{deep}", "{residual}", **RUNNING),
+    ),
+    Claim(
+        key="removals-add-up",
+        says="In a deep {residual} network ({deep} layers) two removals add up, as in an ensemble",
+        expected=0,
+        first=contrast("together", RUNNING),
+        beside=(contrast("together", ESTIMATED),),
+        rule=Within("{interaction}"),
+    ),
+    Claim(
+        key="ensemble-equals-deep",
+        says="An ensemble of shallow networks at equal compute is as good as one {residual}-{deep} ({control})",
+        expected=0,
+        first=_against_full("{ensemble_controls}"),
+        rule=Within("{margin}", errors=True),
+        each=True,
+    ),
+    Claim(
+        key="short-paths-suffice",
+        says="Long paths are not needed in training: so many blocks at each step are enough ({control})",
+        expected=0,
+        first=_against_full("{active_controls}"),
+        rule=Within("{margin}", errors=True),
+        each=True,
+    ),
+)
+
+PROBE = Probe(
     plan=plan,
-    judge=judge,
+    tables=tables,
+    claims=CLAIMS,
+    settings=LesionsSettings,
     figures=("lesions",),
+    shown=("lesions", "pairs", "controls"),
+    drawn=("points",),
     measures={
         "lesions": Measure(
             measure_lesions,
             refuses,
-            keys=("counts", "draws", "pairs", "images", "statistics"),
-            wants=_is_lesioned,
+            keys=("counts", "draws", "pairs", "images", "reestimated"),
+            wants=is_lesioned,
         ),
-        "ensembles": Measure(measure_ensembles, keys=("ensembles",), wants=_is_deep),
+        "ensembles": Measure(measure_ensembles, keys=("ensembles",), wants=is_deep),
         "short_paths": Measure(
             measure_short_paths,
-            without_blocks,
-            keys=("draws", "images", "statistics"),
+            no_blocks,
+            keys=("draws", "images", "reestimated"),
             wants=lambda spec, settings: spec.train.active_blocks is not None,
         ),
     },
-    defaults={
-        "shallow": 20,
-        "deep": 56,
-        "counts": "1,2,4,8",
-        "draws": 4,
-        "pairs": 40,
-        "images": 1000,
-        "statistics": 250,
-        "ensembles": "3x20,10x8",
-        "active": "4,12,20",
-        "margin": 1.0,
-        "interaction": 0.25,
+    labels={
+        "rise": "rise of the test error with one block removed (points)",
+        "together": "two blocks removed, (both − sum) / sum of the rises in loss",
+        "control_error": "test error (%)",
     },
+    symbols=symbols,
+    limits=(
+        "Robustness to lesions shows that blocks do not depend on each other's presence in detail; so would a network "
+        "whose blocks each refine one estimate a little, which is no ensemble. Only the controls compare the network "
+        "with actual ensembles of shallow ones, and with training that has no long paths. Removing a block after "
+        "training says nothing about why training succeeds."
+    ),
 )
