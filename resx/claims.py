@@ -219,8 +219,8 @@ class Combination:
 class Verdict:
     """A claim judged. key: `probe:key`. estimates: the effects that decide, then those that stand next to them.
 
-    deciding: how many they are, none where parts decide. scale: toy, reduced or paper. points: whether the means lie on the expected side,
-    whatever the word is.
+    deciding: how many they are, none where parts decide. scale: toy, reduced or paper. points: whether the means lie on
+    the expected side, whatever the word is.
     """
 
     key: str

@@ -8,60 +8,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from resx.figures import FIGURES, Frames, style
-from resx.spec import SpecError, parse_part
-from resx.stats import log10_loss
+from resx.figures import FIGURES, parts, style
+from resx.probes import Findings
+from resx.probes.mapping import ARMS
 
-ARMS = ("plain", "identity", "learned", "R")  # in the order of the key
 COLOURS = dict(zip(ARMS, ("#000000", "#0072B2", "#009E73", "#D55E00"), strict=True))
 MARKERS = dict(zip(ARMS, ("x", "o", "s", "D"), strict=True))
 
 
-def labelled(frames: Frames) -> pd.DataFrame:
-    """Return the runs on a teacher with columns map, layers, arm, away (degrees, of the whole network) and score.
-
-    arm: plain, identity, R (away 0), turned (R, turned by `away`) or learned. score: log10 of the final training loss
-    over the variance of the targets; nan for a run that diverged. Raises SpecError where no run is on a teacher.
-    """
-    runs = frames["runs"]
-    runs = runs[runs["dataset"].str.startswith("teacher:") & (runs["family"] == "mapping")].copy()
-    if runs.empty:
-        raise SpecError("no recorded run is on a teacher; `resx probe mapping` makes some")
-    parts = [parse_part(text)[1] for text in runs["dataset"]]
-    runs["map"] = [part["map"] for part in parts]
-    runs["layers"] = [int(part["layers"]) for part in parts]
-    shortcuts = [parse_part(text) for text in runs["shortcut"]]
-    turns = [float(arguments.get("away", 0)) for _, arguments in shortcuts]
-    runs["away"] = (turns * runs["layers"]).round(6)
-    runs["arm"] = [_arm(name, arguments, own) for (name, arguments), own in zip(shortcuts, runs["map"], strict=True)]
-    variance = frames["mapping"].groupby("run_id")["variance"].first()
-    known = runs["run_id"].map(variance).groupby(runs["dataset"]).transform("first")  # the same for all on one teacher
-    loss = runs["train_loss"].where(runs["status"] == "finished")
-    runs["score"] = log10_loss(loss) - np.log10(known)
-    return runs
-
-
-def _arm(name: str, arguments: dict[str, str], own: str) -> str:
-    if name == "known":
-        if arguments["map"] != own:
-            return "other"
-        return "turned" if float(arguments["away"]) else "R"
-    return {"none": "plain", "identity": "identity", "linear": "learned"}.get(name, "other")
-
-
 @FIGURES.register("mapping")
-def draw(frames: Frames) -> Figure:
-    """Shortcuts that know the map R of a teacher, are wrong by an angle, or learn it (`resx probe mapping`).
-
-    frames: runs and mapping. A dot is a seed, a line or a larger mark the mean.
-    """
-    runs = labelled(frames)
+def draw(findings: Findings) -> Figure:
+    """Shortcuts that know the map R of a teacher, are wrong by an angle, or learn it. A dot is a seed, a line the
+    mean."""
+    runs = findings.tables["students"]
     depths = sorted(runs["layers"].unique())
     with style.context():
         height = 2.05 * len(depths) + 1.75
@@ -89,13 +53,13 @@ def draw(frames: Frames) -> Figure:
             row[0].set_title(f"{words}: what the shortcut knows")
             _draw_angles(row[1], part, colour)
             row[1].set_title("wrong by an angle")
-            _draw_learned(row[2], part, frames["mapping"], colour)
+            _draw_learned(row[2], findings.tables["way"].query("layers == @layers"), colour)
             row[2].set_title("learned map: distance from R" + ("" if layers == 1 else "ᴸ"))
         style.heading(
             figure,
             "Does it help a shortcut to know the map?",
             f"Teacher of layers R x + ε g(x). Left and middle: log10 of the final training loss over the targets' "
-            f"variance, lower is better. {_seeds(runs)}",
+            f"variance, lower is better. {parts.seed_words(runs['seed'].nunique())}.",
         )
         handles = [
             Line2D(
@@ -105,13 +69,6 @@ def draw(frames: Frames) -> Figure:
         ]
         style.key(figure, handles)
     return figure
-
-
-def _seeds(runs: pd.DataFrame) -> str:
-    count = runs["seed"].nunique()
-    lost = int((runs["status"] != "finished").sum())
-    text = "One seed." if count == 1 else f"{count} seeds and their mean."
-    return text + (f" {lost} runs diverged." if lost else "")
 
 
 def _draw_arms(axes: Axes, runs: pd.DataFrame, maps: list[str]) -> None:
@@ -141,10 +98,9 @@ def _draw_angles(axes: Axes, runs: pd.DataFrame, colour: dict[str, str]) -> None
     axes.set_xlabel("angle from R (colours: right)")
 
 
-def _draw_learned(axes: Axes, runs: pd.DataFrame, measured: pd.DataFrame, colour: dict[str, str]) -> None:
+def _draw_learned(axes: Axes, way: pd.DataFrame, colour: dict[str, str]) -> None:
     labels = []
-    for name, group in runs[runs["arm"] == "learned"].groupby("map", sort=False):
-        rows = measured[measured["run_id"].isin(group["run_id"])]
+    for name, rows in way.groupby("map", sort=False):
         means = rows.groupby("step")["composed"].mean()
         if means.empty:
             continue
@@ -152,7 +108,7 @@ def _draw_learned(axes: Axes, runs: pd.DataFrame, measured: pd.DataFrame, colour
         labels.append((means.index[-1], means.iloc[-1], f"{name}  {means.iloc[-1]:.2f}", colour[str(name)]))
     axes.set_xscale("symlog", linthresh=5, linscale=0.5)
     axes.set_ylim(bottom=0)
-    steps = measured["step"].max()
+    steps = way["step"].max()
     ticks = [tick for tick in (0, 10, 100, 1000, 10_000) if tick <= steps]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
     axes.set_xticks([], minor=True)
