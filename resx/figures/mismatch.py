@@ -13,31 +13,30 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resx import stats
 from resx.figures import FIGURES, parts, style
 from resx.probes import Findings
 from resx.probes.mismatch import DESIGNS, GROUPS, REFERENCE, MismatchSettings
-from resx.probes.tidy import OUTCOMES
+from resx.probes.tidy import OUTCOMES, estimate
 from resx.spec import AdapterSpec
 
-ROW, LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 0.165, 1.95, 0.85, 0.72, 0.72, 0.75  # inches
+LEFT, RIGHT, TOP, BOTTOM = 1.95, 0.85, 0.72, 0.72  # inches
+COLOURS = style.colours(list(GROUPS))
 
 
 @FIGURES.register("mismatch")
 def draw(findings: Findings) -> Figure:
     """Ways of making shapes match (question 3): paired differences from zero-pad, chop and subsample, with intervals.
 
-    A row is a way, grouped by the part it changes, the best first; dots are seeds, means over depths; the line is the
-    95 % interval of their mean. Left the outcome that is judged, right the test error, and at the right edge parameters
-    beyond the reference's.
+    A row is a way, grouped by the part it changes, the best first; dots are seeds, means over depths; a diamond is
+    their mean on its 95 % interval. Left the outcome that is judged, right the test error, and at the right edge
+    parameters beyond the reference's.
     """
     settings, runs = findings.settings, findings.frames["runs"]
     assert isinstance(settings, MismatchSettings)
     networks, ways = findings.tables["networks"], findings.tables["ways"]
     rows = _rows(ways, settings.primary)
-    height, shown = ROW * (len(rows) + 0.2), list(dict.fromkeys((settings.primary, "test_error")))
+    height, shown = parts.FOREST_ROW * (len(rows) + 0.2), list(dict.fromkeys((settings.primary, "test_error")))
     total = TOP + height + BOTTOM
-    colours = style.colours(list(GROUPS))
     with style.context():
         figure = Figure(figsize=(style.WIDTH + 0.8, total))
         width = figure.get_size_inches()[0]
@@ -45,22 +44,20 @@ def draw(findings: Findings) -> Figure:
         for position, outcome in enumerate(shown):
             left = LEFT + position * (panel + 0.25)
             axes = figure.add_axes((left / width, BOTTOM / total, panel / width, height / total))
-            _draw_rows(axes, rows, findings.tables["outcomes"], outcome, colours, named=position == 0)
+            _draw_rows(axes, rows, ways, findings.tables["outcomes"], outcome)
+            if position == 0:
+                _name_rows(axes, rows)
             axes.set_xlabel(f"difference in {OUTCOMES[outcome]}".replace("(%)", "(points)"))
         _draw_parameters(axes, rows, networks)
         depths = "/".join(map(str, sorted(networks["depth"].unique())))
         diverged = int(networks["diverged"].sum())
-        lost = f" {diverged} runs diverged and have no point." if diverged else ""
         style.heading(
             figure,
             f"Shapes that do not match: each way against {AdapterSpec()}",
             f"{DESIGNS[settings.design]}. {parts.data_label(runs)}, {depths} layers, "
-            f"{parts.seed_words(runs['seed'].nunique()).lower()}. Left of 0: better than the reference.{lost}",
+            f"{parts.seed_words(runs['seed'].nunique()).lower()}. Left of 0: better than the reference.",
         )
-        handles = [parts.handle("one seed", linestyle="", marker="o", markersize=3.2, markerfacecolor="white")]
-        if runs["seed"].nunique() > 1:
-            handles.append(parts.handle("mean and 95 % interval", marker="D", markersize=4, linewidth=1.4))
-        style.key(figure, handles)
+        style.key(figure, parts.forest_key(runs["seed"].nunique(), diverged=diverged > 0))
     return figure
 
 
@@ -74,39 +71,24 @@ def _rows(ways: pd.DataFrame, primary: str) -> list[tuple[str, str]]:
 
 
 def _draw_rows(
-    axes: Axes,
-    rows: Sequence[tuple[str, str]],
-    values: pd.DataFrame,
-    outcome: str,
-    colours: dict[str, str],
-    *,
-    named: bool,
+    axes: Axes, rows: Sequence[tuple[str, str]], ways: pd.DataFrame, values: pd.DataFrame, outcome: str
 ) -> None:
     table = values.pivot(index="seed", columns="arm", values=outcome)
     [reference] = values.loc[values["group"] == REFERENCE, "arm"].unique()
-    differences = table.sub(table[reference], axis=0)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    differences, means = table.sub(table[reference], axis=0), ways.set_index("arm")
+    parts.forest(
+        axes,
+        [(differences[arm], estimate(means.loc[arm], outcome), COLOURS[group]) if arm else None for group, arm in rows],
+    )
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.grid(axis="x")
-    axes.axvline(0, color=style.INK, linewidth=0.8)
+
+
+def _name_rows(axes: Axes, rows: Sequence[tuple[str, str]]) -> None:
+    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center", "size": 7}
     for y, (group, arm) in enumerate(rows):
-        if named:
-            where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center", "size": 7}
-            axes.text(
-                -0.03, y, arm.removeprefix(f"{group}: ") or GROUPS[group], weight="normal" if arm else "bold", **where
-            )
-        if not arm:
-            continue
-        known = differences[arm].dropna()
-        if known.empty:
-            axes.text(0, y, " diverged", color=colours[group], size=7, va="center")
-            continue
-        axes.plot(known, [y] * len(known), "o", color=colours[group], markersize=3.2, markerfacecolor="white", zorder=3)
-        estimate = stats.t_interval(known.to_numpy())
-        if len(known) > 1:
-            axes.plot([estimate.low, estimate.high], [y, y], color=colours[group], linewidth=1.4, zorder=2)
-            axes.plot(estimate.mean, y, "D", color=colours[group], markersize=4, zorder=4)
+        name = arm.removeprefix(f"{group}: ") or GROUPS[group]
+        axes.text(-0.03, y, name, weight="normal" if arm else "bold", **where)
 
 
 def _draw_parameters(axes: Axes, rows: Sequence[tuple[str, str]], networks: pd.DataFrame) -> None:

@@ -1,16 +1,23 @@
-"""What figures of curves share: runs split into panels, a network's seeds as lines, the words for them."""
+"""What figures share: runs split into panels, a network's seeds as lines, rows of a forest plot, the words for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from resx.figures import as_text, style
 from resx.probes.tidy import kind_name
+from resx.stats import Estimate
+
+FOREST_ROW = 0.165  # inches
+FAR = 4  # times the difference that four of five rows stay within: a mean beyond is written at the edge, not drawn
+# a row of a forest plot: values by seed (nan where a run diverged), their mean with its interval, colour; None is a gap
+ForestRow = tuple[pd.Series, Estimate, str] | None
 
 
 def split(runs: pd.DataFrame, fields: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -90,3 +97,66 @@ def key(runs: pd.DataFrame, quantity: str) -> list[Line2D]:
 def handle(label: str, **look: Any) -> Line2D:
     """Return an entry of a figure's key."""
     return Line2D([], [], label=label, color=style.QUIET, **look)
+
+
+def forest(axes: Axes, rows: Sequence[ForestRow]) -> None:
+    """Draw rows of differences, the first at the top: a diamond at the mean on its interval, a dot for each seed.
+
+    A cross at the right edge stands for runs that diverged.
+    """
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x")
+    axes.axvline(0, color=style.INK, linewidth=0.8)
+    low, high = _limits(rows)
+    axes.set_xlim(low, high)
+    edge = axes.get_yaxis_transform()
+    for place, row in enumerate(rows):
+        if row is None:
+            continue
+        values, estimate, colour = row
+        own = values.dropna()
+        if len(own) < len(values) or own.empty:
+            axes.plot(0.98, place, "x", transform=edge, markersize=4, color=colour)
+        if low <= estimate.mean <= high:
+            if len(own) > 1:
+                axes.plot([estimate.low, estimate.high], [place] * 2, color=colour, linewidth=1.4)
+                axes.plot(
+                    own, [place + 0.3] * len(own), "o", color=colour, markersize=2.4, alpha=0.6, markeredgewidth=0
+                )
+            axes.plot(estimate.mean, place, "D", color=colour, markersize=3.6)
+        elif len(own):
+            mean = f"{estimate.mean:+.2g}"
+            side, align, text = (0.95, "right", f"{mean} →") if estimate.mean > high else (0.01, "left", f"← {mean}")
+            axes.text(side, place, text, transform=edge, size=6.5, ha=align, va="center", color=colour)
+
+
+def _limits(rows: Sequence[ForestRow]) -> tuple[float, float]:
+    """Return limits that show all of most rows."""
+    drawn = [row for row in rows if row and np.isfinite(row[1].mean)]
+    means = np.abs([estimate.mean for _, estimate, _ in drawn] or [0.0])
+    ends = [0.0]
+    for (values, estimate, _), mean in zip(drawn, means, strict=False):
+        if mean <= FAR * np.quantile(means, 0.8):
+            ends += [end for end in (*values.dropna(), estimate.mean, estimate.low, estimate.high) if np.isfinite(end)]
+    margin = 0.05 * (max(ends) - min(ends) or 1.0)
+    return min(ends) - margin, max(ends) + margin
+
+
+def forest_key(seeds: int, *, diverged: bool) -> list[Line2D]:
+    """Return what the marks of a forest plot mean."""
+    handles = [handle("mean", linestyle="", marker="D", markersize=4)]
+    if seeds > 1:
+        dot = handle("one seed", linestyle="", marker="o", markersize=3, alpha=0.6)
+        handles = [handle("mean and 95 % interval", marker="D", markersize=4, linewidth=1.4), dot]
+    if diverged:
+        handles.append(handle("diverged", linestyle="", marker="x", markersize=5))
+    return handles
+
+
+def name_rows(axes: Axes, names: Sequence[str], colours: Sequence[str], **look: Any) -> None:
+    """Write names at the rows of a forest plot, each in its colour."""
+    axes.set_yticks(range(len(names)), names, **look)
+    for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
+        label.set_color(colour)

@@ -5,6 +5,9 @@ The depth × skip interaction of He et al. 2016, figs. 1 and 6, as a log10 ratio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from resx.figures import FIGURES, parts, style
 from resx.probes import Findings
-from resx.stats import t_interval
+from resx.stats import Estimate, t_interval
 
 
 @FIGURES.register("transfer")
@@ -41,23 +44,23 @@ def draw(findings: Findings) -> Figure:
                 "wspace": 0.1,
             },
         )
-        places, position = [], 0
+        places: list[int] = []
+        interactions: list[parts.ForestRow] = []
         for block, colour in zip(names, style.OKABE_ITO, strict=False):
+            interactions += [None] if interactions else []  # a gap before the trees, which are no networks
             for name in block:
                 own = table[table["network"] == name]
-                _draw_sizes(left, own, position, colour)
-                _draw_interaction(right, own, position, colour)
-                places.append(position)
-                position += 1
-            position += 1  # a gap before the trees, which are no networks
+                _draw_sizes(left, own, len(interactions), colour)
+                places.append(len(interactions))
+                interactions.append(_interaction(own, colour))
+        parts.forest(right, interactions)
+        _write_interactions(right, interactions)
         if len(names) > 1:
             for axes in (left, right):
                 axes.axhline(len(names[0]), color=style.RULE, linewidth=0.8)
         left.set_yticks(places, [name for block in names for name in block])
-        left.set_ylim(rows - 0.4, -0.6)
-        for axes in (left, right):
-            axes.grid(axis="y", visible=False)
-            axes.axvline(0, color=style.QUIET, linewidth=0.8)
+        left.grid(axis="y", visible=False)
+        left.axvline(0, color=style.INK, linewidth=0.8)
         left.set_title("small and large")
         right.set_title("what size adds: the interaction")
         left.set_xlabel("log10 (plain loss / residual loss)")
@@ -73,8 +76,7 @@ def draw(findings: Findings) -> Figure:
             [
                 Line2D([], [], label="smallest", linestyle="", marker="o", markerfacecolor="white", color=style.QUIET),
                 Line2D([], [], label="greatest", linestyle="", marker="o", color=style.QUIET),
-                Line2D([], [], label="95 % interval over seeds", color=style.QUIET, linewidth=1.4),
-                Line2D([], [], label="single seeds", linestyle="", marker="|", color=style.QUIET),
+                *parts.forest_key(runs["seed"].nunique(), diverged=bool((runs["status"] == "diverged").any())),
             ],
         )
     return figure
@@ -96,23 +98,22 @@ def _draw_sizes(axes: Axes, own: pd.DataFrame, position: int, colour: str) -> No
         )
 
 
-def _draw_interaction(axes: Axes, own: pd.DataFrame, position: int, colour: str) -> None:
+def _interaction(own: pd.DataFrame, colour: str) -> parts.ForestRow:
     by_end = own.pivot(index="seed", columns="at", values="ratio").reindex(columns=["greatest", "smallest"])
-    values = (by_end["greatest"] - by_end["smallest"]).dropna()
-    if values.empty:
-        axes.text(0, position, " diverged", size=6.5, color=style.QUIET, va="center")
-        return
-    mean = t_interval(values.to_numpy())
-    if np.isfinite(mean.low):
-        axes.plot([mean.low, mean.high], [position] * 2, color=colour, linewidth=1.4)
-        axes.plot(values, [position] * len(values), "|", color=colour, markersize=5, alpha=0.6)
-    axes.plot(mean.mean, position, "s", color=colour, markersize=4.6)
-    axes.annotate(
-        f"{mean.middle}  [{mean.interval}]" if np.isfinite(mean.low) else mean.middle,
-        (1.02, position),
-        xycoords=axes.get_yaxis_transform(),
-        size=6.5,
-        va="center",
-        color=style.INK,
-        annotation_clip=False,
-    )
+    values = by_end["greatest"] - by_end["smallest"]
+    finished = values.dropna()
+    return values, t_interval(finished) if len(finished) else Estimate("", np.nan, np.nan, np.nan, 0), colour
+
+
+def _write_interactions(axes: Axes, rows: Sequence[parts.ForestRow]) -> None:
+    where: dict[str, Any] = {
+        "xycoords": axes.get_yaxis_transform(),
+        "size": 6.5,
+        "va": "center",
+        "annotation_clip": False,
+    }
+    for position, row in enumerate(rows):
+        if row and np.isfinite(row[1].mean):
+            one = row[1]
+            text = f"{one.middle}  [{one.interval}]" if np.isfinite(one.low) else one.middle
+            axes.annotate(text, (1.02, position), color=style.INK, **where)

@@ -24,7 +24,7 @@ to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,7 +35,7 @@ from pydantic import Field
 from resx import stats
 from resx.claims import AnyDiffers, Claim, Contrast, contrast
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import OUTCOMES, Outcome, outcomes
+from resx.probes.tidy import OUTCOMES, Outcome, check_alike, check_margin, estimate, outcomes
 from resx.spec import AdapterSpec, ModelSpec, RunSpec, SpecError
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ GROUPS = {
     "several": "Several parts at once",
 }
 LEARNED, LEFT_OUT = "learned adapters, mean", "shortcut left out, mean"
-OTHER_FIELDS = ("order", "norm", "dataset", "label", "subset", "image_size", "steps", "batch_size", "lr", "precision")
 # next to every registered part: other arguments of a part, and parts that only matter together
 ALSO = (
     "space-to-depth:then=fold-sum+pad+chop",
@@ -102,7 +101,8 @@ def plan(request: Request) -> list[RunSpec]:
             [reference] = request.resolve([cells[0]])
             cells.append({**base, "width": matched_width(reference.model), "shortcut": "identity", "adapter": "A"})
         specs += request.resolve([{**cell, "seed": seed} for cell in cells for seed in request.seeds])
-    _check_margin(request.settings.margin, specs)
+    if request.settings.margin:
+        check_margin(request.settings.margin, specs)
     return list(dict.fromkeys(specs))
 
 
@@ -133,16 +133,6 @@ def matched_width(spec: ModelSpec) -> int:
         return abs(count(constant, CIFAR_INPUT, CIFAR_CLASSES).multiply_adds - wanted)
 
     return min(range(width + 1, 3 * width // 2 + 1), key=miss)
-
-
-def _check_margin(margin: float, specs: Iterable[RunSpec]) -> None:
-    """Refuse a margin of less than two test images before anything is trained, where their number is known."""
-    from resx.data import DATASETS, FACTS
-
-    for data in {spec.data for spec in specs}:
-        name, _ = DATASETS.arguments(data.dataset)
-        if margin and name in FACTS:
-            stats.check_margin(margin, data.test_subset or FACTS[name].test)
 
 
 def measure_gain(run: RunFolder, dataset: Dataset, settings: MismatchSettings, device: torch.device) -> pd.DataFrame:
@@ -186,9 +176,7 @@ def _arms(runs: pd.DataFrame) -> pd.DataFrame:
     Alternating widths are a design of their own, together with constant ones of another width; everything else is
     standard. Sorted by group and name. Raises SpecError where runs differ in the recipe.
     """
-    mixed = [field for field in OTHER_FIELDS if runs[field].astype("string").nunique() > 1]
-    if mixed:
-        raise SpecError(f"these runs differ in {', '.join(mixed)}; choose one kind with --where {mixed[0]}=…")
+    check_alike(runs, ("adapter", "width", "widths"))
     alternating = runs["widths"] == ALTERNATING
     own_width = ~runs["width"].isin(runs.loc[alternating, "width"])
     matched = own_width & bool(alternating.any())
@@ -369,7 +357,7 @@ def comment(findings: Findings) -> list[str]:
     free = ways[~ways["group"].isin([NEXT, "mean"]) & ~ways["left_out"]]
     ranked = free.dropna(subset=[primary]).sort_values(primary)
     if len(ranked) > 1:
-        best, worst = (_estimate(row, primary) for row in (ranked.iloc[0], ranked.iloc[-1]))
+        best, worst = (estimate(row, primary) for row in (ranked.iloc[0], ranked.iloc[-1]))
         lines.append(
             f"{OUTCOMES[primary]}, difference from the reference: the best way ({ranked['arm'].iloc[0]}) "
             f"{best.with_interval}, the worst ({ranked['arm'].iloc[-1]}) {worst.with_interval}."
@@ -383,10 +371,6 @@ def comment(findings: Findings) -> list[str]:
     if lost := int(findings.tables["networks"]["diverged"].sum()):
         lines.append(f"{lost} runs diverged and are in no mean.")
     return lines
-
-
-def _estimate(row: pd.Series, outcome: str) -> stats.Estimate:
-    return stats.Estimate("", row[outcome], row[f"{outcome}_low"], row[f"{outcome}_high"], 2)
 
 
 def _matters(part: str, what: str) -> Claim:

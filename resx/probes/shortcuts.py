@@ -1,4 +1,4 @@
-"""Shortcuts: could another function than the identity be used, known beforehand or learned (question 2, on images)?
+"""Shortcuts: could another function than the identity be used, fixed beforehand or learned (question 2, on images)?
 
 Question. A block computes x + F(x). What if M x + F(x), a gate, noise or a learned scale stands there instead; does it
 help to know what blocks do to their input, and can the function be learned? Identity Mappings (He et al. 2016b,
@@ -7,380 +7,471 @@ table 1) compared eleven of them in the original order, one depth, CIFAR-10.
 Method. The same network, seed and batches with each shortcut function of the registry: constants α with and without
 scaling the branch by 1−α; fixed maps (negation, permutation, orthogonal, Gaussian of the identity's norm, low rank);
 learned scalar, channel scale and 1×1 map, from the identity and from elsewhere; gates; dropout; and `fitted`: each
-block's best linear map in a trained network of the same depth and seed, frozen, with the network trained anew from
-the seed's own initial weights. `compute` states what a function costs in training, the donor included, in runs of the
-identity network. All in two orders: after a ReLU x is not negative, so relu(−x + F) throws the shortcut away and a
+block's best linear map in a trained network of the same depth, order and seed, frozen, with the network trained anew
+from the seed's own initial weights. `compute` states what a function costs in training, the donor included, in runs of
+the identity network. All in two orders: after a ReLU x is not negative, so relu(−x + F) throws the shortcut away and a
 rotation loses about half of it for that reason alone. The pre-activation order answers the question; the original one
-is what table 1 used.
+is what table 1 used. `--shortcut NAME`, also of a file given with `--plugin`, compares that one alone with the identity
+and with none; `--order` takes one order only; a grid may hold several functions, orders and depths.
 
 Primary outcome. log10 of the final training loss (eval mode, all training images), since most errors sit at 0 % on
-small data; errors stand beside it. Differences from the identity are paired by seed. `same` is equivalence of test
-errors (TOST) within `margin` percentage points.
-
-Criteria, fixed beforehand. The family that is judged are the planned contrasts below, all by one joint sign-flip over
-seeds, at 5 %, from 6 seeds on; the hypothesis is judged in the pre-activation order, the original one stands beside it.
-The p-values of single functions in the rankings are a second family, one per order, for orientation.
-(1) Fixed maps other than the identity train worse: mean over them, supported above 0, refuted below.
-(2) A map fitted to what a trained residual network's blocks do beats the identity: supported below 0, refuted above.
-(3) A learned shortcut that starts at the identity beats the fixed identity: supported below 0, refuted above.
-(4) Where a learned shortcut starts matters: elsewhere minus identity, supported above 0, refuted below.
-(5) In the original order the ReLU throws a negated or rotated shortcut away: their difference from the identity,
-original minus pre-activation order, supported above 0, refuted below.
-(6) The spectrum of the product of the shortcuts at initialisation explains which functions train: Spearman's
-correlation over functions between its distance from an isometry and the outcome, minus 0.5; supported above 0,
-refuted below.
-
-Settings. primary: log10_train_loss, train_error or test_error. margin: of equivalence in test error, in percentage
-points. donors: the networks that maps are fitted to (with ; between). depth: unless --depth says otherwise; with 20
-layers the plain network of the pre-activation order still trains on digits, with 32 it no longer keeps up. `--shortcut
-NAME`, also of a file given with `--plugin`, compares that one alone with the identity and with none; `--order` takes
-one order only.
+small data; errors stand next to it. Differences from the identity are paired by seed. Claims are about the greatest
+depth and the first order at hand; the planned contrasts of all depths and orders are one family. Functions that were
+asked for by name are judged one by one, in a family of their own; in a survey of many the ranking shows each, with p
+from the family of its order and depth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
+from pydantic import Field
 
-from resx import stats
-from resx.claims import estimates, verdict
-from resx.data import Dataset
-from resx.figures.parts import kind_name
-from resx.figures.shortcuts import (
-    ORDERS,
-    PREDICTORS,
-    correlations,
-    differences,
-    orders_of,
-    published,
-    spectra,
-    variants,
-)
-from resx.measurements.inputs import network_at, sample, without_blocks
-from resx.measurements.spectrum import spectrum
-from resx.model import SHORTCUTS
-from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
-from resx.spec import RunSpec, SpecError, did_you_mean
-from resx.stats import Estimate
-from resx.store.run import RunFolder
+from resx import paper, stats
+from resx.claims import DEEP, Claim, Contrast, contrast, interaction
+from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
+from resx.probes.tidy import OUTCOMES, Outcome, check_alike, check_margin, kind_name, outcomes, summary
+from resx.spec import RunSpec, SpecError, parse_part
 
-OUTCOMES = {
-    "log10_train_loss": "log10 of the final training loss",
-    "train_error": "final training error (%)",
-    "test_error": "final test error (%)",
-}
+if TYPE_CHECKING:
+    import torch
+
+    from resx.data import Dataset
+    from resx.store.run import RunFolder
+
+ORDERS = {"pre": "pre-activation order", "post": "original order"}  # the one that answers first
 BASELINES = ("none", "identity")
+DEPTH = 32  # with 20 layers plain networks of the pre-activation order still train on digits, with 32 no longer as well
 IMAGES = 8  # whose shortcut paths are measured
-# planned contrasts: learned functions by where they start, and isometries that a ReLU cuts
+NAMED, RANKED = 12, 6  # up to so many functions are asked for by name; fewer than so many have no ranking to explain
+KINDS = ("constant", "fixed", "learned", "gated", "noisy", "fitted", "other")  # that a function may state
+PREDICTORS = {"distance": "distance from an isometry", "log10_gain": "|log10 gain|"}  # columns of `spectra`
+EXPLAINS = 0.5  # a rank correlation from which on a predictor is said to explain the ranking
+CELL = ["order", "depth"]
+# learned functions by where they start, in pairs, and isometries that a ReLU cuts
 AT_IDENTITY = ("learned-scalar:start=1.0", "learned-channels:start=1.0", "conv:init=identity")
 ELSEWHERE = ("learned-scalar:start=0.0", "learned-channels:start=0.0", "conv:init=he")
 CUT = ("negation", "orthogonal")
-KNOWN = "A map fitted to a trained residual network beats the identity"
-LEARNED = "A learned shortcut that starts at the identity beats it"
-EXPLAINS = 0.5  # a rank correlation from which on a predictor is said to explain the ranking
+FITTED, FITTED_TO_PLAIN = "fitted to residual", "fitted to plain"
+# this project's functions in the words of Identity Mappings' table 1
+TABLE_1 = {
+    "identity": "identity",
+    "none": "0 (plain)",
+    "scaled:alpha=0.5": "0.5, branch unscaled",
+    "convex:alpha=0.5": "0.5, branch 0.5",
+    "exclusive-gate:bias=0.0": "exclusive gating, bias 0 to -5",
+    "exclusive-gate:bias=-6.0": "exclusive gating, bias -6",
+    "shortcut-gate:bias=0.0": "shortcut-only gating, bias 0",
+    "shortcut-gate:bias=-6.0": "shortcut-only gating, bias -6",
+    "conv:init=he": "1x1 convolution",
+    "dropout:rate=0.5": "dropout 0.5",
+}
+PRIMARY, ORDER, OTHER = "{primary}", "{order}", "{other}"
+PLANNED = "planned contrasts"
+
+
+class ShortcutsSettings(Settings):
+    """primary: the outcome that is judged. margin: of equivalence in test error (points). donors: shortcuts of the
+    networks that maps are fitted to.
+    """
+
+    primary: Outcome = "log10_train_loss"
+    margin: float = Field(1.0, gt=0)
+    donors: tuple[str, ...] = ("identity", "none")
+
+
+def plan(request: Request) -> list[RunSpec]:
+    """Return every shortcut in both orders; one that comes from a trained network once per donor, which is trained
+    too.
+    """
+    _check_donors(request.settings.donors)
+    specs = [spec for grid in request.grids for spec in _plan_grid(request, grid)]
+    check_margin(request.settings.margin, specs)
+    return specs
+
+
+def _plan_grid(request: Request, grid: Mapping[str, Sequence[Any]]) -> list[RunSpec]:
+    own: Mapping[str, Callable[[], list[Any]]] = {
+        "shortcut": registered,
+        "order": lambda: list(ORDERS),
+        "depth": lambda: [DEPTH],
+    }
+    asked = {
+        key: list(grid.get(key) or ([request.base[key]] if key in request.base else default()))
+        for key, default in own.items()
+    }
+    rest = {key: list(values) for key, values in grid.items() if key not in (*own, "seed")}
+    if several := [key for key, values in rest.items() if len(values) > 1]:
+        raise SpecError(f"[grid] {several[0]}: this probe compares shortcuts at one {several[0]}; give one value")
+    base = {**request.base, **{key: values[0] for key, values in rest.items()}}
+    from_donor = [text for text in asked["shortcut"] if _transform(text)]
+    donors = request.settings.donors if from_donor else ()
+    others = dict.fromkeys([*BASELINES, *donors, *(text for text in asked["shortcut"] if text not in from_donor)])
+    specs: list[RunSpec] = []
+    for depth, order, seed in product(asked["depth"], asked["order"], grid.get("seed", request.seeds)):
+        cell = {**base, "depth": depth, "order": order, "seed": seed}
+        twins = request.resolve([{**cell, "shortcut": text} for text in others])
+        ids = {text: twin.run_id for text, twin in zip(others, twins, strict=True)}
+        specs += twins
+        specs += request.resolve(
+            [
+                {**cell, "shortcut": text, "init_from": {"run": ids[donor], "transform": _transform(text)}}
+                for text in from_donor
+                for donor in donors
+            ]
+        )
+    return specs
 
 
 def registered() -> list[str]:
     """Return the texts of all shortcuts that state a kind, with each of their examples."""
-    texts = []
-    for name in SHORTCUTS:
-        factory = SHORTCUTS[name]
-        if hasattr(factory, "kind"):
-            texts += [f"{name}:{example}".removesuffix(":") for example in getattr(factory, "examples", ("",))]
-    return texts
+    from resx.model import SHORTCUTS
+
+    return [
+        f"{name}:{example}".removesuffix(":")
+        for name in SHORTCUTS
+        if hasattr(SHORTCUTS[name], "kind")
+        for example in getattr(SHORTCUTS[name], "examples", ("",))
+    ]
 
 
-def plan(order: Order) -> list[RunSpec]:
-    """Every shortcut in both orders; one that comes from a trained network once per donor, whose run is planned too."""
-    check(order.settings)
-    grid = {key: list(values) for key, values in order.grid.items()}
-    asked = grid.pop("shortcut", None) or ([order.base["shortcut"]] if "shortcut" in order.base else registered())
-    orders = grid.pop("order", None) or ([order.base["order"]] if "order" in order.base else list(ORDERS))
-    several = [key for key, values in grid.items() if len(values) > 1]
-    if several:
-        raise SpecError(f"[grid] {several[0]}: this study compares shortcuts at one {several[0]}; give one value")
-    base = {"depth": order.settings["depth"], **order.base, **{key: values[0] for key, values in grid.items()}}
-    donors = _listed(order.settings["donors"])
-    from_donor = [text for text in asked if _transform(text)]
-    own = dict.fromkeys(
-        [*BASELINES, *(donors if from_donor else []), *(text for text in asked if text not in from_donor)]
-    )
-    specs: list[RunSpec] = []
-    for seed in order.seeds:
-        for chosen in orders:
-            twins = order.resolve([{**base, "order": chosen, "seed": seed, "shortcut": text} for text in own])
-            specs += twins
-            ids = dict(zip(own, (twin.run_id for twin in twins), strict=True))
-            specs += order.resolve(
-                [
-                    {**base, "order": chosen, "seed": seed, "shortcut": text, "init_from": start}
-                    for text in from_donor
-                    for start in ({"run": ids[donor], "transform": _transform(text)} for donor in donors)
-                ]
-            )
-    return specs
+def _check_donors(donors: Sequence[str]) -> None:
+    from resx.model import SHORTCUTS
 
-
-def check(settings: Mapping[str, Any]) -> None:
-    """Raise SpecError for settings of the right type that mean nothing."""
-    errors = []
-    if settings["primary"] not in OUTCOMES:
-        known = ", ".join(OUTCOMES)
-        near = did_you_mean(settings["primary"], OUTCOMES)
-        errors.append(f"setting 'primary': no outcome '{settings['primary']}'{near}; there are {known}")
-    for donor in _listed(settings["donors"]):
-        errors += [f"setting 'donors': {line}" for line in SHORTCUTS.check(donor)]
-        if not errors and _transform(donor):
-            errors.append(f"setting 'donors': '{donor}' needs a donor itself")
+    errors = [f"setting 'donors': {line}" for donor in donors for line in SHORTCUTS.check(donor)]
+    if not errors:
+        errors = [f"setting 'donors': '{donor}' needs a donor itself" for donor in donors if _transform(donor)]
     if errors:
         raise SpecError(errors)
 
 
-def _listed(text: str) -> list[str]:
-    return [item.strip() for item in text.split(";") if item.strip()]
-
-
 def _transform(text: str) -> str | None:
-    name = text.partition(":")[0].strip()
-    return getattr(SHORTCUTS[name], "transform", None) if name in SHORTCUTS else None
+    return _stated(text, "transform")
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
+def _stated(text: str, attribute: str) -> str | None:
+    """Return what a shortcut's factory states of itself, None where it states nothing or is not loaded."""
+    from resx.model import SHORTCUTS
+
+    name = parse_part(text)[0]
+    return getattr(SHORTCUTS[name], attribute, None) if name in SHORTCUTS else None
+
+
+def measure(run: RunFolder, dataset: Dataset, settings: ShortcutsSettings, device: torch.device) -> pd.DataFrame:
     """Measure the spectrum of a run's shortcut path at initialisation, in float64, with batch statistics."""
+    import torch
+
+    from resx.measurements.inputs import network_at, sample
+    from resx.measurements.spectrum import spectrum
+
     x, _ = sample(run, dataset, device, IMAGES, torch.float64)
     return spectrum(network_at(run, dataset, device, 0, len(x), torch.float64), x)
 
 
-def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
-    """Rank the functions in each order and judge the planned contrasts."""
-    check(settings)
-    primary = settings["primary"]
-    runs = variants(frames["runs"])
-    orders = orders_of(runs)
-    found = {order: differences(runs[runs["order"] == order], primary) for order in orders}
-    each = {order: _one_by_one(table) for order, table in found.items()}
-    rankings = {order: _ranking(runs[runs["order"] == order], each[order]) for order in orders}
-    costs = {
-        order: _costs(runs[runs["order"] == order], list(rankings[order]["shortcut"]), settings["margin"])
-        for order in orders
-    }
-    foretold = _foretold(spectra(frames["spectrum"], runs), primary) if "spectrum" in frames else {}
-    planned = {**_contrasts(found, runs), **{f"{name} − {EXPLAINS}": rho - EXPLAINS for name, rho in foretold.items()}}
-    judged = estimates(planned)
-    verdicts = _verdicts(judged)
-    tables = {f"ranking-{order}": table for order, table in rankings.items()}
-    tables |= {f"errors-{order}": table for order, table in costs.items()}
-    if foretold:
-        rows = [
-            stats.t_interval(rho.dropna().to_numpy(), name=name) for name, rho in foretold.items() if rho.notna().any()
-        ]
-        tables["predictor"] = pd.DataFrame(
-            [
-                {"Spearman's correlation": one.name, "mean": one.mean, "low": one.low, "high": one.high, "n": one.n}
-                for one in rows
-            ]
-        )
-    return Findings(tables, verdicts, _answer(runs, rankings, each, verdicts, primary))
+def refuses(spec: RunSpec) -> str | None:
+    """Say why a network has no shortcut path to measure, or return None."""
+    from resx.measurements.inputs import without_blocks
+
+    return without_blocks(spec)
 
 
-def _one_by_one(table: pd.DataFrame) -> dict[str, Estimate]:
-    """Return each function's difference; p for those that finished in every seed, as one family."""
-    names = [str(name) for name in table]
-    whole = [name for name in names if table[name].notna().all()]
-    found = estimates({name: table[name] for name in whole})
-    for name in [name for name in names if name not in whole]:
-        values = table[name].dropna()
-        if len(values):
-            found[name] = stats.t_interval(values.to_numpy(), name=name)
-    return found
+def tables(frames: Frames, settings: ShortcutsSettings) -> dict[str, pd.DataFrame]:
+    """Return, by order and depth, functions ranked by their difference from the identity, their errors and compute,
+    and, where spectra are measured, what these explain of the ranking; `outcomes` has a row a run.
+    """
+    runs = _paired(_named(frames["runs"]), settings.primary)
+    ranking = _ranking(runs)
+    columns = ["run_id", "shortcut", "kind", *CELL, "seed", *OUTCOMES, "difference"]
+    own = {"ranking": ranking, "errors": _errors(runs, ranking, settings.margin), "outcomes": runs[columns]}
+    if not len(frames.get("spectrum", ())):
+        return own
+    spectra = _spectra(frames["spectrum"], runs)
+    correlations = _correlations(spectra, settings.primary)
+    means = spectra.groupby([*CELL, "shortcut", "kind"], sort=False)[["gain", "directions", *PREDICTORS]].mean()
+    own |= {"spectra": means.reset_index(), "correlations": correlations}
+    return own | ({"predictors": summary(correlations, [*CELL, "predictor"], ["rho"])} if len(correlations) else {})
 
 
-def _ranking(runs: pd.DataFrame, each: Mapping[str, Estimate]) -> pd.DataFrame:
-    """Return a row per function, the best first and those without a number last."""
-    rows = []
-    for variant, group in runs.groupby("variant", sort=False):
-        estimate = each.get(str(variant))
-        mean = estimate.mean if estimate else (0.0 if variant == "identity" else np.nan)
-        rows.append(
-            {
-                "shortcut": variant,
-                "Δ": round(mean, 4) + 0.0,  # no −0
-                "95 % interval": estimate.interval if estimate else "–",
-                "p": estimate.p if estimate and estimate.p is not None else np.nan,
-                "seeds": len(group),
-                "diverged": int((group["status"] == "diverged").sum()),
-            }
-        )
-    table = pd.DataFrame(rows).sort_values("Δ", na_position="last", kind="stable").reset_index(drop=True)
-    table.insert(0, "rank", np.arange(1, len(table) + 1))
-    return table if table["diverged"].any() else table.drop(columns="diverged")
+def _named(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that are classifications by blocks, the first order first, with their `kind`.
+
+    A map that comes from a trained network is named with its donor: fitted to residual; one whose donor is not among
+    these runs, with the donor's id. Raises SpecError where runs differ in the recipe.
+    """
+    names = runs.set_index("run_id")["shortcut"].to_dict()
+    runs = runs[runs["order"].isin(list(ORDERS)) & (runs["train_error"].notna() | (runs["status"] == "diverged"))]
+    check_alike(runs, ("order", "init_from"))
+    donors: list[Any] = [getattr(start, "run", None) for start in runs["init_from"]]
+    named = outcomes(runs).assign(
+        kind=[_stated(text, "kind") or "other" for text in runs["shortcut"]],
+        donor=donors,
+        shortcut=[
+            text if donor is None else f"{text} to {kind_name(names.get(donor, donor))}"
+            for text, donor in zip(runs["shortcut"], donors, strict=True)
+        ],
+    )
+    rank = named["order"].map(list(ORDERS).index)
+    return named.assign(rank=rank).sort_values(["rank", "depth"], kind="stable", ignore_index=True)
 
 
-def _costs(runs: pd.DataFrame, names: Sequence[str], margin: float) -> pd.DataFrame:
-    """Return what stands beside the outcome, a row per function: errors, published error, compute."""
-    reference = runs[runs["variant"] == "identity"]
-    errors = differences(runs, "test_error")
+def _paired(runs: pd.DataFrame, primary: str) -> pd.DataFrame:
+    """Return the runs with what each has more of than the identity's of its seed: `difference`, `test_difference`.
+
+    Raises SpecError where two runs are the same network, or where there is none with the identity.
+    """
+    key = [*CELL, "seed"]
+    twice = runs.duplicated([*key, "shortcut"])
+    if twice.any():
+        raise SpecError(f"two runs are the {runs['shortcut'][twice].iloc[0]} of one seed; choose one kind with --where")
+    identity = runs.loc[runs["shortcut"] == "identity", [*key, primary, "test_error"]]
+    for order, depth in runs[CELL].drop_duplicates().itertuples(index=False):
+        if identity[(identity["order"] == order) & (identity["depth"] == depth)].empty:
+            raise SpecError(f"no run with the identity to compare with: {ORDERS[order]}, {depth} layers")
+    own = runs[key].merge(identity.set_axis([*key, "difference", "test_difference"], axis=1), on=key, how="left")
+    return runs.assign(
+        difference=runs[primary] - own["difference"], test_difference=runs["test_error"] - own["test_difference"]
+    )
+
+
+def _ranking(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per function, the best first, those without a number last; p is that of its order and depth."""
+    parts = []
+    for (order, depth), cell in runs.groupby(CELL, sort=False):
+        own = {str(name): group for name, group in cell.groupby("shortcut", sort=False)}
+        differences = {name: group.set_index("seed")["difference"] for name, group in own.items() if name != "identity"}
+        judged = stats.judge_family(differences)
+        nothing = {"identity": stats.Estimate("", 0.0, np.nan, np.nan, 0)}
+        rows = []
+        for name, group in own.items():
+            one = {**nothing, **judged}.get(name, stats.Estimate("", np.nan, np.nan, np.nan, 0))
+            row = {"order": order, "depth": depth, "shortcut": name, "kind": group["kind"].iloc[0]}
+            row |= {"seeds": len(group), "diverged": int((group["status"] == "diverged").sum())}
+            row |= {"difference": one.mean, "difference_low": one.low, "difference_high": one.high}
+            rows.append({**row, "p": np.nan if one.p is None else one.p})
+        table = pd.DataFrame(rows).sort_values("difference", na_position="last", kind="stable")
+        table.insert(2, "rank", np.arange(1, len(table) + 1))
+        parts.append(table)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _errors(runs: pd.DataFrame, ranking: pd.DataFrame, margin: float) -> pd.DataFrame:
+    """Return errors in percent and what training costs in runs of the identity network, in the order of the ranking."""
     cost = runs.set_index("run_id")["multiply_adds"].to_dict()
+    own = dict(iter(runs.groupby([*CELL, "shortcut"])))
     rows = []
-    for variant in names:
-        group = runs[runs["variant"] == variant]
-        donor = getattr(group["init_from"].iloc[0], "run", None)
-        own = float(group["multiply_adds"].iloc[0])
-        row: dict[str, Any] = {
-            "shortcut": variant,
-            "train %": group["train_error"].mean(),
-            "test %": group["test_error"].mean(),
-            "Δ test %": _paired(errors.get(variant)),
-            "same": _same(group, reference, errors.get(variant), margin),
-            "compute": (own + cost.get(donor, 0.0)) / float(reference["multiply_adds"].iloc[0]),
-        }
-        if runs["order"].iloc[0] == "post":
-            row["table 1"] = published(variant) or "–"
-        rows.append(row)
+    for order, depth, name in ranking[[*CELL, "shortcut"]].itertuples(index=False):
+        group, identity = own[order, depth, name], own[order, depth, "identity"]
+        total = float(group["multiply_adds"].iloc[0]) + cost.get(group["donor"].iloc[0], 0.0)
+        row = {"order": order, "depth": depth, "shortcut": name}
+        row |= {key: group[key].mean() for key in ("train_error", "test_error")}
+        if name != "identity":
+            row |= _test_difference(group, identity["test_error"], margin)
+        published = _published(name) if order == "post" else None
+        rows.append({**row, "compute": total / float(identity["multiply_adds"].iloc[0]), "table_1": published})
     return pd.DataFrame(rows)
 
 
-def _paired(differing: pd.Series | None) -> str:
-    known = pd.Series(dtype=float) if differing is None else differing.dropna()
-    return stats.t_interval(known.to_numpy()).with_interval if len(known) else "–"
-
-
-def _same(group: pd.DataFrame, reference: pd.DataFrame, differing: pd.Series | None, margin: float) -> str:
-    if differing is None or differing.isna().any():
-        return "–"
-    arms = [group["test_error"], reference["test_error"]]
+def _test_difference(group: pd.DataFrame, identity: pd.Series, margin: float) -> dict[str, Any]:
+    """Return the paired difference in test error with its interval, and whether it is equivalent to none."""
+    values = group["test_difference"].dropna()
+    if values.empty:
+        return {}
+    one = stats.t_interval(values)
+    row = {"test_difference": one.mean, "test_difference_low": one.low, "test_difference_high": one.high}
+    if len(values) < len(group):
+        return row
     images = int(group["test_images"].iloc[0])
-    return stats.equivalence(differing.to_numpy(), margin, arms=arms, n_test=images).status
+    alike = stats.equivalence(values, margin, arms=[group["test_error"], identity], n_test=images)
+    return {**row, "same_test_error": alike.status}
 
 
-def _contrasts(found: Mapping[str, pd.DataFrame], runs: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return the planned contrasts by name, a value per seed; nan where one of their networks diverged."""
-    kinds = dict(zip(runs["variant"], runs["kind"], strict=True))
-    columns: dict[str, pd.Series] = {}
-
-    def mean(order: str, names: Sequence[str]) -> pd.Series:
-        table = found[order]
-        there = [name for name in names if name in table]
-        return table[there].mean(axis=1, skipna=False) if there else pd.Series(dtype=float)
-
-    for order in found:
-        fixed = [str(name) for name in found[order] if kinds[name] == "fixed"]
-        pairs = [pair for pair in zip(AT_IDENTITY, ELSEWHERE, strict=True) if set(pair) <= set(found[order])]
-        columns |= {
-            f"fixed maps − identity ({order})": mean(order, fixed),
-            f"fitted to residual − identity ({order})": mean(order, [f"fitted to {kind_name('identity')}"]),
-            f"fitted to plain − identity ({order})": mean(order, [f"fitted to {kind_name('none')}"]),
-            f"learned from identity − identity ({order})": mean(order, AT_IDENTITY),
-            f"learned from elsewhere − from identity ({order})": mean(order, [pair[1] for pair in pairs])
-            - mean(order, [pair[0] for pair in pairs]),
-        }
-    if set(ORDERS) <= set(found):
-        columns["negated or rotated − identity, original − pre-activation"] = mean("post", CUT) - mean("pre", CUT)
-    return columns
+def _published(shortcut: str) -> str | None:
+    """Return Identity Mappings' test error of a function (CIFAR-10, 110 layers), None where it has none."""
+    row = paper.IDENTITY_TABLE_1.get(TABLE_1.get(shortcut, ""))
+    if row is None:
+        return None
+    return "> 20 %" if np.isnan(row.value) else f"{row.value:.2f} %"
 
 
-def _foretold(table: pd.DataFrame, primary: str) -> dict[str, pd.Series]:
-    return {f"{PREDICTORS[name]} ({order})": rho for (name, order), rho in correlations(table, primary).items()}
+def _spectra(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per run: its columns, the summary of its spectrum, and the PREDICTORS."""
+    from resx.measurements.spectrum import FLOOR
+    from resx.measurements.spectrum import summary as summary_of
+
+    table = measured.groupby("run_id")[["image", "value"]].apply(summary_of).reset_index()
+    table["log10_gain"] = np.log10(table["gain"].clip(lower=FLOOR)).abs()
+    return runs.merge(table, on="run_id")
 
 
-def _verdicts(judged: Mapping[str, Estimate]) -> list[Verdict]:
-    def both(text: str) -> list[str]:
-        return [f"{text} ({order})" for order in ORDERS if f"{text} ({order})" in judged]
-
-    spectral = [f"{predictor} ({order}) − {EXPLAINS}" for predictor in PREDICTORS.values() for order in ORDERS]
-    cases: list[tuple[str, list[str], Literal[-1, 1]]] = [
-        ("Fixed maps other than the identity train worse", both("fixed maps − identity"), 1),
-        (
-            KNOWN,
-            [*both("fitted to residual − identity"), *both("fitted to plain − identity")],
-            -1,
-        ),
-        (LEARNED, both("learned from identity − identity"), -1),
-        ("Where a learned shortcut starts matters", both("learned from elsewhere − from identity"), 1),
-        (
-            "In the original order the ReLU throws a negated or rotated shortcut away",
-            ["negated or rotated − identity, original − pre-activation"],
-            1,
-        ),
-        (
-            "The spectrum of the shortcuts at initialisation explains which functions train",
-            [name for name in spectral if name in judged],
-            1,
-        ),
-    ]
-    found = []
-    for hypothesis, names, expected in cases:
-        sign = "above" if expected > 0 else "below"
-        criterion = f"the first effect is {sign} 0: supported; on the other side: refuted (joint sign-flip, 5 %)"
-        found += verdict(hypothesis, criterion, judged, names, expected) if names else []
-    return found
+def _correlations(spectra: pd.DataFrame, primary: str) -> pd.DataFrame:
+    """Return Spearman's correlation over functions of each predictor with the outcome: order, depth, seed, predictor,
+    rho. Where it is not defined, or there are too few functions, there is no row.
+    """
+    rows = []
+    for (order, depth, seed), group in spectra.groupby([*CELL, "seed"], sort=False):
+        for column, name in PREDICTORS.items():
+            if len(group) >= RANKED and group[primary].nunique() > 2 and group[column].nunique() > 1:
+                rho = group[column].corr(group[primary], method="spearman")
+                rows.append({"order": order, "depth": depth, "seed": seed, "predictor": name, "rho": rho})
+    return pd.DataFrame(rows, columns=[*CELL, "seed", "predictor", "rho"])
 
 
-def _answer(
-    runs: pd.DataFrame,
-    rankings: Mapping[str, pd.DataFrame],
-    each: Mapping[str, Mapping[str, Estimate]],
-    verdicts: Sequence[Verdict],
-    primary: str,
-) -> str:
-    """Return the paragraph: ranks, what beats the identity, the verdicts, and what this does not settle."""
-    seeds = runs["seed"].nunique()
-    said = [
-        f"Networks of {runs['depth'].iloc[0]} layers on {runs['data_label'].iloc[0]}, {_count(seeds, 'seed')}, "
-        f"judged by the {OUTCOMES[primary]}."
-    ]
-    for order, ranking in rankings.items():
-        found = each[order]
-        place = int(ranking.loc[ranking["shortcut"] == "identity", "rank"].iloc[0])
-        below = [str(text) for text in ranking.loc[ranking["rank"] < place, "shortcut"]]
-        surely = [one for one in found.values() if one.p is not None and one.p <= 0.05]
-        better = [one.name for one in surely if one.mean < 0]
-        worse = sum(one.mean > 0 for one in surely)
-        said.append(
-            f"In the {ORDERS[order]} the identity ranks {place} of {len(ranking)}; "
-            + (f"lower means have {', '.join(below)}. " if below else "none has a lower mean. ")
-            + f"After the adjustment for the whole family {', '.join(better) or 'none'} trained better and "
-            f"{worse} of {len(found)} trained worse."
-        )
-        diverged = [str(text) for text in ranking.loc[ranking.get("diverged", 0 * ranking["rank"]) > 0, "shortcut"]]
-        if diverged:
-            said.append(f"Diverged in some seed: {', '.join(diverged)}.")
-        if order == "post":
-            said.append(_against_table_1(ranking))
-    said += [f"{item.hypothesis}: {item.word} ({item.estimates[0]})." for item in verdicts]
-    if seeds < stats.MIN_SEEDS:
-        said.append(f"With fewer than {stats.MIN_SEEDS} seeds all of this is screening.")
-    said.append(
-        "It does not settle other depths, data or recipes; the recipe was chosen for the identity, and a function that "
-        "needs another rate or more steps is not given them."
+def symbols(tables: Tables, settings: ShortcutsSettings) -> Mapping[str, Any]:
+    """Return the orders at hand, and the functions whose mean a claim is about, as far as there are any."""
+    functions = tables["outcomes"].drop_duplicates("shortcut").set_index("shortcut")["kind"].to_dict()
+    orders = [order for order in ORDERS if order in set(tables["outcomes"]["order"])]
+    asked = [name for name in functions if name not in (*BASELINES, FITTED, FITTED_TO_PLAIN)]  # these have a claim
+    pairs = [pair for pair in zip(AT_IDENTITY, ELSEWHERE, strict=True) if set(pair) <= set(functions)]
+    return {
+        "order": orders[0],
+        "other": orders[-1] if len(orders) > 1 else "",
+        "order_name": ORDERS[orders[0]],
+        "asked": tuple(asked) if len(asked) <= NAMED else (),
+        "fixed maps": tuple(name for name, kind in functions.items() if kind == "fixed"),
+        "learned maps": tuple(name for name in AT_IDENTITY if name in functions),
+        "learned from elsewhere": tuple(pair[1] for pair in pairs),
+        "learned from the identity": tuple(pair[0] for pair in pairs),
+        "negated or rotated": tuple(name for name in CUT if name in functions),
+    }
+
+
+def _against(shortcut: str, minus: str = "identity", order: str = ORDER, depth: str = DEEP, **more: Any) -> Contrast:
+    """Return the difference of a function from another one in the same order, at the same depth."""
+    at = {"order": order, "depth": depth}
+    return contrast(PRIMARY, {"shortcut": shortcut, **at}, {"shortcut": minus, **at}, **more)
+
+
+def _explained(predictor: str, order: str = ORDER, depth: str = DEEP, **more: Any) -> Contrast:
+    return contrast("rho", {"predictor": predictor, "order": order, "depth": depth}, EXPLAINS, **more)
+
+
+def _cut(depth: str = DEEP, **more: Any) -> Contrast:
+    """Return what the original order costs negated and rotated shortcuts more than it costs the identity."""
+    names = "{negated or rotated}", "identity"
+    post, pre = (
+        tuple({"shortcut": name, "order": order, "depth": depth} for name in names) for order in ("post", "pre")
     )
-    return " ".join(filter(None, said))
+    return interaction(PRIMARY, (post[0], post[1]), (pre[0], pre[1]), **more)
 
 
-def _against_table_1(ranking: pd.DataFrame) -> str:
-    rows = ranking[ranking["shortcut"].map(lambda name: bool(published(name)) and name != "identity")]
-    if rows.empty:
-        return ""
-    agree = rows["Δ"].isna() | (rows["Δ"] > 0)
+CONTRASTS = (
+    ("{fixed maps}", "identity"),
+    (FITTED, "identity"),
+    (FITTED_TO_PLAIN, "identity"),
+    ("{learned maps}", "identity"),
+    ("{learned from elsewhere}", "{learned from the identity}"),
+)
+
+
+def extras(tables: Tables, settings: ShortcutsSettings) -> Mapping[str, Sequence[Contrast]]:
+    """Return the planned contrasts in every order and at every depth."""
+    each, everywhere = {"order": "{order}", "depth": "{depth}"}, ("order", "depth")
+    return {
+        PLANNED: (
+            *(_against(*names, **each, over=everywhere) for names in CONTRASTS),
+            _cut("{depth}", over=("depth",)),
+            *(_explained(name, **each, over=everywhere) for name in PREDICTORS.values()),
+        )
+    }
+
+
+def comment(findings: Findings) -> list[str]:
+    """Return the identity's place in each order and depth, what diverged, and how table 1 compares."""
+    lines = []
+    for (order, depth), ranking in findings.tables["ranking"].groupby(CELL, sort=False):
+        place = int(ranking.loc[ranking["shortcut"] == "identity", "rank"].iloc[0])
+        surely = ranking[ranking["p"] <= stats.ALPHA]
+        better = list(surely.loc[surely["difference"] < 0, "shortcut"])
+        worse = int((surely["difference"] > 0).sum())
+        lines.append(
+            f"{ORDERS[str(order)]}, {depth} layers: the identity ranks {place} of {len(ranking)}; after adjustment for "
+            f"all of them {', '.join(better) or 'none'} trained better and {worse} trained worse."
+        )
+        if len(diverged := ranking.loc[ranking["diverged"] > 0, "shortcut"]):
+            lines.append(f"Diverged in some seed: {', '.join(diverged)}.")
+        if order == "post":
+            lines += _against_table_1(ranking)
+    return lines
+
+
+def _against_table_1(ranking: pd.DataFrame) -> list[str]:
+    rows = ranking[ranking["shortcut"].isin(list(TABLE_1)) & (ranking["shortcut"] != "identity")]
+    agree = rows["difference"].isna() | (rows["difference"] > 0)
     others = ", ".join(rows.loc[~agree, "shortcut"])
-    return (
+    line = (
         f"Identity Mappings (table 1) has {len(rows)} of these functions, all worse than the identity in test error; "
         f"here {int(agree.sum())} have the worse mean too{f', but not {others}' if others else ''}."
     )
+    return [line] if len(rows) else []
 
 
-def _count(n: int, word: str) -> str:
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+def _planned(key: str, says: str, expected: Literal[-1, 1], names: tuple[str, str], *beside: tuple[str, str]) -> Claim:
+    """Return a claim on a planned contrast in the first order; next to it the other order, and further contrasts."""
+    others = [_against(*names, order=OTHER)]
+    others += [_against(*more, order=order) for more in beside for order in (ORDER, OTHER)]
+    says = f"{says} ({{order_name}}, {DEEP} layers)"
+    return Claim(key, says, expected, _against(*names), tuple(others), family=PLANNED)
 
 
-STUDY = Study(
+CLAIMS = (
+    Claim(
+        key="asked",
+        says=f"{{shortcut}} trains better than the identity ({{order_name}}, {DEEP} layers)",
+        expected=-1,
+        first=_against("{shortcut}", over=("shortcut",), where={"shortcut": "{asked}"}),
+        beside=(_against("{shortcut}", order=OTHER),),
+        family="functions asked for",
+        each=True,
+    ),
+    _planned("fixed-maps-worse", "Fixed maps other than the identity train worse", +1, CONTRASTS[0]),
+    _planned(
+        "fitted-better",
+        "A map fitted to a trained residual network beats the identity",
+        -1,
+        CONTRASTS[1],
+        CONTRASTS[2],
+    ),
+    _planned("learned-better", "A learned shortcut that starts at the identity beats it", -1, CONTRASTS[3]),
+    _planned("start-matters", "A learned shortcut that starts elsewhere trains worse", +1, CONTRASTS[4]),
+    Claim(
+        key="relu-cuts",
+        says=f"In the original order the ReLU throws a negated or rotated shortcut away ({DEEP} layers)",
+        expected=+1,
+        first=_cut(),
+        family=PLANNED,
+    ),
+    Claim(
+        key="spectrum-explains",
+        says="The spectrum of the shortcuts at initialisation explains which functions train "
+        f"({{order_name}}, {DEEP} layers)",
+        expected=+1,
+        first=_explained(PREDICTORS["distance"]),
+        beside=(
+            _explained(PREDICTORS["distance"], order=OTHER),
+            *(_explained(PREDICTORS["log10_gain"], order=order) for order in (ORDER, OTHER)),
+        ),
+        family=PLANNED,
+    ),
+)
+
+PROBE = Probe(
     plan=plan,
-    judge=judge,
+    tables=tables,
+    claims=CLAIMS,
+    settings=ShortcutsSettings,
     figures=("shortcuts", "shortcut-spectrum"),
-    measures={"spectrum": Measure(measure, without_blocks, diverged=True)},
-    defaults={"primary": "log10_train_loss", "margin": 1.0, "donors": "identity;none", "depth": 32},
+    shown=("ranking", "errors", "predictors"),
+    measures={"spectrum": Measure(measure, refuses, diverged=True)},
+    labels={**OUTCOMES, "rho": "rank correlation with the outcome"},
+    extras=extras,
+    symbols=symbols,
+    comment=comment,
+    limits=(
+        "It does not settle other depths, data or recipes; the recipe was chosen for the identity, and a function that "
+        "needs another rate or more steps is not given them."
+    ),
 )

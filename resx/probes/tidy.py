@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Literal
 
 import pandas as pd
 
 from resx import stats
+from resx.spec import FIELDS, RunSpec, SpecError
 
 Outcome = Literal["log10_train_loss", "train_error", "test_error"]
 Statistics = Literal["running", "batch", "augmented"]  # of normalisations in a measurement (measurements/inputs.py)
@@ -16,6 +17,9 @@ OUTCOMES: dict[str, str] = {
     "train_error": "final training error (%)",
     "test_error": "final test error (%)",
 }
+
+
+WITH_NETWORK = ("seed", "depth", "shortcut", "plugin", "warmup", "stride_in")  # may depend on the network
 
 
 def kind_name(shortcut: str) -> str:
@@ -69,3 +73,34 @@ def summary(table: pd.DataFrame, by: Sequence[str], quantities: Sequence[str]) -
             row |= {f"{quantity}_{end}": getattr(one, end) if one else float("nan") for end in ("low", "high")}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def estimate(row: Any, quantity: str) -> stats.Estimate:
+    """Return a quantity q of a table's row (a series) that has q, q_low and q_high."""
+    seeds = 2 if pd.notna(row[f"{quantity}_low"]) else 1
+    return stats.Estimate(
+        "", row[quantity], row[f"{quantity}_low"], row[f"{quantity}_high"], int(row.get("seeds", seeds))
+    )
+
+
+def check_alike(runs: pd.DataFrame, varying: Collection[str]) -> None:
+    """Raise SpecError where runs differ in more than the fields that may vary.
+
+    A network without shortcuts has no adapter, which is no difference.
+    """
+    fixed = [field for field in FIELDS if field not in (*WITH_NETWORK, *varying)]
+    texts = runs[fixed].astype("string").fillna("null")
+    texts["adapter"] = runs["adapter"].astype("string") if "adapter" in fixed else "any"
+    if mixed := [field for field in fixed if texts[field].nunique() > 1]:
+        values = "; ".join(f"{field}: {', '.join(sorted(texts[field].dropna().unique()))}" for field in mixed)
+        raise SpecError(f"these runs differ in {values}; choose one kind with --where {mixed[0]}=…")
+
+
+def check_margin(margin: float, specs: Iterable[RunSpec]) -> None:
+    """Refuse a margin of less than two test images before anything is trained, where their number is known."""
+    from resx.data import DATASETS, FACTS
+
+    for data in {spec.data for spec in specs}:
+        name, _ = DATASETS.arguments(data.dataset)
+        if name in FACTS:
+            stats.check_margin(margin, data.test_subset or FACTS[name].test)
