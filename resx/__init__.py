@@ -1,7 +1,8 @@
 """resx: a laboratory for residual learning (He et al. 2016, Deep Residual Learning for Image Recognition).
 
-`RunSpec` says what a run is, `train` makes one, `run` runs a probe, `load_runs` reads what is recorded. They are loaded
-on first use, so that `resx --help` does not wait for torch.
+`RunSpec` says what a run is, `train` makes one, `run` runs a probe, `load_runs` reads what is recorded; `adopt` finds the
+blocks of any trained network and `measure` measures it. They are loaded on first use, so that `resx --help` does not
+wait for torch.
 """
 
 from __future__ import annotations
@@ -13,11 +14,18 @@ from resx.spec import RunSpec, SpecError, build_spec
 
 if TYPE_CHECKING:
     from resx.lab import run, train
+    from resx.measurements.adopt import adopt, measure
     from resx.store.tables import load_runs
 
-__all__ = ["RunSpec", "SpecError", "build_spec", "load_runs", "run", "train"]
+__all__ = ["RunSpec", "SpecError", "adopt", "build_spec", "load_runs", "measure", "run", "train"]
 
-_HOMES = {"run": "resx.lab", "train": "resx.lab", "load_runs": "resx.store.tables"}
+_HOMES = {
+    "adopt": "resx.measurements.adopt",
+    "load_runs": "resx.store.tables",
+    "measure": "resx.measurements.adopt",
+    "run": "resx.lab",
+    "train": "resx.lab",
+}
 
 
 def __getattr__(name: str) -> Any:

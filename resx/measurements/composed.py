@@ -11,24 +11,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from resx.model import Network
+from resx.measurements.taps import Blocks, passages
 
 
 @torch.no_grad()
-def composed_gain(network: Network, x: Tensor) -> pd.DataFrame:
+def composed_gain(network: Blocks, x: Tensor) -> pd.DataFrame:
     """Send the stem's output of inputs x [B, C, H, W] through all shortcuts with F = 0, in the network's mode.
 
     Returns rows (block, name, gain), blocks counted from 1: the root mean square over images and positions of the
     signal's length across channels after each block, relative to the stem's output. A block's activation applies, which
     only a negative entry notices.
     """
-    signal = network.stem(x)
-    start = _length(signal)
-    rows = []
-    for number, block in enumerate(network.blocks, 1):
-        adapted = block.adapter(signal)
-        signal = block.activation(block.shortcut(adapted, torch.zeros_like(block.read(adapted))))
-        rows.append((number, block.name, _length(signal) / start))
+    with passages(network, branch=torch.zeros_like) as passed:
+        network(x)
+    start = _length(passed[network.blocks[0].name].x)
+    rows = [(number, name, _length(passage.out) / start) for number, (name, passage) in enumerate(passed.items(), 1)]
     return pd.DataFrame(rows, columns=["block", "name", "gain"])
 
 

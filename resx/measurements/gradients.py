@@ -14,12 +14,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from resx.measurements.taps import capture, hold_statistics
-from resx.model import Network
+from resx.measurements.taps import Blocks, differentiable, hold_statistics, passages
 from resx.training.evaluate import loss_of
 
 
-def gradients(network: Network, x: Tensor, y: Tensor, task: str) -> pd.DataFrame:
+def gradients(network: Blocks, x: Tensor, y: Tensor, task: str) -> pd.DataFrame:
     """Measure the gradient of the mean loss on inputs x [B, C, H, W] with targets y, in the network's mode.
 
     Returns rows (quantity, stage, layer, name, value). `activation`, the only quantity: norm of the gradient with
@@ -27,12 +26,13 @@ def gradients(network: Network, x: Tensor, y: Tensor, task: str) -> pd.DataFrame
     layers before it.
     """
     blocks = network.blocks
-    places = [("stem", 0, _layers(network.stem))]
+    places = [("stem", 0, network.stem_layers)]
     for block in blocks:
-        places.append((block.name, int(block.name.split(".")[1]), places[-1][2] + _layers(block.branch)))
-    with capture(network, [name for name, _, _ in places]) as outputs:
-        loss = loss_of(network(x), y, task)
-    gradients = torch.autograd.grad(loss, [outputs[name] for name, _, _ in places])
+        places.append((block.name, block.stage, places[-1][2] + block.layers))
+    with passages(network) as passed:
+        loss = loss_of(network(differentiable(x)), y, task)
+    outputs = [passed[blocks[0].name].x, *(passed[block.name].out for block in blocks)]
+    gradients = torch.autograd.grad(loss, outputs)
     norms = torch.stack([gradient.double().norm() for gradient in gradients]).tolist()
     rows = [("activation", stage, layer, name, norm) for (name, stage, layer), norm in zip(places, norms, strict=True)]
     return pd.DataFrame(rows, columns=["quantity", "stage", "layer", "name", "value"])
@@ -59,7 +59,7 @@ def growth(activations: pd.DataFrame) -> tuple[float, float]:
     return float(np.exp(-overall)), float(np.exp(-within))
 
 
-def shattering(network: Network, x: Tensor, distances: Sequence[float], lines: int) -> pd.DataFrame:
+def shattering(network: nn.Module, x: Tensor, distances: Sequence[float], lines: int) -> pd.DataFrame:
     """Measure the correlation of input gradients between an input and another at a distance along a line.
 
     x: [B, C, H, W] with B ≥ 2. Line i runs from image i towards image i+1; a distance is a fraction of the way
@@ -85,17 +85,13 @@ def shattering(network: Network, x: Tensor, distances: Sequence[float], lines: i
     return pd.DataFrame({"distance": list(distances), "correlation": correlations})
 
 
-def _input_gradients(network: Network, x: Tensor, outputs: Tensor) -> Tensor:
+def _input_gradients(network: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
     """Return the gradient of each input's own output: float64 [B, C·H·W]."""
     x = x.detach().requires_grad_()
     logits = network(x)
     chosen = logits.gather(1, (outputs % logits.shape[1])[:, None]).sum()
     (gradient,) = torch.autograd.grad(chosen, x)
     return gradient.double().flatten(1)
-
-
-def _layers(part: nn.Module) -> int:
-    return sum(isinstance(module, nn.Conv2d) for module in part.modules())
 
 
 def half_distance(correlations: pd.DataFrame) -> float:

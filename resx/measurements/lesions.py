@@ -7,8 +7,9 @@ networks, and networks trained with only a subset of their blocks at each step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -17,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from resx.measurements.taps import ablate, reestimated
+from resx.measurements.taps import Blocks, ablate, reestimated
+from resx.measurements.traced import Traced, TracedBlock
 from resx.model import Network
 from resx.model.network import Block
 from resx.model.subset import SubsetNetwork
@@ -25,6 +27,7 @@ from resx.seeding import generator
 from resx.training.evaluate import evaluate
 
 Batch = tuple[Tensor, Tensor]
+AnyBlock = Block | TracedBlock
 STATISTICS = ("running", "re-estimated")
 
 
@@ -42,65 +45,78 @@ def removed(block: Block) -> Block:
     return rest
 
 
-def keeps_shape(block: Block) -> bool:
-    """Say whether what a block puts out has the shape of what comes in, so that it can be left out or moved."""
-    convs = [part for part in block.branch.modules() if isinstance(part, nn.Conv2d)]
-    return convs[0].in_channels == convs[-1].out_channels and all(conv.stride == (1, 1) for conv in convs)
-
-
-def removable(network: Network) -> list[Block]:
+def removable(network: Blocks) -> list[AnyBlock]:
     """Return the blocks that can be removed: all that have a shortcut, and those of plain networks that keep shapes."""
-    return [block for block in network.blocks if getattr(block.shortcut, "reads_x", True) or keeps_shape(block)]
+    return [block for block in network.blocks if block.reads_x or block.keeps_shape]
 
 
-def movable(network: Network) -> list[Block]:
+def movable(network: Blocks) -> list[AnyBlock]:
     """Return the blocks that keep shapes: the same in a plain network and its residual twin."""
-    return [block for block in network.blocks if keeps_shape(block)]
+    return [block for block in network.blocks if block.keeps_shape]
 
 
-def swaps(blocks: Sequence[Block], count: int, stream: torch.Generator) -> dict[str, Block]:
-    """Return which block stands where after `count` random exchanges of two blocks of one stage, by place.
+def swaps(blocks: Sequence[AnyBlock], count: int, stream: torch.Generator) -> dict[str, str]:
+    """Return which block stands where after `count` random exchanges of two blocks of one stage: names by place.
 
     blocks: those that keep shapes. Exchanges are drawn independently, so a later one may undo an earlier one.
     """
-    stages: dict[str, list[Block]] = {}
+    stages: dict[int, list[str]] = {}
     for block in blocks:
-        stages.setdefault(block.name.split(".")[1], []).append(block)
-    pairs = [pair for stage in stages.values() for pair in combinations([block.name for block in stage], 2)]
-    order = {block.name: block for block in blocks}
-    for _ in range(count):
+        stages.setdefault(block.stage, []).append(block.name)
+    pairs = [pair for names in stages.values() for pair in combinations(names, 2)]
+    order = {block.name: block.name for block in blocks}
+    for _ in range(count if pairs else 0):
         first, second = pairs[int(torch.randint(len(pairs), (), generator=stream))]
         order[first], order[second] = order[second], order[first]
     return order
 
 
-def plans(
-    network: Network, counts: Sequence[int], draws: int, pairs: int
-) -> Iterator[tuple[dict[str, object], dict[str, nn.Module]]]:
-    """Yield (what is done, replacements) of every lesion; the random ones are the same in all networks of a depth."""
+@dataclass(frozen=True)
+class Lesion:
+    """What is done to a network. without: blocks that are removed; order: by place, the block that stands there."""
+
+    row: Mapping[str, object]
+    without: Sequence[str] = ()
+    order: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def lesioned(network: Blocks, without: Sequence[str] = (), order: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Remove blocks, of which S(x) remains, or exchange blocks; the network is as it was at the end."""
+    if isinstance(network, Traced):
+        with network.passed(without=without) if without else nullcontext(), network.moved(order or {}):
+            yield
+        return
+    blocks = {block.name: block for block in network.blocks}
+    replacements: dict[str, nn.Module] = {name: removed(blocks[name]) for name in without}
+    with ablate(network, replacements | {place: blocks[name] for place, name in (order or {}).items()}):
+        yield
+
+
+def plans(network: Blocks, counts: Sequence[int], draws: int, pairs: int) -> Iterator[Lesion]:
+    """Yield every lesion; the random ones are the same in all networks of a depth."""
     moving = movable(network)
-    yield {"lesion": "none", "blocks": ""}, {}
+    yield Lesion({"lesion": "none", "blocks": ""})
     for block in removable(network):
-        yield {"lesion": "remove", "blocks": block.name, "count": 1}, {block.name: removed(block)}
+        yield Lesion({"lesion": "remove", "blocks": block.name, "count": 1}, [block.name])
     for count in counts:
         for draw in range(draws):
             if count <= len(moving):
                 chosen = torch.randperm(len(moving), generator=generator(0, "lesions", "random", count, draw))[:count]
-                lesion = {moving[k].name: removed(moving[k]) for k in sorted(chosen.tolist())}
-                yield {"lesion": "random", "blocks": "+".join(lesion), "count": count, "draw": draw}, dict(lesion)
+                names = [moving[k].name for k in sorted(chosen.tolist())]
+                yield Lesion({"lesion": "random", "blocks": "+".join(names), "count": count, "draw": draw}, names)
             order = swaps(moving, count, generator(0, "lesions", "permute", count, draw))
-            moved = {name: block for name, block in order.items() if block.name != name}
-            told = {"lesion": "permute", "blocks": "+".join(moved), "count": count, "draw": draw}
-            yield told, dict(moved)
+            moved = {place: name for place, name in order.items() if name != place}
+            yield Lesion({"lesion": "permute", "blocks": "+".join(moved), "count": count, "draw": draw}, order=moved)
     every = list(combinations(moving, 2))
     chosen = torch.randperm(len(every), generator=generator(0, "lesions", "pairs"))[:pairs]
     for k in sorted(chosen.tolist()):
-        lesion = {block.name: removed(block) for block in every[k]}
-        yield {"lesion": "pair", "blocks": "+".join(lesion), "count": 2, "draw": k}, dict(lesion)
+        names = [block.name for block in every[k]]
+        yield Lesion({"lesion": "pair", "blocks": "+".join(names), "count": 2, "draw": k}, names)
 
 
 def lesions(
-    network: Network,
+    network: Blocks,
     evaluation: Sequence[Batch],
     statistics: Sequence[Tensor],
     task: str,
@@ -118,13 +134,13 @@ def lesions(
     on the given inputs [B, C, H, W] after the lesion. The network is left as it was.
     """
     rows = []
-    for told, replacements in plans(network, counts, draws, pairs):
-        with ablate(network, replacements):
+    for lesion in plans(network, counts, draws, pairs):
+        with lesioned(network, lesion.without, lesion.order):
             for kind in STATISTICS:
                 context = reestimated(network, statistics) if kind == "re-estimated" else nullcontext()
                 with context:
                     found = evaluate(network, evaluation, task)
-                rows.append({**told, "statistics": kind, "loss": found.loss, "error": found.error})
+                rows.append({**lesion.row, "statistics": kind, "loss": found.loss, "error": found.error})
     columns = ["lesion", "blocks", "count", "draw", "statistics", "loss", "error"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
@@ -168,17 +184,14 @@ def short_paths(
     `all` needs re-estimated ones.
     """
     weighted = SubsetNetwork(network, active).eval()
-    cases: list[tuple[str, int, Network, dict[str, nn.Module]]] = [
-        ("all", 0, network, {}),
-        ("weighted", 0, weighted, {}),
-    ]
+    cases: list[tuple[str, int, Network, list[str]]] = [("all", 0, network, []), ("weighted", 0, weighted, [])]
     for draw in range(draws):
         chosen = weighted.draw(generator(0, "short paths", draw), 1).tolist()
         out = [block for block, on in zip(network.blocks, chosen, strict=True) if not on]
-        cases.append(("subset", draw, network, {block.name: removed(block) for block in out}))
+        cases.append(("subset", draw, network, [block.name for block in out]))
     rows = []
-    for blocks, draw, tested, replacements in cases:
-        with ablate(tested, replacements):
+    for blocks, draw, tested, without in cases:
+        with lesioned(tested, without):
             for kind in STATISTICS:
                 with reestimated(tested, statistics) if kind == "re-estimated" else nullcontext():
                     found = evaluate(tested, evaluation, task)
@@ -186,9 +199,9 @@ def short_paths(
     return pd.DataFrame(rows, columns=["blocks", "statistics", "draw", "loss", "error"])
 
 
-def too_small(blocks: Iterable[Block]) -> str | None:
+def too_small(blocks: Iterable[AnyBlock]) -> str | None:
     """Say why a network of these blocks cannot bear lesions, or return None."""
-    movable_blocks = sum(keeps_shape(block) for block in blocks)
+    movable_blocks = sum(block.keeps_shape for block in blocks)
     if movable_blocks < 4:
         return f"only {movable_blocks} of its blocks keep the shape of what enters, lesions need at least 4"
     return None

@@ -12,14 +12,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from resx.measurements.taps import passages
-from resx.model import Network
+from resx.measurements.taps import Blocks, passages
 from resx.training.initial import best_map
 
 
 @torch.no_grad()
-def linear_maps(network: Network, inputs: Iterable[Tensor]) -> pd.DataFrame:
-    """Fit y = M x to each block over batches of inputs [B, C, H, W] and positions, in the network's mode.
+def linear_maps(network: Blocks, inputs: Iterable[Tensor]) -> pd.DataFrame:
+    """Fit y = M x to each block over batches of inputs [B, …] and positions, in the network's mode.
 
     x is what stands on the shortcut (after the adapter, where shapes change), y the sum before the activation, M
     [C, C] as the transformation `fitted` finds it. Returns rows (quantity, layer, name, value), blocks counted from 1:
@@ -28,13 +27,17 @@ def linear_maps(network: Network, inputs: Iterable[Tensor]) -> pd.DataFrame:
     that x explain, 1 at best (negative where x is further from y than zero is).
     """
     sums: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    axes = {block.name: block.channel_axis for block in network.blocks}
     with passages(network) as passed:
         for batch in inputs:
             network(batch)
             for name, passage in passed.items():
-                if passage.adapted.shape != passage.total.shape:
-                    continue  # a plain block that changes shapes has no map from its input
-                x, y = (values.movedim(1, -1).flatten(0, -2).double() for values in (passage.adapted, passage.total))
+                if passage.adapted.shape != passage.branched.shape:
+                    continue  # a plain block that changes shapes, or streams: there is no map from x to y
+                x, y = (
+                    values.movedim(axes[name], -1).flatten(0, -2).double()
+                    for values in (passage.adapted, passage.total)
+                )
                 new = x.T @ x, y.T @ x, y.square().sum()
                 old = sums.get(name)
                 sums[name] = (old[0] + new[0], old[1] + new[1], old[2] + new[2]) if old else new

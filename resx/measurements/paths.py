@@ -19,35 +19,41 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from resx.measurements.taps import capture
-from resx.model import Network
+from resx.measurements.taps import Blocks, Passage, differentiable, passages
+from resx.model import Block
 from resx.spec import SpecError
 from resx.training.evaluate import loss_of
 
 
 @dataclass(frozen=True)
-class Passage:
-    """One block's recorded forward pass, in three pieces that can be run backwards one by one.
+class Backwards:
+    """One block's part of the forward pass, which can be run backwards piece by piece.
 
-    into_adapter, into_branch -> adapted, branched; into_sum (both of them again, cut off) -> out.
+    into: the output of the block before, or what enters the first one; mostly x itself.
     """
 
-    x: Tensor
-    adapted: Tensor
-    branched: Tensor
-    into_sum: tuple[Tensor, Tensor]
-    out: Tensor
+    passage: Passage
+    into: Tensor
 
     def split(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients with respect to the adapter's and the branch's output, mask of the ReLU applied."""
-        to_adapter, to_branch = torch.autograd.grad(self.out, self.into_sum, gradient, retain_graph=True)
+        parts = (self.passage.adapted, self.passage.branched)
+        to_adapter, to_branch = torch.autograd.grad(self.passage.out, parts, gradient, retain_graph=True)
         return to_adapter, to_branch
 
     def through_shortcut(self, gradient: Tensor) -> Tensor:
-        return torch.autograd.grad(self.adapted, self.x, gradient, retain_graph=True)[0]
+        return self._through(self.passage.adapted, gradient)
 
     def through_branch(self, gradient: Tensor) -> Tensor:
-        return torch.autograd.grad(self.branched, self.x, gradient, retain_graph=True)[0]
+        return self._through(self.passage.branched, gradient)
+
+    def _through(self, part: Tensor, gradient: Tensor) -> Tensor:
+        if not part.requires_grad:  # a shortcut may be zero
+            return torch.zeros_like(self.into)
+        [through] = torch.autograd.grad(
+            part, self.into, gradient, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return through
 
 
 @dataclass(frozen=True)
@@ -55,31 +61,27 @@ class Trace:
     """A forward pass: passages of all blocks, first to last, and the loss gradient behind the last and before the
     first block (the stem's output), the latter as autograd gives it."""
 
-    passages: list[Passage]
+    passages: list[Backwards]
     behind: Tensor
     before: Tensor
 
 
-def trace(network: Network, x: Tensor, y: Tensor, task: str) -> Trace:
+def trace(network: Blocks, x: Tensor, y: Tensor, task: str) -> Trace:
     """Run the network on inputs x with targets y in its mode and keep what is needed to follow paths back.
 
     Raises SpecError where a shortcut does not read x, or is not linear in it.
     """
-    blocks = network.blocks
-    with capture(network, ["stem", *(block.name for block in blocks)]) as outputs:
-        loss = loss_of(network(x), y, task)
-    first, last = outputs["stem"], outputs[blocks[-1].name]
-    before, behind = torch.autograd.grad(loss, [first, last])
-    passages = []
-    for block, into in zip(blocks, [first, *(outputs[block.name] for block in blocks[:-1])], strict=True):
-        into = into.detach().requires_grad_()
-        adapted, branched = block.adapter(into), block.residual(into)
-        reason = unfit(block.shortcut, branched.shape[1])
-        if reason:
-            raise SpecError(f"paths: {reason}")
-        cut = (adapted.detach().requires_grad_(), branched.detach().requires_grad_())
-        passages.append(Passage(into, adapted, branched, cut, block.activation(block.shortcut(*cut))))
-    return Trace(passages, behind, before)
+    with passages(network) as passed:
+        loss = loss_of(network(differentiable(x)), y, task)
+    for block in network.blocks:  # a traced one that has a shortcut is an addition
+        reason = unfit(block.shortcut, passed[block.name].branched.shape[1]) if isinstance(block, Block) else None
+        if reason or not block.reads_x:
+            raise SpecError(f"paths: {reason or f'{block.name} has no shortcut'}")
+    parts = [passed[block.name] for block in network.blocks]
+    first, last = parts[0].x, parts[-1].out
+    before, behind = torch.autograd.grad(loss, [first, last], retain_graph=True)
+    into = [first, *(part.out for part in parts[:-1])]
+    return Trace([Backwards(*pair) for pair in zip(parts, into, strict=True)], behind, before)
 
 
 @torch.no_grad()
@@ -111,7 +113,7 @@ def path_gradients(passed: Trace) -> list[Tensor]:
     """
     gradients = [passed.behind]
     for passage in reversed(passed.passages):
-        carried = [torch.zeros_like(passage.x) for _ in range(len(gradients) + 1)]
+        carried = [torch.zeros_like(passage.into) for _ in range(len(gradients) + 1)]
         for k, gradient in enumerate(gradients):
             to_adapter, to_branch = passage.split(gradient)
             carried[k] += passage.through_shortcut(to_adapter)
@@ -136,7 +138,7 @@ def sampled_norm(passed: Trace, length: int, samples: int, stream: torch.Generat
     return float(np.mean(norms))
 
 
-def paths(network: Network, x: Tensor, y: Tensor, task: str, samples: int, seed: int = 0) -> pd.DataFrame:
+def paths(network: Blocks, x: Tensor, y: Tensor, task: str, samples: int, seed: int = 0) -> pd.DataFrame:
     """Measure how much of the loss gradient at the stem's output comes through paths of each length.
 
     x: [B, C, H, W], float64 for an exact sum. Returns rows

@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from resx.measurements.taps import capture
-from resx.model import Network
+from resx.measurements.taps import Blocks, capture, passages
+from resx.measurements.traced import Traced
 
 
 @torch.no_grad()
-def responses(network: Network, x: Tensor) -> pd.DataFrame:
+def responses(network: Blocks, x: Tensor) -> pd.DataFrame:
     """Measure responses on inputs x [B, C, H, W], in the mode that the network is in.
 
     Returns rows (quantity, layer, name, value). `std`: standard deviation of a 3×3 layer's response over images,
@@ -24,15 +24,15 @@ def responses(network: Network, x: Tensor) -> pd.DataFrame:
     their sum, which is what the network makes of them in the end).
     """
     layers = response_names(network)
-    adding = [block for block in network.blocks if getattr(block.shortcut, "reads_x", True)]
-    taps = [f"{block.name}.{part}" for block in adding for part in ("adapter", "branch")]
-    with capture(network, [*layers, *taps]) as outputs:
+    adding = [block for block in network.blocks if block.reads_x]
+    # a later layer may work in place, so what is wanted of an output is taken at once
+    with capture(network, layers, keep=lambda output: output.double().std()) as deviations, passages(network) as passed:
         network(x)
     rows: list[tuple[str, int, str, float]] = []
     for layer, name in enumerate(layers, 1):
-        rows.append(("std", layer, name, float(outputs[name].double().std())))
+        rows.append(("std", layer, name, float(deviations[name])))
     for position, block in enumerate(adding, 1):
-        adapted, fx = (outputs[f"{block.name}.{part}"].double() for part in ("adapter", "branch"))
+        adapted, fx = passed[block.name].adapted.double(), passed[block.name].branched.double()
         into, added = merged(adapted, fx).flatten(1), fx.flatten(1)
         ratio = (added.norm(dim=1) / into.norm(dim=1)).mean()
         cosine = torch.cosine_similarity(added, into).mean()
@@ -46,12 +46,14 @@ def merged(x: Tensor, fx: Tensor) -> Tensor:
     return x.sum(1) if x.dim() > fx.dim() else x
 
 
-def response_names(network: Network) -> list[str]:
-    """Return, in layer order, the modules that put out the 3×3 layers' responses.
+def response_names(network: Blocks) -> list[str]:
+    """Return, in layer order, the modules whose outputs are the 3×3 layers' responses.
 
     That is the normalisation right after the convolution, or the convolution where none follows it (the last one of
-    a pre-activation branch).
+    a pre-activation branch). In an adopted network without such layers all weighted layers of branches count.
     """
+    if isinstance(network, Traced):
+        return list(network.response_layers)
     names = []
     for prefix, part in [("stem", network.stem), *((f"{b.name}.branch", b.branch) for b in network.blocks)]:
         children = list(part.named_children())

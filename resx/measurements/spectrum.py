@@ -13,13 +13,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from resx.measurements.taps import hold_statistics
-from resx.model import Network
+from resx.measurements.taps import Blocks, differentiable, hold_statistics, passages
 
 FLOOR = 1e-6  # singular values below are not told apart: such a direction is lost
 
 
-def shortcut_jacobians(network: Network, x: Tensor) -> Tensor:
+def shortcut_jacobians(network: Blocks, x: Tensor) -> Tensor:
     """Return the Jacobian of each input's shortcut path: float [B, C_last, C_first·positions].
 
     Rows are the channels of the last block's output at its middle position, of every stream where there are several;
@@ -29,32 +28,43 @@ def shortcut_jacobians(network: Network, x: Tensor) -> Tensor:
     """
     if network.training:
         hold_statistics(network, x)
-    with torch.no_grad():
-        start = network.stem(x)
-    start.requires_grad_()
-    h = start
-    for block in network.blocks:
-        with torch.no_grad():
-            fx = block.residual(h)
-        h = block.activation(block.shortcut(block.adapter(h), fx))
-    maps = h.flatten(-2).flatten(1, -2)
+    with passages(network, branch=Tensor.detach) as passed:
+        network(differentiable(x))
+    first, last = network.blocks[0], network.blocks[-1]
+    start, h = passed[first.name].x, passed[last.name].out
+    maps = _maps(h, last.channel_axis)
     outputs = maps[:, :, maps.shape[2] // 2]
     if not outputs.requires_grad:  # no shortcut reads x
         return start.new_zeros(*outputs.shape, start[0].numel())
-    rows = [torch.autograd.grad(column.sum(), start, retain_graph=True)[0] for column in outputs.unbind(1)]
+    rows = [
+        torch.autograd.grad(column.sum(), start, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+        for column in outputs.unbind(1)
+    ]
     return torch.stack(rows, 1).flatten(2)
 
 
-def spectrum(network: Network, x: Tensor) -> pd.DataFrame:
+def spectrum(network: Blocks, x: Tensor) -> pd.DataFrame:
     """Measure the singular values of the shortcut path of each input of x [B, C, H, W].
 
     Returns rows (image, rank, value): rank 1 is the largest; as many as the first block has channels, since the path
     carries no more directions from a position than enter it.
     """
-    channels = network.stem(x[:1]).shape[1:-2].numel()
-    values = torch.linalg.svdvals(shortcut_jacobians(network, x))[:, :channels].cpu()
+    jacobians = shortcut_jacobians(network, x)
+    with torch.no_grad(), passages(network) as passed:
+        network(x)
+    first = network.blocks[0]
+    channels = _maps(passed[first.name].x, first.channel_axis).shape[1]
+    values = torch.linalg.svdvals(jacobians)[:, :channels].cpu()
     rows = [(image, rank, float(value)) for image, row in enumerate(values) for rank, value in enumerate(row, 1)]
     return pd.DataFrame(rows, columns=["image", "rank", "value"])
+
+
+def _maps(h: Tensor, channel_axis: int) -> Tensor:
+    """Return values of a block as [B, channels, positions]; streams [B, n, C, H, W] have n·C channels."""
+    h = h.movedim(channel_axis, 1)
+    if h.dim() > 3:
+        return h.flatten(-2).flatten(1, -2)
+    return h if h.dim() == 3 else h[:, :, None]
 
 
 def summary(measured: pd.DataFrame) -> pd.Series:

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from resx.measurements.dataflow import tensors_in
+from resx.measurements.traced import Passage, Traced
 from resx.model import Network
 
+__all__ = ["Blocks", "Passage", "ablate", "capture", "differentiable", "hold_statistics", "passages", "reestimated"]
 
-@dataclass
-class Passage:
-    """What went through one block in a forward pass: out = activation(total), total = S(x) + F(x) in a residual block.
-
-    adapted is S(x), what stands on the shortcut, and branched F(x). Both are tensors of their own in the graph, so that
-    the gradient of `total` with respect to one does not contain the way through the other.
-    """
-
-    x: Tensor
-    adapted: Tensor
-    branched: Tensor
-    total: Tensor
-    out: Tensor
+Blocks = Network | Traced  # what the measurements of blocks take
 
 
 @contextmanager
 def passages(
-    network: Network, branch: Callable[[Tensor], Tensor] = lambda fx: fx.view_as(fx)
+    network: Blocks, branch: Callable[[Tensor], Tensor] = lambda fx: fx.view_as(fx)
 ) -> Iterator[dict[str, Passage]]:
     """Collect what goes through each block, by its name; each forward pass replaces the one before.
 
     branch: what is put in the place of a branch's output F(x), such as zeros, or F(x) cut off from the graph.
     """
+    if isinstance(network, Traced):
+        with network.passed(branch) as traced:
+            yield traced
+        return
     parts: dict[str, dict[str, Tensor]] = {block.name: {} for block in network.blocks}
     passed: dict[str, Passage] = {}
 
@@ -67,23 +61,31 @@ def passages(
             handle.remove()
 
 
+def differentiable(x: Tensor) -> Tensor:
+    """Return inputs with respect to which gradients can be taken, where they are no whole numbers."""
+    return x.detach().requires_grad_() if x.is_floating_point() else x
+
+
 @contextmanager
-def capture(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+def capture(
+    network: nn.Module, names: Iterable[str], keep: Callable[[Tensor], Tensor] = lambda output: output
+) -> Iterator[dict[str, Tensor]]:
     """Collect the outputs of the named modules; each forward pass replaces those of the one before.
 
     names: as `network.named_modules()` gives them. The outputs stay part of the graph, so gradients with
-    respect to them can be asked for. Raises KeyError for a name that the network does not have.
+    respect to them can be asked for. keep: what is kept of an output, the first one where a module returns several.
+    Raises KeyError for a name that the network does not have.
     """
     modules = dict(network.named_modules())
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            outputs[name] = output
+    def collect(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            outputs[name] = keep(next(tensors_in(output)))
 
         return hook
 
-    handles = [modules[name].register_forward_hook(keep(name)) for name in names]
+    handles = [modules[name].register_forward_hook(collect(name)) for name in names]
     try:
         yield outputs
     finally:

@@ -42,14 +42,17 @@ class Layout:
         """Return the shape of an image of its own data set."""
         return (3, 32, 32) if self.model.family == "cifar" else (3, 224, 224)
 
-    def skeleton(self) -> nn.Module:
+    def skeleton(self, outputs: int | None = None) -> nn.Module:
         """Return this project's own network, without memory or values."""
-        return skeleton(self.model, self.input_shape, self.outputs)
+        return skeleton(self.model, self.input_shape, outputs or self.outputs)
 
-    def translated(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return their weights under this project's names. Raises SpecError with the first tensor that does not fit."""
+    def translated(self, state: Mapping[str, Tensor], outputs: int | None = None) -> dict[str, Tensor]:
+        """Return their weights under this project's names. Raises SpecError with the first tensor that does not fit.
+
+        outputs: where the head has another number of classes than the published one.
+        """
         renamed = {translated_name(name): tensor for name, tensor in state.items()}
-        own = self.skeleton().state_dict()
+        own = self.skeleton(outputs).state_dict()
         for name in own:
             if name.endswith("num_batches_tracked"):
                 renamed.setdefault(name, torch.tensor(0))  # older versions of torch did not keep it

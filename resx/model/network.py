@@ -93,6 +93,7 @@ class Block(nn.Module):
     """
 
     name: str = ""
+    channel_axis = 1
 
     def __init__(self, branch: nn.Module, adapter: nn.Module, shortcut: nn.Module, activation: nn.Module) -> None:
         super().__init__()
@@ -112,6 +113,27 @@ class Block(nn.Module):
     def read(self) -> Callable[[Tensor], Tensor]:
         """Return the shortcut's `read`, or what returns x as it is."""
         return getattr(self.shortcut, "read", _whole)
+
+    @property
+    def stage(self) -> int:
+        """Return the number of the stage it stands in, from its name."""
+        return int(self.name.split(".")[1])
+
+    @property
+    def layers(self) -> int:
+        """Return the number of convolutions in its branch."""
+        return _convolutions(self.branch)
+
+    @property
+    def reads_x(self) -> bool:
+        """Return whether it has a shortcut; without, it is a block of a plain network."""
+        return getattr(self.shortcut, "reads_x", True)
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Return whether its output has the shape of its input, so that it can be left out or moved."""
+        convs = [part for part in self.branch.modules() if isinstance(part, nn.Conv2d)]
+        return convs[0].in_channels == convs[-1].out_channels and all(conv.stride == (1, 1) for conv in convs)
 
 
 def _whole(x: Tensor) -> Tensor:
@@ -165,6 +187,11 @@ class Network(nn.Module):
         """Return all blocks in order, first to last; each knows its `name`."""
         return [block for stage in self.stages for block in _blocks(stage)]
 
+    @property
+    def stem_layers(self) -> int:
+        """Return the number of convolutions before the first block."""
+        return _convolutions(self.stem)
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for block in self.blocks:
@@ -180,6 +207,10 @@ def stochastic_modules(network: nn.Module) -> list[tuple[str, Any]]:
 def scheduled_modules(network: nn.Module) -> list[tuple[str, Any]]:
     """Return (name, module) of every module whose `weight` follows a plan: it has `schedule`."""
     return [(name, module) for name, module in network.named_modules() if hasattr(module, "schedule")]
+
+
+def _convolutions(part: nn.Module) -> int:
+    return sum(isinstance(module, nn.Conv2d) for module in part.modules())
 
 
 def _blocks(stage: nn.Module) -> Iterator[Block]:

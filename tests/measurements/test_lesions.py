@@ -13,7 +13,6 @@ from resx import model
 from resx.measurements.lesions import (
     ensemble,
     interactions,
-    keeps_shape,
     lesions,
     movable,
     removable,
@@ -78,7 +77,7 @@ def test_where_shapes_change_the_adapter_stays() -> None:
 
 def test_in_a_plain_network_x_stands_in_the_place_of_a_block_that_keeps_shapes() -> None:
     plain, residual = built(shortcut="none"), built()
-    kept = [block.name for block in plain.blocks if keeps_shape(block)]
+    kept = [block.name for block in plain.blocks if block.keeps_shape]
     assert kept == ["stages.0.0", "stages.0.1", "stages.1.1", "stages.2.1"]
     assert [block.name for block in removable(plain)] == kept
     assert [block.name for block in movable(residual)] == kept
@@ -101,10 +100,10 @@ def test_blocks_come_back_after_an_error() -> None:
 def test_exchanges_keep_every_block_in_its_stage(count: int) -> None:
     network = built(depth=20)
     order = swaps(movable(network), count, generator(0, "test", count))
-    assert sorted(block.name for block in order.values()) == sorted(order)
-    assert all(place.split(".")[1] == block.name.split(".")[1] for place, block in order.items())
+    assert sorted(order.values()) == sorted(order)
+    assert all(place.split(".")[1] == name.split(".")[1] for place, name in order.items())
     if count == 1:
-        assert sum(place != block.name for place, block in order.items()) == 2
+        assert sum(place != name for place, name in order.items()) == 2
 
 
 def test_statistics_estimated_anew_are_those_of_the_inputs_and_leave_no_trace() -> None:

@@ -34,7 +34,7 @@ def test_the_gradient_of_a_length_is_the_sum_over_its_paths_followed_one_by_one(
         for taken in combinations(range(n), length):
             gradient = passed.behind
             for place in reversed(range(n)):
-                block, into = network.blocks[place], passed.passages[place].x.detach().requires_grad_()
+                block, into = network.blocks[place], passed.passages[place].into.detach().requires_grad_()
                 mask = (block(into) > 0).to(gradient)  # the ReLU after the addition
                 part = block.branch(into) if place in taken else block.adapter(into)
                 (gradient,) = torch.autograd.grad(part, into, mask * gradient)
