@@ -274,6 +274,8 @@ def judge(
         effects = [effect for effect in own[claim.key] if effect.name in judged]
         if effects:
             deciding = [judged[effect.name] for effect in effects]
+            if isinstance(claim.rule, AtMost):  # a fact about every network: its largest value, without an interval
+                deciding = [Estimate(e.name, float(e.values.max()), np.nan, np.nan, len(e.values)) for e in effects]
             others = [judged[effect.name] for effect in more[claim.key] if effect.name in judged]
             word = claim.rule.word(claim, effects, deciding, filling)
             if claim.refutes:

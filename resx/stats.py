@@ -52,6 +52,8 @@ class Estimate:
     @property
     def middle(self) -> str:
         """Return the mean with its sign, to the decimals that its interval has."""
+        if not math.isfinite(self.low + self.high) and 0 < abs(self.mean) < 0.005:
+            return f"{self.mean:+.2g}"
         return f"{self.mean:+.{self.decimals}f}"
 
     @property

@@ -16,67 +16,72 @@ plain `deep` for T; plain `deep` for 2T. All second runs are alike: momentum sta
 same order again, and the schedule starts again from `restart` times the first run's rate. The default, 1, repeats the
 recipe; it is the choice that favours the deep network trained from scratch, and puts the constructed one at risk.
 
-Primary outcome. The final training error (points), plain `deep` for 2T minus constructed. Beside it log10 of the final
+Primary outcome. The final training error (points), plain `deep` for 2T minus constructed. With it log10 of the final
 training loss, since errors may sit at 0 %.
 
-Criteria, fixed beforehand. The network exists: in every run the outputs of the two differ by at most 1e-9 in float64 in
-eval mode (a fact about each network built; it needs no statistics). Training does not find it: the
-primary outcome is above 0 (one joint sign-flip over all effects, at least 6 seeds; refuted below 0). The constructed
-network stays as good as the shallow one: log10 training loss, constructed minus shallow for 2T: refuted above 0,
-supported below 0 (better).
-
-Settings. shallow, deep, restart.
+The network exists where in every run the outputs of the two differ by at most 1e-9 in float64 in eval mode: a fact
+about each network built, which needs no statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
+from pydantic import Field
 
-from resx import model, stats
-from resx.claims import estimates, table_of, verdict
-from resx.data import Dataset
-from resx.data.batches import Batches
-from resx.figures.construct import CONSTRUCTED, DEEP, SHALLOW, arms
-from resx.measurements.construct import compare
-from resx.probes.study import Findings, Frames, Measure, Order, Study, Verdict
+from resx.claims import AtMost, Claim, contrast
+from resx.probes import Findings, Frames, Measure, Probe, Request, Settings
+from resx.probes.tidy import OUTCOMES, outcomes
 from resx.spec import RunSpec, SpecError
-from resx.stats import Estimate
-from resx.store.run import RunFolder, read_run
-from resx.training.evaluate import EVAL_BATCH
-from resx.training.initial import TRANSFORMS
+
+if TYPE_CHECKING:
+    import torch
+
+    from resx.data import Dataset
+    from resx.store.run import RunFolder
 
 EXACT = 1e-9  # largest difference of outputs that counts as none, in float64
-ARMS = {SHALLOW: "plain-{0} for 2T", CONSTRUCTED: "plain-{0}, then constructed plain-{1}", DEEP: "plain-{1} for 2T"}
+SHALLOW, CONSTRUCTED, DEEP = "shallow", "constructed", "deep"
+NAMES = {
+    SHALLOW: "plain-{shallow} for 2T",
+    CONSTRUCTED: "plain-{shallow}, then constructed plain-{deep}",
+    DEEP: "plain-{deep} for 2T",
+}
 
 
-def plan(order: Order) -> list[RunSpec]:
+class ConstructSettings(Settings):
+    """shallow, deep: layers. restart: rate of the second halves, as a multiple of the first ones'."""
+
+    shallow: int = Field(20, ge=1)
+    deep: int = Field(56, ge=1)
+    restart: float = Field(1.0, gt=0)
+
+
+def plan(request: Request) -> list[RunSpec]:
     """First halves: plain at both depths. Second halves: both again, and the constructed network.
 
     Raises SpecError for a shortcut, a depth or an order that the construction cannot have.
     """
-    settings = order.settings
-    if "depth" in order.base or "depth" in order.grid:
+    settings = request.settings
+    if "depth" in request.base or "depth" in request.grid:
         raise SpecError("construct: choose its two depths with --set shallow=20 and --set deep=56")
-    if order.base.get("shortcut", "none") != "none" or order.base.get("order", "post") != "post":
+    if request.base.get("shortcut", "none") != "none" or request.base.get("order", "post") != "post":
         raise SpecError("construct: is about plain networks in the original order; leave shortcut and order out")
-    if settings["restart"] <= 0 or settings["deep"] <= settings["shallow"]:
-        raise SpecError("construct: restart must be above 0, and deep above shallow")
-    base = {**order.base, "shortcut": "none"}
-    cells = [{**base, "seed": seed} for seed in order.seeds]
-    shallow = order.resolve([{**cell, "depth": settings["shallow"]} for cell in cells])
-    deep = order.resolve([{**cell, "depth": settings["deep"]} for cell in cells])
+    if settings.deep <= settings.shallow:
+        raise SpecError("construct: deep must be above shallow")
+    base = {**request.base, "shortcut": "none"}
+    cells = [{**base, "seed": seed} for seed in request.seeds]
+    shallow = request.resolve([{**cell, "depth": settings.shallow} for cell in cells])
+    deep = request.resolve([{**cell, "depth": settings.deep} for cell in cells])
 
     def again(parents: list[RunSpec], depth: int, transform: str) -> list[RunSpec]:
-        return order.resolve(
+        return request.resolve(
             [
                 {
                     **cell,
                     "depth": depth,
-                    "lr": settings["restart"] * parent.train.lr,
+                    "lr": settings.restart * parent.train.lr,
                     "init_from": {"run": parent.run_id, "transform": transform},
                 }
                 for cell, parent in zip(cells, parents, strict=True)
@@ -86,14 +91,23 @@ def plan(order: Order) -> list[RunSpec]:
     return [
         *shallow,
         *deep,
-        *again(shallow, settings["shallow"], "same"),
-        *again(shallow, settings["deep"], "deepen"),
-        *again(deep, settings["deep"], "same"),
+        *again(shallow, settings.shallow, "same"),
+        *again(shallow, settings.deep, "deepen"),
+        *again(deep, settings.deep, "same"),
     ]
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> pd.DataFrame:
+def measure(run: RunFolder, dataset: Dataset, settings: ConstructSettings, device: torch.device) -> pd.DataFrame:
     """Build the network again from its parent, in float64, and compare the two on all training images."""
+    import torch
+
+    from resx import model
+    from resx.data.batches import Batches
+    from resx.measurements.construct import compare
+    from resx.store.run import read_run
+    from resx.training.evaluate import EVAL_BATCH
+    from resx.training.initial import TRANSFORMS
+
     assert run.spec.init_from is not None
     parent_run = read_run(run.path.parent / run.spec.init_from.run)
     batches = Batches(dataset, run.spec.data, run.spec.train.batch_size, run.spec.seed, device)
@@ -109,106 +123,131 @@ def measure(run: RunFolder, dataset: Dataset, settings: Mapping[str, Any], devic
     return compare(parent, exact, rounded, batches.evaluation("train", None, EVAL_BATCH), in_full, dataset.task)
 
 
-def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
-    """Say whether the constructed network is the shallow one, and compare the arms, paired by seed."""
-    shallow, deep = settings["shallow"], settings["deep"]
-    arm = arms(frames["runs"])
-    names = {name: text.format(shallow, deep) for name, text in ARMS.items()}
-    last = frames["runs"].assign(arm=arm).dropna(subset=["arm"])
-    done = last[last["status"] == "finished"].assign(log10_train_loss=lambda t: stats.log10_loss(t["train_loss"]))
-
-    def outcome(name: str, column: str) -> pd.Series:
-        found: pd.Series = done[done["arm"] == name].set_index("seed")[column]
-        return found
-
-    wording = {"train_error": "training error", "log10_train_loss": "log10 training loss", "test_error": "test error"}
-    columns = {}
-    for column, words in wording.items():
-        columns[f"{words}, plain-{deep} 2T − constructed"] = outcome(DEEP, column) - outcome(CONSTRUCTED, column)
-        columns[f"{words}, constructed − plain-{shallow} 2T"] = outcome(CONSTRUCTED, column) - outcome(SHALLOW, column)
-    found = estimates(columns)
-    verdicts = []
+def tables(frames: Frames, settings: ConstructSettings) -> dict[str, pd.DataFrame]:
+    """Return the arms' outcomes by seed, how far the constructed network is from the shallow one, and their curves."""
+    runs = outcomes(frames["runs"]).assign(arm=_arms(frames["runs"]))
+    if not (runs["arm"] == CONSTRUCTED).any():
+        raise SpecError("no network was constructed among these runs; `resx probe construct` makes some")
+    rates = sorted(runs.loc[runs["arm"].notna(), "lr"].unique())
+    if len(rates) > 1:
+        listed = ", ".join(map(str, rates))
+        raise SpecError(
+            f"second halves started from different rates ({listed}); choose one, with --where lr={rates[0]}"
+        )
+    last = runs.dropna(subset=["arm"])
+    names = {arm: text.format(**settings.model_dump()) for arm, text in NAMES.items()}
     identity = frames["construct"].merge(frames["runs"][["run_id", "seed"]], on="run_id")
-    largest = identity[(identity["mode"] == "eval") & (identity["precision"] == "float64")].set_index("seed")[
-        "max_difference"
-    ]
-    if len(largest):
-        fact = Estimate(
-            f"largest |Δ output| in {len(largest)} networks, all training images",
-            float(largest.max()),
-            float("nan"),
-            float("nan"),
-            len(largest),
-        )
-        verdicts.append(
-            Verdict(
-                f"A plain network of {deep} layers that puts out the same as a trained one of {shallow} exists",
-                f"every |Δ output| ≤ {EXACT:g} in float64, eval mode: supported, else refuted; no statistics involved",
-                [fact],
-                "supported" if fact.mean <= EXACT else "refuted",
-            )
-        )
-    verdicts += verdict(
-        "Training does not find a network as good: degradation is a failure of optimisation",
-        f"final training error (points), plain-{deep} for 2T minus constructed: supported above 0, refuted below",
-        found,
-        [f"{words}, plain-{deep} 2T − constructed" for words in wording.values()],
-        +1,
+    columns = ["mode", "precision", "seed", "max_difference", "mean_difference", "scale", "changed"]
+    means = (
+        last.groupby("arm", sort=False)[list(OUTCOMES)]
+        .mean()
+        .reindex([arm for arm in NAMES if arm in set(last["arm"])])
     )
-    verdicts += verdict(
-        "Trained on, the constructed network gets better than the shallow one",
-        f"log10 training loss, constructed minus plain-{shallow} for 2T: supported below 0, refuted above",
-        found,
-        [f"{words}, constructed − plain-{shallow} 2T" for words in ("log10 training loss", "training error")],
-        -1,
-    )
-    shown = [
-        {
-            "arm": names[name],
-            "seed": row["seed"],
-            "status": row["status"],
-            **{column: row[column] for column in ("train_error", "train_loss", "test_error")},
-        }
-        for name in ARMS
-        for _, row in last[last["arm"] == name].sort_values("seed").iterrows()
-    ]
-    kept = ["mode", "precision", "seed", "max_difference", "mean_difference", "scale", "changed"]
-    tables = {
-        "arms": pd.DataFrame(shown),
-        "identity": identity[kept].sort_values(["mode", "precision", "seed"]),
-        "effects": table_of(found),
+    return {
+        "arms": means.reset_index().assign(arm=lambda table: table["arm"].map(names)),
+        "identity": identity[columns].sort_values(["mode", "precision", "seed"], ignore_index=True),
+        "outcomes": last[["arm", "depth", "seed", *OUTCOMES]],
+        "curves": _joined(runs, frames["curves"]),
     }
-    return Findings(tables, verdicts, _answer(verdicts, identity, settings))
 
 
-def _answer(verdicts: list[Verdict], identity: pd.DataFrame, settings: Mapping[str, Any]) -> str:
-    text = " ".join(
-        f"{item.hypothesis}: {item.word} ({item.estimates[0].name}: {item.estimates[0].mean:.3g})." for item in verdicts
-    )
+def _arms(runs: pd.DataFrame) -> pd.Series:
+    """Return which arm's second half each run is: constructed, shallow, deep; None for all others.
+
+    A network is constructed where its weights came from `deepen`. The others began with the weights of the same
+    network: shallow where that is a constructed network's parent, deep where it is as deep as a constructed one.
+    """
+    origin = {
+        run_id: start for run_id, start in zip(runs["run_id"], runs["init_from"], strict=True) if start is not None
+    }
+    built = {run_id: start.run for run_id, start in origin.items() if start.transform == "deepen"}
+    depths = set(runs.loc[runs["run_id"].isin(built), "depth"])
+
+    def name(run_id: str, depth: int) -> str | None:
+        if run_id in built:
+            return CONSTRUCTED
+        if run_id not in origin or origin[run_id].transform != "same":
+            return None
+        if origin[run_id].run in built.values():
+            return SHALLOW
+        return DEEP if depth in depths else None
+
+    names = [name(run_id, depth) for run_id, depth in zip(runs["run_id"], runs["depth"], strict=True)]
+    return pd.Series(names, index=runs.index, dtype=object)
+
+
+def _joined(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """Return the curves of both halves of each arm as one: rows (arm, run_id, step, …), run_id being the second's."""
+    parts = []
+    for run in runs.dropna(subset=["arm"]).to_dict("records"):
+        first = curves[curves["run_id"] == run["init_from"].run]
+        second = curves[curves["run_id"] == run["run_id"]]
+        second = second.assign(step=second["step"] + run["steps"])
+        parts.append(pd.concat([first, second]).assign(arm=run["arm"], run_id=run["run_id"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def comment(findings: Findings) -> list[str]:
+    """Return how far the constructed network is from the shallow one in training mode."""
+    identity = findings.tables["identity"]
     trained = identity[(identity["mode"] == "training") & (identity["precision"] == "float32")]
-    if len(trained):
-        text += (
-            f" In training mode the constructed network's outputs differ from the shallow one's by "
-            f"{trained['mean_difference'].mean():.2g} on average (outputs are about {trained['scale'].mean():.2g} "
-            f"in size) and {trained['changed'].mean():.2g} % of the predictions change."
-        )
-    return (
-        f"{text} Every arm is two runs of T steps, the second from {settings['restart']:g} times the rate, so they are "
-        "alike in steps and schedule. That a solution exists and is not found shows that the difficulty lies in "
-        "optimisation; it does not show which part of it (gradients, curvature, initialisation) is to blame, nor that "
-        "this solution could be found from random weights at all."
-    )
+    if trained.empty:
+        return []
+    return [
+        "In training mode the constructed network's outputs differ from the shallow one's by "
+        f"{trained['mean_difference'].mean():.2g} on average (outputs are about {trained['scale'].mean():.2g} in size) "
+        f"and {trained['changed'].mean():.2g} % of the predictions change."
+    ]
 
 
-STUDY = Study(
+CLAIMS = (
+    Claim(
+        key="solution-exists",
+        says="A plain network of {deep} layers that puts out the same as a trained one of {shallow} exists",
+        expected=+1,
+        first=contrast("max_difference", {"mode": "eval", "precision": "float64"}),
+        rule=AtMost(EXACT),
+        family="identity",
+    ),
+    Claim(
+        key="not-found",
+        says="Training does not find a network as good: degradation is a failure of optimisation",
+        expected=+1,
+        first=contrast("train_error", {"arm": DEEP}, {"arm": CONSTRUCTED}),
+        beside=tuple(
+            contrast(outcome, {"arm": DEEP}, {"arm": CONSTRUCTED}) for outcome in ("log10_train_loss", "test_error")
+        ),
+    ),
+    Claim(
+        key="constructed-gets-better",
+        says="Trained on, the constructed network gets better than the shallow one",
+        expected=-1,
+        first=contrast("log10_train_loss", {"arm": CONSTRUCTED}, {"arm": SHALLOW}),
+        beside=tuple(
+            contrast(outcome, {"arm": CONSTRUCTED}, {"arm": SHALLOW}) for outcome in ("train_error", "test_error")
+        ),
+    ),
+)
+
+PROBE = Probe(
     plan=plan,
-    judge=judge,
+    tables=tables,
+    claims=CLAIMS,
+    settings=ConstructSettings,
     figures=("construct",),
+    shown=("arms", "identity"),
+    drawn=("curves",),
     measures={
         "construct": Measure(
             measure,
             wants=lambda spec, settings: spec.init_from is not None and spec.init_from.transform == "deepen",
         )
     },
-    defaults={"shallow": 20, "deep": 56, "restart": 1.0},
+    labels={**OUTCOMES, "max_difference": "largest |Δ output|, all training images"},
+    comment=comment,
+    limits=(
+        "Every arm is two runs of T steps with the same schedule, so they are alike in steps. That a solution exists "
+        "and is not found shows that the difficulty lies in optimisation; it does not show which part of it (gradients, "
+        "curvature, initialisation) is to blame, nor that this solution could be found from random weights at all."
+    ),
 )
