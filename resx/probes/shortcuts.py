@@ -429,13 +429,13 @@ CLAIMS = (
     ),
     _planned("fixed-maps-worse", "Fixed maps other than the identity train worse", +1, CONTRASTS[0]),
     _planned(
-        "fitted-better",
+        "known",
         "A map fitted to a trained residual network beats the identity",
         -1,
         CONTRASTS[1],
         CONTRASTS[2],
     ),
-    _planned("learned-better", "A learned shortcut that starts at the identity beats it", -1, CONTRASTS[3]),
+    _planned("learned", "A learned shortcut that starts at the identity beats it", -1, CONTRASTS[3]),
     _planned("start-matters", "A learned shortcut that starts elsewhere trains worse", +1, CONTRASTS[4]),
     Claim(
         key="relu-cuts",
@@ -465,6 +465,7 @@ PROBE = Probe(
     settings=ShortcutsSettings,
     figures=("shortcuts", "shortcut-spectrum"),
     shown=("ranking", "errors", "predictors"),
+    drawn=("spectra",),
     measures={"spectrum": Measure(measure, refuses, diverged=True)},
     labels={**OUTCOMES, "rho": "rank correlation with the outcome"},
     extras=extras,

@@ -134,9 +134,9 @@ def test_a_known_answer_is_supported() -> None:
     findings = judge("shortcuts", made(KNOWN), SETTINGS)
     judged = words(findings)
     assert list(judged) == [claim.key for claim in PROBE.claims if claim.key != "asked"]  # a survey
-    assert {key: judged[key] for key in ("fixed-maps-worse", "fitted-better", "start-matters", "relu-cuts")} == {
+    assert {key: judged[key] for key in ("fixed-maps-worse", "known", "start-matters", "relu-cuts")} == {
         "fixed-maps-worse": "supported",
-        "fitted-better": "supported",
+        "known": "supported",
         "start-matters": "supported",
         "relu-cuts": "inconclusive",
     }
@@ -158,7 +158,7 @@ def test_a_known_answer_is_supported() -> None:
 
 def test_the_contrary_is_refuted_and_nothing_is_inconclusive() -> None:
     opposite = words(judge("shortcuts", made({name: -effect for name, effect in KNOWN.items()}), SETTINGS))
-    assert (opposite["fixed-maps-worse"], opposite["fitted-better"]) == ("refuted", "refuted")
+    assert (opposite["fixed-maps-worse"], opposite["known"]) == ("refuted", "refuted")
     nothing = made({})
     del nothing["spectrum"]
     assert set(words(judge("shortcuts", nothing, SETTINGS)).values()) == {"inconclusive"}
@@ -186,7 +186,7 @@ def test_each_of_several_functions_has_a_claim_of_its_own() -> None:
         "asked:rezero": "supported",
         "asked:negation": "refuted",
     }
-    assert "fitted-better" in judged  # which is the claim on `fitted`
+    assert "known" in judged  # which is the claim on `fitted`
 
 
 def test_depths_and_orders_have_rankings_and_contrasts_of_their_own() -> None:
