@@ -27,8 +27,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
@@ -84,29 +82,9 @@ def printable(text: str) -> str:
 
 
 class Frozen(BaseModel):
-    """A specification: immutable, and a key it does not know is an error.
-
-    A number is the same one as a numpy scalar, as text or as a whole float, so that it gives the same run id.
-    """
+    """A specification: immutable, and a key it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=MAX_TEXT)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-            # what a short float shows: numpy.float32(0.1) is meant to be 0.1
-            value = float(str(value)) if value.dtype.kind == "f" else value.item()
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError(f"must not be {str(value).lower()}")
-        return value
-
-    @field_validator("*")
-    @classmethod
-    def _one_spelling(cls, value: Any) -> Any:
-        if isinstance(value, str) and _UNPRINTABLE.search(value):
-            raise ValueError("must hold no control characters")
-        return 0.0 if isinstance(value, float) and value == 0 else value  # not -0.0, which is another text
 
 
 class AdapterSpec(Frozen):
@@ -381,16 +359,35 @@ def _preset_mistakes(preset: Any) -> list[str]:
 def _validated(values: Mapping[str, Any]) -> tuple[RunSpec | None, dict[str, str]]:
     """Return the spec of flat fields and no mistakes, or None and a line for each field that is wrong."""
     nested: dict[str, Any] = {section: {} for section in _SECTIONS}
+    mistakes: dict[str, str] = {}
     for key, value in values.items():
-        (nested[FIELDS[key]] if FIELDS[key] else nested)[key] = value
+        try:
+            (nested[FIELDS[key]] if FIELDS[key] else nested)[key] = _one_spelling(key, value)
+        except ValueError as error:
+            mistakes[key] = f"{key}: {error}"
     try:
-        return RunSpec.model_validate(nested), {}
+        spec = RunSpec.model_validate(nested)
+        return (None, mistakes) if mistakes else (spec, {})
     except ValidationError as error:
-        mistakes: dict[str, str] = {}
         for item in error.errors(include_url=False):
             place = [str(part) for part in item["loc"] if part not in _SECTIONS] or ["the run"]
             mistakes.setdefault(place[0], _one_line(item))
         return None, mistakes
+
+
+def _one_spelling(key: str, value: Any) -> Any:
+    """Return a number that came as a numpy scalar as Python's, so that it gives the same run id however it is given.
+
+    Raises ValueError for a truth value where a number is wanted, and for text with control characters.
+    """
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        # what a short float shows: numpy.float32(0.1) is meant to be 0.1
+        value = float(str(value)) if value.dtype.kind == "f" else value.item()
+    if isinstance(value, bool) and key != "warmup":
+        raise ValueError(f"must not be {str(value).lower()}")
+    if isinstance(value, str) and printable(value) != value:
+        raise ValueError("must hold no control characters")
+    return 0.0 if isinstance(value, float) and value == 0 else value  # not -0.0, which is another text
 
 
 def _short(value: Any) -> str:

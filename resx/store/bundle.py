@@ -29,7 +29,8 @@ from resx.store.files import (
     to_json,
 )
 from resx.store.manifest import FILE, MANIFEST, Committed, Manifest, stamp
-from resx.store.run import RUN_ID, RunFolder, is_recorded, problems
+from resx.store.mend import problems
+from resx.store.run import RUN_ID, RunFolder, is_recorded
 
 FILES_A_RUN = 500  # of a run: about 20, more with many measurements
 MEMBERS = 1_000_000  # of a bundle

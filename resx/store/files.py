@@ -112,24 +112,29 @@ def remove_temporary(folder: Path) -> None:
             file.unlink()
 
 
-def read_file(path: Path, limit: int | None = None) -> bytes:
+def read_file(path: Path | str, limit: int | None = None) -> bytes:
     """Return a regular file's content; a pipe or a device is refused, not waited for.
 
     limit: most bytes that are read. Raises FileNotFoundError where there is none, StoreError for all else.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(handle, "rb") as file:
+        try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 raise StoreError(f"{path}: not a regular file")
             if limit is not None and status.st_size > limit:
                 raise StoreError(f"{path}: damaged ({status.st_size:,} bytes, at most {limit:,} can be right)")
-            return file.read()
+            parts = []
+            while part := os.read(handle, max(status.st_size, 2**16)):  # thousands of small files: no file object
+                parts.append(part)
+            return b"".join(parts)
+        finally:
+            os.close(handle)
     except FileNotFoundError:
         raise
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise StoreError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     except MemoryError as error:
         raise StoreError(f"{path}: cannot be read (not enough memory)") from error
 
@@ -141,13 +146,16 @@ def to_json(content: Any) -> str:
 def parse_json(data: bytes, path: Path) -> Any:
     """Return what a JSON file's bytes say. Raises StoreError, for nan, endless digits and endless nesting too."""
     try:
-        return json.loads(data.decode(), parse_constant=_refuse_constant)
+        return _DECODER.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: damaged (not valid JSON)") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def read_json(path: Path) -> Any:

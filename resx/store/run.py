@@ -33,8 +33,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 from pydantic import ValidationError
 
 from resx.spec import RunSpec, SpecError, printable
@@ -51,6 +49,8 @@ from resx.store.files import (
 from resx.store.manifest import MANIFEST, Committed, Damaged, Manifest, Stamp, commit, read_manifest, stamp
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
     import torch
 
 METRICS = (
@@ -94,14 +94,7 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         """What result.json says, or None for a run that is not done. Raises StoreError where it is damaged."""
-        files = Committed(self.path)
-        data = files.read("result.json")
-        if data is None:
-            return None
-        result = _parse_result(data, self)
-        if files.manifest is None:
-            _compare(result, self)
-        return result
+        return _result(self, Committed(self.path))
 
     def rows(self) -> list[list[float]]:
         """Return the rows of metrics.csv, in the order of METRICS. Raises StoreError where it is damaged."""
@@ -110,6 +103,8 @@ class RunFolder:
 
     def curve(self) -> pd.DataFrame:
         """Return metrics.csv, float64, a row an evaluation. Raises StoreError where it is damaged."""
+        import pandas as pd
+
         return pd.DataFrame(self.rows(), columns=list(METRICS), dtype=float)
 
     def save_checkpoint(self, state: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> None:
@@ -155,6 +150,9 @@ class RunFolder:
     def load_weights(self, step: int | None = None) -> dict[str, torch.Tensor]:
         """Return the weights of a saved step, by default the last. Raises StoreError where there is none."""
         files = self.snapshots()
+        if not files and step is None and self.result and (saved := self.load_checkpoint()):
+            weights: dict[str, torch.Tensor] = saved[0]["network"]
+            return weights
         if not files or (step is not None and step not in files):
             raise StoreError(f"{self.path}: no weights of step {step}" if files else f"{self.path}: no weights saved")
         path = files[max(files) if step is None else step]
@@ -168,6 +166,8 @@ class RunFolder:
 
     def save_predictions(self, logits: np.ndarray, labels: np.ndarray) -> None:
         """Save the outputs on the test images, [N, outputs], and the true labels or targets."""
+        import numpy as np
+
         buffer = io.BytesIO()
         np.savez_compressed(buffer, logits=logits, labels=labels)
         write_atomic(self.path / "predictions.npz", buffer.getvalue())
@@ -175,6 +175,8 @@ class RunFolder:
 
     def load_predictions(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the outputs on the test images and the true labels. Raises StoreError where damaged or absent."""
+        import numpy as np
+
         path = self.path / "predictions.npz"
         data = self._read("predictions.npz")
         if data is None:
@@ -212,6 +214,8 @@ class RunFolder:
 
     def read_probe(self, name: str) -> pd.DataFrame | None:
         """Return what a probe measured on this run, or None. Raises StoreError where it is damaged."""
+        import pandas as pd
+
         path = self.path / "probes" / f"{name}.csv"
         data = self._read(f"probes/{name}.csv")
         if data is None:
@@ -350,6 +354,16 @@ def parse_metrics(data: bytes, path: Path) -> list[list[float]]:
     return numbers
 
 
+def _result(run: RunFolder, files: Committed) -> dict[str, Any] | None:
+    data = files.read("result.json")
+    if data is None:
+        return None
+    result = _parse_result(data, run)
+    if files.manifest is None:
+        _compare(result, run)
+    return result
+
+
 def _parse_result(data: bytes, run: RunFolder) -> dict[str, Any]:
     path = run.path / "result.json"
     result = parse_json(data, path)
@@ -384,23 +398,30 @@ def _compare(result: Mapping[str, Any], run: RunFolder) -> None:
 
 def read_run(path: Path) -> RunFolder:
     """Open a recorded run for reading. Raises StoreError where its spec.json is missing, damaged, foreign or edited."""
-    file = path / "spec.json"
-    data = Committed(path).read("spec.json")
+    run, _ = _read_run(path, Committed(path), compare_id=True)
+    return run
+
+
+def _read_run(path: Path, files: Committed, *, compare_id: bool) -> tuple[RunFolder, dict[str, Any]]:
+    """Return a run and its spec's flat fields. compare_id: with its folder, even where a manifest vouches for it."""
+    data = files.read("spec.json")
     if data is None:
-        raise Damaged(file, "is missing")
-    content = parse_json(data, file)
+        raise Damaged(path / "spec.json", "is missing")
     try:
-        spec = RunSpec.model_validate(content["spec"])
-        run_id = spec.run_id
+        spec = RunSpec.model_validate(parse_json(data, path / "spec.json")["spec"])
+        fields = spec.flat()
+        if any(isinstance(value, str) and printable(value) != value for value in fields.values()):
+            raise ValueError("control characters")
+        run_id = spec.run_id if compare_id or files.manifest is None else path.name
     except (ValidationError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(file, "not a specification that this version of resx reads") from error
+        raise Damaged(path / "spec.json", "not a specification that this version of resx reads") from error
     if run_id != path.name:
         raise Damaged(
-            file,
+            path / "spec.json",
             f"does not belong to this run (its own id would be {run_id}); "
             "restore it, or train the edited specification as a run of its own",
         )
-    return RunFolder(path, spec)
+    return RunFolder(path, spec), fields
 
 
 @contextmanager
@@ -491,22 +512,6 @@ def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
     return checks
 
 
-def problems(path: Path) -> list[str]:
-    """Read every file of a recorded run as it will be read later, and return what is wrong, a line each."""
-    try:
-        run = read_run(path)
-        checks = readers(run)
-    except StoreError as error:
-        return [str(error)]
-    lines = []
-    for check in checks.values():
-        try:
-            check()
-        except StoreError as error:
-            lines.append(str(error))
-    return lines
-
-
 def _check_attempts(run: RunFolder) -> None:
     if run._read("environment.json") is not None and not run.attempts():
         raise Damaged(run.path / "environment.json", "damaged")
@@ -540,9 +545,9 @@ def read_record(path: Path, *, curve: bool = False) -> Record:
     place = {"run_id": path.name, "folder": str(path)}
     fields: dict[str, Any] = {}
     try:
-        run = read_run(path)
-        fields = run.spec.flat()
-        row = {**fields, **(run.result or {"status": "unfinished"}), **place}
+        files = Committed(path)
+        run, fields = _read_run(path, files, compare_id=False)
+        row = {**fields, **(_result(run, files) or {"status": "unfinished"}), **place}
         return Record(row, run, run.rows() if curve else [])
     except StoreError as error:
         return Record({**fields, **place, "status": "damaged"}, damage=str(error))
@@ -604,10 +609,18 @@ def remove_run(path: Path) -> None:
             return
         with hold_lock(path / ".lock"):
             os.rename(path, aside)
-        for folder in path.parent.glob(".removed-*"):
-            shutil.rmtree(folder, ignore_errors=True)
+        remove_aside(path.parent)
     except OSError as error:
         raise StoreError(f"{path}: cannot be removed ({error.strerror})") from error
+
+
+def remove_aside(runs: Path) -> int:
+    """Delete what was moved aside to be removed, by killed processes too, and return its bytes."""
+    folders = list(runs.glob(".removed-*"))
+    freed = sum(file.lstat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    return freed
 
 
 def finished_result(spec: RunSpec, results: Path) -> dict[str, Any] | None:

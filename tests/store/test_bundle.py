@@ -20,7 +20,8 @@ from resx.spec import RunSpec, SpecError
 from resx.store import bundle as bundles
 from resx.store.bundle import export_bundle, import_bundle
 from resx.store.files import StoreError
-from resx.store.run import RunFolder, find_runs, open_run, problems, read_run
+from resx.store.mend import problems
+from resx.store.run import RunFolder, find_runs, open_run, read_run
 
 
 @pytest.fixture

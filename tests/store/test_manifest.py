@@ -15,7 +15,8 @@ from resx.spec import RunSpec
 from resx.store import manifest
 from resx.store.files import StoreError
 from resx.store.manifest import Committed, Damaged, Manifest, commit, read_manifest
-from resx.store.run import RunFolder, finished_result, open_run, problems, read_record, read_run
+from resx.store.mend import problems
+from resx.store.run import RunFolder, finished_result, open_run, read_record, read_run
 
 
 def record(results: Path, seed: int) -> RunFolder:

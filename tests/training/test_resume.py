@@ -14,7 +14,8 @@ from resx.engines import train_all
 from resx.lab import train
 from resx.spec import RunSpec
 from resx.store.files import StoreError
-from resx.store.run import open_run, problems, read_run
+from resx.store.mend import problems
+from resx.store.run import open_run, read_run
 from resx.training import loop
 from resx.training.machine import Machine
 from resx.training.resolve import resolve

@@ -1,0 +1,117 @@
+"""What is wrong with recorded runs, what can be made again of it, and what only takes space."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from resx.spec import RunSpec
+from resx.store.files import TEMPORARY, StoreError, hold_lock, read_json
+from resx.store.manifest import FILE, Committed, Damaged, commit, forget, read_manifest
+from resx.store.run import RunFolder, find_runs, metrics_text, open_run, read_run, readers, remove_aside
+
+
+def problems(path: Path) -> list[str]:
+    """Read every file of a recorded run as it will be read later, and return what is wrong, a line each."""
+    try:
+        run = read_run(path)
+        checks = readers(run)
+    except StoreError as error:
+        return [str(error)]
+    lines = []
+    for check in checks.values():
+        try:
+            check()
+        except StoreError as error:
+            lines.append(str(error))
+    return lines
+
+
+def mend(path: Path) -> list[str]:
+    """Make again what the rest of a damaged run says, and return what was done, a line each.
+
+    The manifest is made from files that can be read, metrics.csv from the checkpoint; a damaged log is set aside. What
+    needs the network (predictions, the result) is made by training the run again, which goes on from its checkpoint.
+    Raises StoreError where the spec itself cannot be read, and where another process works on the run.
+    """
+    lines = []
+    with open_run(path.parent.parent, _spec(path)) as run:
+        try:
+            run.rows()
+        except Damaged as error:
+            saved = run.load_checkpoint()
+            if saved is not None:
+                commit(path, {"metrics.csv": metrics_text(saved[1]).encode()}, {})
+                lines.append(f"{error}; made again from checkpoint.pt")
+        log = path / "environment.json"
+        try:
+            Committed(path).read(log.name)
+        except Damaged as error:
+            with suppress(FileNotFoundError):
+                os.replace(log, log.with_name(f"{log.name}.damaged"))
+            forget(path, [log.name])
+            lines.append(f"{error}; set aside, the log starts anew")
+    return lines
+
+
+def _spec(path: Path) -> RunSpec:
+    """Return the spec of a run whatever its manifest says."""
+    with suppress(StoreError, ValidationError, ValueError, KeyError, TypeError, RecursionError):
+        spec = RunSpec.model_validate(read_json(path / "spec.json")["spec"])
+        if spec.run_id == path.name:
+            return spec
+    raise StoreError(f"{path / 'spec.json'}: cannot be read; training with the command that made it writes it anew")
+
+
+def remove_leftovers(results: Path) -> int:
+    """Remove what kills left behind in a folder of results, and return its bytes; runs in training are left alone."""
+    runs = results / "runs"
+    freed = remove_aside(runs)
+    for folder in runs.glob(".import-*"):
+        with suppress(StoreError), hold_lock(folder / ".lock"):
+            freed += _size([file for file in folder.rglob("*") if file.is_file()])
+            shutil.rmtree(folder, ignore_errors=True)
+    for path in find_runs(results):
+        with suppress(StoreError), hold_lock(path / ".lock"):
+            freed += _remove(_leftovers(path))
+    return freed
+
+
+def _leftovers(path: Path) -> list[Path]:
+    """Return the temporary files of killed writes, and snapshots that were never committed."""
+    manifest = read_manifest(path)
+    stray = (
+        []
+        if manifest is None
+        else [
+            file
+            for file in (path / "snapshots").glob("step-*.pt")
+            if FILE.fullmatch(name := f"snapshots/{file.name}") and name not in {**manifest.files, **manifest.coming}
+        ]
+    )
+    return [*path.rglob(TEMPORARY), *stray]
+
+
+def thin_snapshots(run: RunFolder, which: str) -> int:
+    """Remove a finished run's weights but for the first and the last (`ends`), or all (`none`); return their bytes."""
+    with open_run(run.path.parent.parent, run.spec):
+        files = run.snapshots()
+        ends = {min(files), max(files)} if files and which == "ends" else set()
+        gone = [file for step, file in files.items() if step not in ends]
+        forget(run.path, [f"snapshots/{file.name}" for file in gone])
+        return _remove(gone)
+
+
+def _remove(files: list[Path]) -> int:
+    freed = _size(files)
+    for file in files:
+        file.unlink(missing_ok=True)
+    return freed
+
+
+def _size(files: list[Path]) -> int:
+    return sum(file.stat().st_size for file in files if file.exists())
