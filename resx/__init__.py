@@ -1,8 +1,8 @@
 """resx: a laboratory for residual learning (He et al. 2016, Deep Residual Learning for Image Recognition).
 
-`RunSpec` says what a run is, `train` makes one, `run` runs a probe, `load_runs` reads what is recorded; `adopt` finds the
-blocks of any trained network and `measure` measures it. They are loaded on first use, so that `resx --help` does not
-wait for torch.
+`RunSpec` says what a run is, `train` makes one, `run` runs a probe, `load_runs` reads what is recorded; `adopt` finds
+the blocks of any trained network and `measure` measures it. They are loaded on first use, so that `resx --help` does
+not wait for torch.
 """
 
 from __future__ import annotations

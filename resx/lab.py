@@ -155,7 +155,7 @@ def carry_out(
     write_frames(frames, environments, target, uses=plan.uses if folder else ())
     write_atomic(target / "experiment.toml", _written(plan))
     findings = read(target)
-    return Done(findings, outcomes, write(findings, target, PUBLISHED if folder else style.FORMATS))
+    return Done(findings, outcomes, write(findings, target, formats=PUBLISHED if folder else style.FORMATS))
 
 
 def _measure(probe: Probe, outcomes: Sequence[Outcome], settings: Any, machine: Machine, say: Say) -> None:
@@ -242,22 +242,25 @@ def read(folder: Path) -> Findings:
     return judge(written.probe, load_frames(folder), settings)
 
 
-def write(findings: Findings, folder: Path, formats: Sequence[str] = style.FORMATS) -> list[Path]:
+def write(
+    findings: Findings, folder: Path, source: Path | None = None, formats: Sequence[str] = style.FORMATS
+) -> list[Path]:
     """Write all that follows from a folder's tables: the tables that are shown, effects, verdicts, figures and the
     page.
 
-    What a person wrote on the page stays. Returns the files.
+    source: the folder of the tables, by default the same. What a person wrote on the page stays. Returns the files.
     """
+    source = source or folder
     tables = {**shown_tables(findings), "effects": findings.effects_table(), "verdicts": findings.verdicts_table()}
     files = []
     for name, table in tables.items():
         files.append(folder / f"{name}.csv")
         write_atomic(files[-1], table.to_csv(index=False, float_format="%.6g"))
     files += draw(findings, folder / "figures", formats)
-    command = (folder / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-    own = page(findings, folder.name, command, _cost(findings, folder))
+    command = (source / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    own = page(findings, source.name, command, _cost(findings, source))
     path = folder / "README.md"
-    write_atomic(path, updated(path.read_text(encoding="utf-8") if path.exists() else "", folder.name, own))
+    write_atomic(path, updated(path.read_text(encoding="utf-8") if path.exists() else "", source.name, own))
     return [*files, path]
 
 
@@ -272,7 +275,7 @@ def _cost(findings: Findings, folder: Path) -> str:
 
 def rewrite(folder: Path) -> list[Path]:
     """Write again what follows from the tables of a published experiment. Raises StoreError where it holds none."""
-    return write(read(folder), folder, PUBLISHED)
+    return write(read(folder), folder, formats=PUBLISHED)
 
 
 def draw(findings: Findings, folder: Path, formats: Sequence[str] = style.FORMATS) -> list[Path]:

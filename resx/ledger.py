@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from resx import paper
+from resx.claims import is_of
 from resx.probes import Findings, check_key
 from resx.spec import SpecError, load_toml
 from resx.stats import Estimate
@@ -153,7 +154,7 @@ STATEMENTS = (
     Statement(
         "Q2",
         "Could another function than the identity be the shortcut, given some knowledge? Could it be learned?",
-        ("shortcuts:known", "shortcuts:learned", "mapping:knowing-helps", "mapping:learned-finds"),
+        ("shortcuts:fitted-better", "shortcuts:learned-better", "mapping:knowing-helps", "mapping:learned-finds"),
     ),
     Statement(
         "Q3",
@@ -243,11 +244,15 @@ def _entry(one: Statement, evidence: Sequence[Evidence]) -> Entry:
     if one.fact:
         return Entry(one, "counted" if one.fact.startswith("Counted") else "cited", "paper")
     keys = (*one.claims, *one.against)
-    own = sorted((item for item in evidence if item.claim in keys), key=lambda item: item.rank, reverse=True)
-    missing = tuple(key for key in keys if key not in {item.claim for item in own})
+    own = sorted(
+        (item for item in evidence if any(is_of(item.claim, key) for key in keys)),
+        key=lambda item: item.rank,
+        reverse=True,
+    )
+    missing = tuple(key for key in keys if not any(is_of(item.claim, key) for item in own))
     if not own:
         return Entry(one, "not available", "–", (), missing)
-    strongest = {key: next(item for item in own if item.claim == key) for key in keys if key not in missing}
+    strongest = {key: next(item for item in own if is_of(item.claim, key)) for key in keys if key not in missing}
     opposite = {"supported": "refuted", "refuted": "supported"}
     words = {opposite.get(item.word, item.word) if key in one.against else item.word for key, item in strongest.items()}
     scale = min((item.scale for item in strongest.values()), key=SCALES.index)

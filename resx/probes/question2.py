@@ -9,112 +9,108 @@ functions in one network, among them maps fitted to what a trained network's blo
 
 Primary outcome. log10 of the final training loss in both, paired within a seed, from the identity.
 
-Criteria, fixed beforehand, are those of the two studies. 'Knowledge helps' is answered under control by 'knowing R
-helps where R is not the identity', on images by 'a map fitted to a trained residual network beats the identity'; 'it
-can be learned' under control by 'a learned map finds R', on images by 'a learned shortcut that starts at the identity
-beats it'. The answer gives all four words and never pools them: a teacher is not an image network.
-
-Settings. primary, margin, donors: as in `resx probe shortcuts`; the others as in `resx probe mapping` (its margin is
-mapping_margin). Options of network and recipe (--depth, --steps, …) are for the images; the teacher keeps its own.
+The answer gives four words, two for each half, and never pools them: a teacher is not an image network. Options of
+network and recipe (--depth, --steps, …) are for the images; the teacher keeps its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from resx.probes import mapping, shortcuts
-from resx.probes.study import Findings, Frames, Order, Study, Verdict
+from pydantic import Field
+
+from resx.claims import Combination
+from resx.claims import Part as ClaimPart
+from resx.probes import Frames, Measure, Part, Probe, Request
+from resx.probes.mapping import PROBE as MAPPING
+from resx.probes.mapping import RECIPE, MappingSettings
+from resx.probes.shortcuts import PROBE as SHORTCUTS
+from resx.probes.shortcuts import ShortcutsSettings
 from resx.spec import RunSpec
 
-ESTIMATES = 2  # effects of a hypothesis that the answer shows
-FAMILY = mapping.RECIPE["family"]
-# the teacher's hypotheses that answer, by how they begin
-MAPPING_KNOWN, MAPPING_LEARNED = "Knowing R helps", "A learned map finds R"
-# mapping's settings under the names that they have here
-NAMES = {
-    key: f"mapping_{key}" if key in shortcuts.STUDY.defaults else key
-    for key in mapping.STUDY.defaults
-    if key not in ("title", "primary")
-}
+FAMILY = RECIPE["family"]
 
 
-def plan(order: Order) -> list[RunSpec]:
-    """The runs of both studies; the teacher's take the preset alone from what was asked for."""
-    preset = {key: value for key, value in order.base.items() if key == "preset"}
-    control = replace(order, base=preset, grid={}, settings=_mapping_settings(order.settings))
-    return [*mapping.plan(control), *shortcuts.plan(order)]
+class Question2Settings(ShortcutsSettings):
+    """primary, margin, donors: as in shortcuts. The others: as in mapping, whose margin is mapping_margin."""
+
+    maps: tuple[str, ...] = MappingSettings().maps
+    layers: tuple[int, ...] = MappingSettings().layers
+    away: tuple[float, ...] = MappingSettings().away
+    eps: float = MappingSettings().eps
+    d: int = Field(MappingSettings().d, ge=2)
+    start: float = MappingSettings().start
+    mapping_margin: float = Field(MappingSettings().margin, gt=0)
+    near: float = Field(MappingSettings().near, gt=0)
 
 
-def _mapping_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {**mapping.STUDY.defaults, **{key: settings[name] for key, name in NAMES.items()}}
+def _mapping(settings: Any) -> MappingSettings:
+    names = [name for name in MappingSettings.model_fields if name != "margin"]
+    own = {name: getattr(settings, name) for name in names}
+    return MappingSettings.model_validate({**own, "margin": settings.mapping_margin})
 
 
-def judge(frames: Frames, settings: Mapping[str, Any]) -> Findings:
-    """Judge both studies and answer with the four words."""
-    on_teacher = frames["runs"]["family"] == FAMILY
-    ids = {"teacher": frames["runs"].loc[on_teacher, "run_id"], "images": frames["runs"].loc[~on_teacher, "run_id"]}
-    own = {
-        name: {key: frame[frame["run_id"].isin(chosen)] for key, frame in frames.items()}
-        for name, chosen in ids.items()
-    }
-    found = {
-        "teacher": mapping.judge(own["teacher"], _mapping_settings(settings)),
-        "images": shortcuts.judge(own["images"], settings),
-    }
-    tables = {f"{name}-{key}": table for name, one in found.items() for key, table in one.tables.items()}
-    verdicts = [
-        replace(verdict, hypothesis=f"{verdict.hypothesis} [{name}]")
-        for name, one in found.items()
-        for verdict in one.verdicts
-    ]
-    answer = (
-        "Could another function than the identity be used, given some knowledge of the input in relation to the "
-        f"output? {_words(found, MAPPING_KNOWN, shortcuts.KNOWN)} Could it be learned? "
-        f"{_words(found, MAPPING_LEARNED, shortcuts.LEARNED)}\n\nUnder control. {found['teacher'].answer}\n\n"
-        f"On images. {found['images'].answer}"
-    )
-    return Findings(tables, verdicts, answer)
+def _shortcuts(settings: Any) -> ShortcutsSettings:
+    return ShortcutsSettings.model_validate({name: getattr(settings, name) for name in ShortcutsSettings.model_fields})
 
 
-def _words(found: Mapping[str, Findings], under_control: str, on_images: str) -> str:
-    words = {
-        place: _verdict(found[name], hypothesis)
-        for place, name, hypothesis in (
-            ("Under control", "teacher", under_control),
-            ("On images", "images", on_images),
-        )
-    }
-    return " ".join(f"{place}: {word}." for place, word in words.items())
+def plan(request: Request) -> list[RunSpec]:
+    """Return the runs of both probes; the teacher's take the preset alone from what was asked for."""
+    preset = {key: value for key, value in request.base.items() if key == "preset"}
+    control = replace(request, base=preset, grids=({},), settings=_mapping(request.settings))
+    return [*MAPPING.plan(control), *SHORTCUTS.plan(replace(request, settings=_shortcuts(request.settings)))]
 
 
-def _verdict(findings: Findings, hypothesis: str) -> str:
-    """Return a hypothesis's word and its first effect, or that it was not measured."""
-    judged: list[Verdict] = [verdict for verdict in findings.verdicts if verdict.hypothesis.startswith(hypothesis)]
-    if not judged:
-        return "not measured"
-    listed = "; ".join(str(estimate) for estimate in judged[0].estimates[:ESTIMATES])
-    more = len(judged[0].estimates) - ESTIMATES
-    return f"{judged[0].word} ({listed}{f'; and {more} more' if more > 0 else ''})"
+def _frames(frames: Frames, *, on_teacher: bool) -> Frames:
+    ids = frames["runs"].loc[(frames["runs"]["family"] == FAMILY) == on_teacher, "run_id"]
+    return {key: frame[frame["run_id"].isin(ids)] for key, frame in frames.items()}
 
 
-STUDY = Study(
+def _on_teacher(spec: RunSpec, settings: Any) -> bool:
+    return spec.model.family == FAMILY
+
+
+def _on_images(spec: RunSpec, settings: Any) -> bool:
+    return spec.model.family != FAMILY
+
+
+def _measures() -> dict[str, Measure]:
+    own = {name: replace(measure, wants=_on_images) for name, measure in SHORTCUTS.measures.items()}
+    return own | {name: replace(measure, wants=_on_teacher) for name, measure in MAPPING.measures.items()}
+
+
+CLAIMS = (
+    Combination(
+        key="knowledge-under-control",
+        says="Knowledge of the map helps a shortcut, under control",
+        parts=(ClaimPart("teacher:knowing-helps"),),
+    ),
+    Combination(
+        key="knowledge-on-images",
+        says="Knowledge of the map helps a shortcut, on images",
+        parts=(ClaimPart("images:fitted-better"),),
+    ),
+    Combination(
+        key="learned-under-control",
+        says="The map can be learned, under control",
+        parts=(ClaimPart("teacher:learned-finds"),),
+    ),
+    Combination(
+        key="learned-on-images",
+        says="A shortcut better than the identity can be learned, on images",
+        parts=(ClaimPart("images:learned-better"),),
+    ),
+)
+
+PROBE = Probe(
     plan=plan,
-    judge=judge,
-    figures=(*shortcuts.STUDY.figures, *mapping.STUDY.figures),
-    measures={
-        **{
-            name: replace(measure, wants=lambda spec, settings: spec.model.family != FAMILY)
-            for name, measure in shortcuts.STUDY.measures.items()
-        },
-        **{
-            name: replace(measure, wants=lambda spec, settings: spec.model.family == FAMILY)
-            for name, measure in mapping.STUDY.measures.items()
-        },
-    },
-    defaults={
-        **shortcuts.STUDY.defaults,
-        **{name: mapping.STUDY.defaults[key] for key, name in NAMES.items()},
+    claims=CLAIMS,
+    settings=Question2Settings,
+    measures=_measures(),
+    parts={
+        "teacher": Part("mapping", _mapping, partial(_frames, on_teacher=True)),
+        "images": Part("shortcuts", _shortcuts, partial(_frames, on_teacher=False)),
     },
 )

@@ -1,0 +1,64 @@
+"""The published experiments judged again: every verdict of the first edition, and every committed file that follows."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from resx import lab
+from resx.probes import Findings
+
+RESULTS = Path(__file__).parents[2] / "results"
+FIRST_EDITION = pd.read_csv(Path(__file__).with_name("published_verdicts.csv"))
+EXPERIMENTS = sorted(file.parent.name for file in RESULTS.glob("*/experiment.toml"))
+# What is judged otherwise since: the ensemble claim asks for equivalence, half of the paths is interpolated, gains are
+# taken depth by depth, and a fact has no seeds.
+CHANGED = (
+    "is better than",
+    "shorter than the middle",
+    "Depth adds paths",
+    "Leaving the shortcut out",
+    "Gains away from 1",
+    "puts out the same",
+    "mean of these networks",
+)
+
+
+@cache
+def findings(name: str) -> Findings:
+    return lab.read(RESULTS / name)
+
+
+@pytest.mark.parametrize("name", sorted(FIRST_EDITION["experiment"].unique()))
+def test_a_verdict_of_the_first_edition_is_still_there(name: str) -> None:
+    table = findings(name).verdicts_table()
+    missing = []
+    for row in FIRST_EDITION[FIRST_EDITION["experiment"] == name].to_dict("records"):
+        if any(words in f"{row['hypothesis']} {row['measured']}" for words in CHANGED):
+            continue
+        same = (table["mean"] - row["mean"]).abs() < 1e-5 * max(1, abs(row["mean"]))
+        same |= (table["mean"] + row["mean"]).abs() < 1e-5 * max(1, abs(row["mean"]))
+        if pd.notna(row["p"]):
+            same &= (table["p"] - row["p"]).abs() < 1e-5
+        if not (same & (table["word"] == row["word"])).any():
+            missing.append((row["hypothesis"], row["measured"], row["word"], row["mean"], row["p"]))
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_what_is_committed_follows_from_the_tables(name: str, tmp_path: Path) -> None:
+    folder = RESULTS / name
+    for file in ("experiment.toml", "README.md"):
+        (tmp_path / file).write_bytes((folder / file).read_bytes())
+    for file in lab.write(findings(name), tmp_path, folder, lab.PUBLISHED):
+        committed = folder / file.relative_to(tmp_path)
+        assert file.read_bytes() == committed.read_bytes(), f"{committed}: `make results` writes it again"
+
+
+def test_results_stay_small() -> None:
+    files = [file for name in [*EXPERIMENTS, "bench"] for file in (RESULTS / name).rglob("*") if file.is_file()]
+    assert len(files) < 300
+    assert sum(file.stat().st_size for file in files) < 12 * 2**20
