@@ -154,7 +154,7 @@ STATEMENTS = (
     Statement(
         "Q2",
         "Could another function than the identity be the shortcut, given some knowledge? Could it be learned?",
-        ("shortcuts:fitted-better", "shortcuts:learned-better", "mapping:knowing-helps", "mapping:learned-finds"),
+        ("shortcuts:known", "shortcuts:learned", "mapping:knowing-helps", "mapping:learned-finds"),
     ),
     Statement(
         "Q3",
@@ -244,11 +244,8 @@ def _entry(one: Statement, evidence: Sequence[Evidence]) -> Entry:
     if one.fact:
         return Entry(one, "counted" if one.fact.startswith("Counted") else "cited", "paper")
     keys = (*one.claims, *one.against)
-    own = sorted(
-        (item for item in evidence if any(is_of(item.claim, key) for key in keys)),
-        key=lambda item: item.rank,
-        reverse=True,
-    )
+    own = [item for item in evidence if any(is_of(item.claim, key) for key in keys)]
+    own.sort(key=lambda item: item.rank, reverse=True)
     missing = tuple(key for key in keys if not any(is_of(item.claim, key) for item in own))
     if not own:
         return Entry(one, "not available", "–", (), missing)

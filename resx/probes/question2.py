@@ -90,7 +90,7 @@ CLAIMS = (
     Combination(
         key="knowledge-on-images",
         says="Knowledge of the map helps a shortcut, on images",
-        parts=(ClaimPart("images:fitted-better"),),
+        parts=(ClaimPart("images:known"),),
     ),
     Combination(
         key="learned-under-control",
@@ -100,7 +100,7 @@ CLAIMS = (
     Combination(
         key="learned-on-images",
         says="A shortcut better than the identity can be learned, on images",
-        parts=(ClaimPart("images:learned-better"),),
+        parts=(ClaimPart("images:learned"),),
     ),
 )
 
