@@ -57,7 +57,7 @@ _RC = {
     "grid.linewidth": 0.5,
     "lines.solid_capstyle": "round",
     "pdf.fonttype": 42,
-    "savefig.dpi": 200,
+    "savefig.dpi": 140,
     "svg.fonttype": "path",
     "svg.hashsalt": "resx",
     "text.color": INK,
