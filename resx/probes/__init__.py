@@ -216,10 +216,9 @@ class Findings:
     def drawings(self) -> dict[str, tuple[str, Findings]]:
         """Return what can be drawn, by the file's name: the figure's name, and the findings that it draws."""
         own = {name: (name, self) for name in load_probe(self.probe).figures}
-        for key, part in self.parts.items():
-            suffix = "" if key == part.probe else f"-{key}"
-            own |= {f"{name}{suffix}": drawing for name, drawing in part.drawings().items()}
-        return own
+        parts = [(key, name, drawing) for key, part in self.parts.items() for name, drawing in part.drawings().items()]
+        names = [name for _, name, _ in parts]
+        return own | {name if names.count(name) == 1 else f"{name}-{key}": drawing for key, name, drawing in parts}
 
     def notes(self) -> list[str]:
         """Return the sentences of the answer that are no verdicts."""
