@@ -9,7 +9,6 @@ cuDNN adds inside one convolution (changes of layout, reductions) is not seen.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resx import data
-from resx.spec import RunSpec
 from resx.store.environment import describe_environment
 from resx.store.files import read_json, write_atomic
-from resx.store.run import open_run
-from resx.training.loop import load_block, prepare, train_step
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
+from resx.training.step import load_chunk, make_feeds, make_learner, train_step
 
 DEPTHS, PRECISIONS = (20, 56, 110), ("fp32", "bf16")
 NO_KERNEL = (
@@ -78,18 +75,14 @@ def count_kernels(depth: int, precision: str, device: torch.device | str = "cpu"
     }
     device = torch.device(device)
     [spec] = resolve([fields], Machine(device=str(device)))
-    with tempfile.TemporaryDirectory() as folder:
-        return _count_step(spec, device, Path(folder))
-
-
-def _count_step(spec: RunSpec, device: torch.device, results: Path) -> int:
-    with open_run(results, spec) as run:
-        trainee = prepare(run, data.load(spec.data, None), device, results)
-    load_block([trainee], 0, 2)
+    dataset = data.load(spec.data, None)
+    [feed] = make_feeds([spec], dataset, device)
+    learner = make_learner(spec, dataset, feed, Path())
+    load_chunk([learner], 0, 2)
     steps = torch.arange(2, device=device)
-    train_step(trainee, steps[:1])  # the first step may make what later ones keep
+    train_step(learner, steps[:1])  # the first step may make what later ones keep
     with Launches() as launches:
-        train_step(trainee, steps[1:])
+        train_step(learner, steps[1:])
     return launches.kernels
 
 

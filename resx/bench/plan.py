@@ -21,7 +21,6 @@ import resource
 import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -45,11 +44,11 @@ from resx.model.construction import skeleton
 from resx.spec import RunSpec
 from resx.store.environment import describe_environment
 from resx.store.files import write_atomic
-from resx.store.run import open_run
-from resx.training.evaluate import autocast, evaluate, loss_of
-from resx.training.loop import drive, evaluation_batch, load_block, prepare, set_precision
+from resx.training.evaluate import autocast, evaluate, evaluation_batch, loss_of
+from resx.training.loop import set_precision
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
+from resx.training.step import drive, load_chunk, make_feeds, make_learner
 
 TRAIN_IMAGES, TEST_IMAGES = 2048, 1024
 BUSY_SHARE = 0.9  # of a core that a measured process must get
@@ -123,39 +122,39 @@ class Subject:
 
 @contextmanager
 def engine(plan: Plan, depth: int) -> Iterator[Subject]:
-    """Train with resx's own loop: blocks are loaded, driven and read as in every run."""
+    """Train with resx's own steps: chunks are loaded, driven and read as in every run."""
     device = torch.device(plan.device)
-    with ExitStack() as stack:
-        results = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        specs = [plan.spec(depth, seed) for seed in range(plan.networks)]
-        dataset = data.load(specs[0].data, None)
-        folders = [stack.enter_context(open_run(results, spec)) for spec in specs]
-        trainees = [
-            prepare(folder, dataset, device, results, checkpointed=plan.checkpoint_activations) for folder in folders
-        ]
-        load_block(trainees, 0, 1)
-        run = drive(trainees).run
+    specs = [plan.spec(depth, seed) for seed in range(plan.networks)]
+    dataset = data.load(specs[0].data, None)
+    feeds = make_feeds(specs, dataset, device)
+    learners = [
+        make_learner(spec, dataset, feed, Path(), plan.checkpoint_activations)
+        for spec, feed in zip(specs, feeds, strict=True)
+    ]
+    rows, done = learners[0].chunk.rows, 0
+    load_chunk(learners, 0, 1)
+    driver = drive(learners)
 
-        def train(n: int) -> None:
-            while n > 0:
-                block = min(n, trainees[0].block)
-                load_block(trainees, trainees[0].step, block)
-                run(block, lambda: False)
-                for trainee in trainees:
-                    assert trainee.losses is not None
-                    trainee.losses[:block].tolist()
-                    trainee.step += block
-                n -= block
+    def train(n: int) -> None:
+        nonlocal done
+        while n > 0:
+            steps = min(n, rows)
+            load_chunk(learners, done, steps)
+            driver.run(steps, lambda: False)
+            for learner in learners:
+                learner.chunk.losses[:steps].tolist()
+            done, n = done + steps, n - steps
 
-        def evaluate_test(n: int) -> None:
-            for _ in range(n):
-                for trainee in trainees:
-                    batches = trainee.batches.evaluation("test", None, evaluation_batch(trainee))
-                    evaluate(trainee.network, batches, "classification", plan.precision)
+    def evaluate_test(n: int) -> None:
+        batch = evaluation_batch(plan.batch_size, dataset.input_shape, device)
+        for learner in learners * n:
+            evaluate(
+                learner.network, learner.feed.batches.evaluation("test", None, batch), "classification", plan.precision
+            )
 
-        images = len(dataset.test_x) * len(trainees)
-        passes = -(-images // plan.batch_size)
-        yield Subject(train, evaluate_test, plan.batch_size * len(trainees), images, passes, list)
+    images = len(dataset.test_x) * len(learners)
+    passes = -(-images // plan.batch_size)
+    yield Subject(train, evaluate_test, plan.batch_size * len(learners), images, passes, list)
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):

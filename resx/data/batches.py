@@ -9,6 +9,7 @@ generator's state.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,6 +48,11 @@ class Tables:
     dy: Tensor | None = None
     dx: Tensor | None = None
     flip: Tensor | None = None
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """The tensors that there are."""
+        return [part for part in (self.index, self.dy, self.dx, self.flip) if part is not None]
 
 
 @lru_cache(maxsize=8)  # blocks of steps ask for the same epoch many times
@@ -93,6 +99,12 @@ class Batches:
             self._rows = torch.arange(height, device=self.device)
             self._columns = torch.arange(width, device=self.device)
             self._first = torch.arange(batch_size, device=self.device)[:, None, None] * (height + 2 * self.pad)
+
+    def with_seed(self, seed: int) -> Batches:
+        """Return the batches of another seed; the images on the device are the same memory."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     def tables(self, first_step: int, n_steps: int) -> Tables:
         """Return the tables of n_steps steps from first_step on, cut from the endless stream of epochs."""
@@ -156,6 +168,32 @@ class Batches:
         rows = self._first + (self._rows + dy[:, None])[:, :, None]
         pixels = rows * (width + 2 * self.pad) + columns[:, None, :]
         return padded.index_select(0, pixels.view(-1)).view(batch, height, width, channels)
+
+
+class Feed:
+    """The batches of a chunk of steps of one seed, on the device; row k is step k's.
+
+    All networks of a seed read the same one. The memory stays where it is, since a CUDA graph reads it there.
+    """
+
+    def __init__(self, batches: Batches, rows: int) -> None:
+        self.batches = batches
+        self.rows = rows
+        self._tables = batches.tables(0, rows)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches lie."""
+        return self.batches.device
+
+    def load(self, first_step: int, n_steps: int) -> None:
+        """Put the batches of n_steps steps from first_step on, at most `rows`, into the first rows."""
+        for mine, drawn in zip(self._tables.parts, self.batches.tables(first_step, n_steps).parts, strict=True):
+            mine[:n_steps].copy_(drawn)
+
+    def batch(self, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Return batch k, as `Batches.assemble` does."""
+        return self.batches.assemble(self._tables, k)
 
 
 def _row(table: Tensor, k: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ from resx.engines.signals import stop_signals
 from resx.spec import DataSpec, RunSpec, SpecError
 from resx.store.files import StoreError
 from resx.store.run import open_run
-from resx.training.loop import Progress, Stopped, train_networks
+from resx.training.loop import Report as Report
+from resx.training.loop import Stopped, train_networks
 from resx.training.machine import Machine, one_thread
 from resx.training.memory import is_out_of_memory, memory_advice, memory_needed, memory_warning
 
-Report = Callable[[Progress], None]
 LOG = logging.getLogger("resx")
 
 

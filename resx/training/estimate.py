@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from resx import data, model
 from resx.spec import RunSpec
-from resx.store.run import finished_result, open_run
-from resx.training.loop import drive, load_block, prepare
+from resx.store.run import finished_result
 from resx.training.machine import Machine, one_thread
 from resx.training.schedule import SNAPSHOTS, evaluation_steps
+from resx.training.step import drive, load_chunk, make_feeds, make_learner
 
 TIMED_STEPS = 3
 BYTES_PER_PARAMETER = 4 * (SNAPSHOTS + 2)  # snapshots, and the checkpoint with its momentum
@@ -66,15 +64,16 @@ def _step_seconds(spec: RunSpec, machine: Machine) -> float:
     dataset = data.load(spec.data, machine.data_dir)
     parentless = spec.model_copy(update={"init_from": None})  # a parent may not be trained yet, and costs no time
     device = torch.device(machine.device)
-    with one_thread(), tempfile.TemporaryDirectory() as folder, open_run(Path(folder), parentless) as run:
-        trainee = prepare(run, dataset, device, Path(folder), checkpointed=machine.checkpoint_activations)
-        load_block([trainee], 0, TIMED_STEPS)
-        drive_steps = drive([trainee]).run
-        drive_steps(1, lambda: False)
+    with one_thread():
+        [feed] = make_feeds([parentless], dataset, device)
+        learner = make_learner(parentless, dataset, feed, machine.results, machine.checkpoint_activations)
+        load_chunk([learner], 0, TIMED_STEPS)
+        driver = drive([learner])
+        driver.run(1, lambda: False)
         if device.type == "cuda":
             torch.cuda.synchronize()
         started = time.perf_counter()
-        drive_steps(TIMED_STEPS, lambda: False)
+        driver.run(TIMED_STEPS, lambda: False)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return (time.perf_counter() - started) / TIMED_STEPS

@@ -5,6 +5,7 @@ Replications commonly report a moving average over augmented batches as 'trainin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 EVAL_BATCH = 250
+CUDA_EVAL_VALUES = 6_000_000  # input values at a time; with more of them, fewer kernels have to be started
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,13 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Return the context in which forward passes run: bfloat16 where the spec says so, else no change."""
     # without the cache of cast weights, which would outlive the capture of a CUDA graph
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
+def evaluation_batch(train_batch: int, input_shape: tuple[int, ...], device: torch.device) -> int:
+    """Return how many inputs are evaluated at a time; on a CPU always as many, since rounding depends on it."""
+    if device.type == "cpu":
+        return EVAL_BATCH
+    return max(train_batch, CUDA_EVAL_VALUES // math.prod(input_shape))
 
 
 def evaluate(

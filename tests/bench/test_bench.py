@@ -10,34 +10,31 @@ import torch
 
 from resx import data, model
 from resx.bench import plan as bench
-from resx.store.run import open_run
-from resx.training.loop import drive, load_block, prepare
+from resx.training.step import drive, load_chunk, make_feeds, make_learner
 
 TINY = bench.Plan(
     depths=(8,), batch_size=8, image_size=8, processes=1, workers=0, repetitions=2, seconds=0.001, shortcut="none"
 )
 
 
-def test_the_baselines_steps_are_the_recipes(tmp_path: Path) -> None:
+def test_the_baselines_steps_are_the_recipes() -> None:
     """Three steps on the same batches from the same weights: the same losses and weights as the engine's."""
     spec = TINY.spec(8)
     dataset = data.load(spec.data, None)
-    with open_run(tmp_path, spec) as folder:
-        trainee = prepare(folder, dataset, torch.device("cpu"), tmp_path)
-    load_block([trainee], 0, 3)
-    assert trainee.tables
-    batches = [trainee.batches.assemble(trainee.tables, torch.tensor([k])) for k in range(3)]
+    [feed] = make_feeds([spec], dataset, torch.device("cpu"))
+    learner = make_learner(spec, dataset, feed, Path())
+    load_chunk([learner], 0, 3)
+    batches = [feed.batch(torch.tensor([k])) for k in range(3)]
     network = model.build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed)
     network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     optimizer = bench.conventional_optimizer(network, spec)
     losses = [
         bench.conventional_step(network, optimizer, inputs.contiguous(), labels, "fp32") for inputs, labels in batches
     ]
-    drive([trainee]).run(3, lambda: False)
-    assert trainee.losses is not None
-    assert trainee.losses[:3].tolist() == pytest.approx(losses, rel=1e-4)
+    drive([learner]).run(3, lambda: False)
+    assert learner.chunk.losses[:3].tolist() == pytest.approx(losses, rel=1e-4)
     assert losses[0] != losses[1]
-    for mine, its in zip(trainee.network.parameters(), network.parameters(), strict=True):
+    for mine, its in zip(learner.network.parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-5)
 
 

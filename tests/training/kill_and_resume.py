@@ -18,7 +18,7 @@ import torch
 
 from resx.engines import train_all
 from resx.spec import RunSpec
-from resx.training import loop
+from resx.training import loop, step
 from resx.training.machine import Machine
 
 torch.set_num_threads(1)
@@ -30,7 +30,7 @@ DELAY = 0.01  # seconds
 def main(results: Path, spec: RunSpec, kills: int) -> None:
     """Kill `kills` attempts in the middle of their training, then finish."""
     machine = Machine(results=results, jobs=1)
-    loop.CHECKPOINT_SHARE = inf  # a checkpoint after every block of steps, so that kills fall into writes, too
+    loop.CHECKPOINT_SHARE = inf  # a checkpoint after every chunk of steps, so that kills fall into writes, too
     random.seed(1)
     for _ in range(kills):
         reader, writer = os.pipe()
@@ -56,7 +56,7 @@ def main(results: Path, spec: RunSpec, kills: int) -> None:
 
 def _tell_after(steps: int, writer: int) -> None:
     """Write a byte once this process has made so many training steps."""
-    original, taken = loop.train_step, 0
+    original, taken = step.train_step, 0
 
     def train_step(*args: Any) -> None:
         nonlocal taken
@@ -65,7 +65,7 @@ def _tell_after(steps: int, writer: int) -> None:
         if taken == steps:
             os.write(writer, b".")
 
-    loop.train_step = train_step
+    step.train_step = train_step
 
 
 if __name__ == "__main__":

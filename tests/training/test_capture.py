@@ -14,12 +14,10 @@ from resx import data
 from resx.engines import train_all
 from resx.model import FAMILIES, SHORTCUTS
 from resx.spec import RunSpec
-from resx.store.run import open_run
 from resx.training import drive as driving
-from resx.training import loop
-from resx.training.loop import Trainee, drive, load_block, prepare
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
+from resx.training.step import Learner, drive, load_chunk, make_feeds, make_learner
 
 CUDA = torch.device("cuda", 0)
 SMALL: dict[str, Any] = {
@@ -60,33 +58,34 @@ def specs_of(*variants: dict[str, Any]) -> list[RunSpec]:
     return resolve([{**SMALL, **variant} for variant in variants], Machine())
 
 
-def prepared(results: Path, spec: RunSpec, device: torch.device = CUDA, checkpointed: bool = False) -> Trainee:
-    with open_run(results, spec) as folder:
-        return prepare(folder, data.load(spec.data, None), device, results, checkpointed=checkpointed)
+def make(spec: RunSpec, device: torch.device = CUDA, checkpointed: bool = False) -> Learner:
+    dataset = data.load(spec.data, None)
+    [feed] = make_feeds([spec], dataset, device)
+    return make_learner(spec, dataset, feed, Path(), checkpointed)
 
 
-def run_steps(trainees: list[Trainee], chunks: tuple[int, ...] = (2, 1)) -> str:
+def run_steps(learners: list[Learner], chunks: tuple[int, ...] = (2, 1)) -> str:
     """Run steps in chunks and return how they were driven."""
-    driven, done = None, 0
+    driver, done = None, 0
     for n in chunks:
-        load_block(trainees, done, n)
-        driven = driven or drive(trainees)
-        assert driven.run(n, lambda: False) == n
+        load_chunk(learners, done, n)
+        driver = driver or drive(learners)
+        assert driver.run(n, lambda: False) == n
         done += n
-    assert driven is not None
-    return driven.mode
+    assert driver is not None
+    return driver.mode
 
 
-def tensors(trainee: Trainee) -> list[Tensor]:
-    return [tensor.detach().cpu() for tensor in trainee.state]
+def tensors(learner: Learner) -> list[Tensor]:
+    return [tensor.detach().cpu() for tensor in learner.changed]
 
 
-def same(mine: Trainee, other: Trainee) -> bool:
+def same(mine: Learner, other: Learner) -> bool:
     return all(torch.equal(one, two) for one, two in zip(tensors(mine), tensors(other), strict=True))
 
 
-def eager_twin(monkeypatch: pytest.MonkeyPatch, results: Path, spec: RunSpec, **options: Any) -> Trainee:
-    twin = prepared(results, spec, **options)
+def eager_twin(monkeypatch: pytest.MonkeyPatch, spec: RunSpec, **options: Any) -> Learner:
+    twin = make(spec, **options)
     with monkeypatch.context() as patch:
         patch.setattr(driving, "_INVALIDATED", ["not tried"])
         assert run_steps([twin]) == "eager"
@@ -95,41 +94,43 @@ def eager_twin(monkeypatch: pytest.MonkeyPatch, results: Path, spec: RunSpec, **
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_graph_gives_the_bits_of_steps_started_one_by_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: Cards, name: str
+    monkeypatch: pytest.MonkeyPatch, cards: Cards, name: str
 ) -> None:
     """Every part of every registry can be captured: nothing is read back, drawn, or left behind from before."""
     [spec] = specs_of(VARIANTS[name])
-    graph = prepared(tmp_path / "graph", spec)
+    graph = make(spec)
     assert run_steps([graph]) == "graph"
-    assert same(graph, eager_twin(monkeypatch, tmp_path / "eager", spec))
+    assert same(graph, eager_twin(monkeypatch, spec))
     assert all(bool(tensor.isfinite().all()) for tensor in tensors(graph)), "what a capture leaves is not used"
 
 
 @pytest.mark.parametrize("variant", [{}, {"shortcut": "none"}, {"adapter": "C", "order": "pre"}])
-def test_a_graph_gives_a_cpus_numbers(tmp_path: Path, cards: Cards, variant: dict[str, Any]) -> None:
+def test_a_graph_gives_a_cpus_numbers(cards: Cards, variant: dict[str, Any]) -> None:
     [spec] = specs_of(variant)
-    here, there = prepared(tmp_path / "cpu", spec, torch.device("cpu")), prepared(tmp_path / "cuda", spec)
-    for trainee in (here, there):
-        run_steps([trainee])
+    here, there = make(spec, torch.device("cpu")), make(spec)
+    for learner in (here, there):
+        run_steps([learner])
     for one, two in zip(here.network.parameters(), there.network.parameters(), strict=True):
         torch.testing.assert_close(one.detach(), two.detach().cpu(), rtol=0, atol=1e-6)
 
 
-def test_checkpointed_activations_are_captured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: Cards) -> None:
+def test_checkpointed_activations_are_captured(monkeypatch: pytest.MonkeyPatch, cards: Cards) -> None:
     [spec] = specs_of({})
-    graph = prepared(tmp_path / "graph", spec, checkpointed=True)
+    graph = make(spec, checkpointed=True)
     assert run_steps([graph]) == "graph"
-    assert same(graph, eager_twin(monkeypatch, tmp_path / "eager", spec))
+    assert same(graph, eager_twin(monkeypatch, spec))
 
 
-def test_a_cohort_gives_every_network_what_it_has_alone(tmp_path: Path, cards: Cards) -> None:
+def test_a_cohort_gives_every_network_what_it_has_alone(cards: Cards) -> None:
     specs = specs_of({"shortcut": "none"}, {"seed": 1}, {"depth": 14}, {"precision": "bf16"})
-    together = [prepared(tmp_path / "together", spec) for spec in specs]
+    dataset = data.load(specs[0].data, None)
+    feeds = make_feeds(specs, dataset, CUDA)
+    together = [make_learner(spec, dataset, feed, Path()) for spec, feed in zip(specs, feeds, strict=True)]
     assert run_steps(together) == "graph"
-    for trainee, spec in zip(together, specs, strict=True):
-        alone = prepared(tmp_path / "alone", spec)
+    for learner, spec in zip(together, specs, strict=True):
+        alone = make(spec)
         run_steps([alone])
-        assert same(trainee, alone)
+        assert same(learner, alone)
 
 
 # --- when a capture fails ------------------------------------------------------------------------------------------
@@ -290,16 +291,15 @@ def test_a_sweep_on_a_card_writes_what_a_cpu_writes(tmp_path: Path, cards: Cards
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
 
 
-def test_steps_started_one_by_one_stop_when_asked(tmp_path: Path, cards: Cards) -> None:
+def test_steps_started_one_by_one_stop_when_asked(cards: Cards) -> None:
     steps, numbers = simple_steps(1)
     driven = driving.Driver(driving._eager(steps, CUDA), "eager")
     assert driven.run(100, lambda: True) == driving.ASK_EVERY
     assert numbers[0].item() == sum(range(driving.ASK_EVERY))
 
 
-def test_what_trains_on_a_card_lies_on_it(tmp_path: Path, cards: Cards) -> None:
+def test_what_trains_on_a_card_lies_on_it(cards: Cards) -> None:
     [spec] = specs_of({"shortcut": "dropout"})
-    trainee = prepared(tmp_path, spec, torch.device("cuda", 1))
-    run_steps([trainee])
-    assert {tensor.device for tensor in trainee.state} == {torch.device("cuda", 1)}
-    assert loop._state(trainee)["momentum"][0].device == torch.device("cuda", 1)
+    learner = make(spec, torch.device("cuda", 1))
+    run_steps([learner])
+    assert {tensor.device for tensor in learner.changed} == {torch.device("cuda", 1)}

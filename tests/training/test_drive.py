@@ -1,4 +1,4 @@
-"""How steps are driven changes no number: blocks of any size, cohorts, catching up, checkpointing, CUDA graphs."""
+"""How steps are driven changes no number: chunks of any size, cohorts, catching up, checkpointing, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from resx.spec import RunSpec, SpecError
 from resx.store.run import finished_result, open_run
 from resx.training import drive as driving
 from resx.training import loop
-from resx.training.loop import Trainee, drive, load_block, prepare, train_networks, train_step
+from resx.training.loop import train_networks
 from resx.training.machine import Machine
 from resx.training.memory import OPTION, checkpoint_activations, memory_needed, memory_warning
 from resx.training.resolve import resolve
+from resx.training.step import Learner, drive, load_chunk, make_feeds, make_learner, train_step
 
 SMALL = {
     "dataset": "synthetic:classes=3,size=8,train=96,test=48",
@@ -41,31 +42,33 @@ def specs_of(*variants: dict[str, Any]) -> list[RunSpec]:
     return resolve([{**SMALL, **variant} for variant in variants], Machine())
 
 
-def trained_steps(
-    path: Path, spec: RunSpec, blocks: list[int], device: str = "cpu", checkpointed: bool = False
-) -> Trainee:
-    """Train in blocks of these sizes and return the network with what it has become."""
-    with open_run(path, spec) as folder:
-        trainee = prepare(folder, data.load(spec.data, None), torch.device(device), path, checkpointed=checkpointed)
-    done = 0
-    run = None
-    for steps in blocks:
-        load_block([trainee], done, steps)
-        run = run or drive([trainee])
-        assert run.run(steps, lambda: False) == steps
+def make(spec: RunSpec, device: str = "cpu", checkpointed: bool = False) -> Learner:
+    dataset = data.load(spec.data, None)
+    [feed] = make_feeds([spec], dataset, torch.device(device))
+    return make_learner(spec, dataset, feed, Path(), checkpointed)
+
+
+def trained_steps(spec: RunSpec, chunks: list[int], device: str = "cpu", checkpointed: bool = False) -> Learner:
+    """Train in chunks of these sizes and return the network with what it has become."""
+    learner = make(spec, device, checkpointed)
+    done, driver = 0, None
+    for steps in chunks:
+        load_chunk([learner], done, steps)
+        driver = driver or drive([learner])
+        assert driver.run(steps, lambda: False) == steps
         done += steps
-    return trainee
+    return learner
 
 
-def tensors(trainee: Trainee) -> dict[str, torch.Tensor]:
+def tensors(learner: Learner) -> dict[str, torch.Tensor]:
     """Everything that training changed, by name."""
-    state = loop._state(trainee)
+    state = learner.state()
     momentum = {f"momentum {n}": values for n, values in enumerate(state["momentum"])}
     flags = {name: state[name] for name in ("warming", "running_error")}
-    return {**trainee.network.state_dict(), **momentum, **flags}
+    return {**learner.network.state_dict(), **momentum, **flags}
 
 
-def assert_same(mine: Trainee, other: Trainee) -> None:
+def assert_same(mine: Learner, other: Learner) -> None:
     first, second = tensors(mine), tensors(other)
     assert first.keys() == second.keys()
     different = [name for name in first if not torch.equal(first[name].cpu(), second[name].cpu())]
@@ -92,55 +95,64 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize(
     "variant", [{}, {"shortcut": "none"}, {"order": "pre"}, {"active_blocks": 2}, {"precision": "bf16"}]
 )
-def test_a_step_reads_nothing_back_and_has_static_shapes(tmp_path: Path, variant: dict[str, Any]) -> None:
+def test_a_step_reads_nothing_back_and_has_static_shapes(variant: dict[str, Any]) -> None:
     [spec] = specs_of(variant)
-    trainee = trained_steps(tmp_path, spec, [1])
-    load_block([trainee], 1, 3)
+    learner = trained_steps(spec, [1])
+    load_chunk([learner], 1, 3)
     taken = []
     for k in range(3):
         with Reads() as reads:
-            train_step(trainee, torch.tensor([k]))
+            train_step(learner, torch.tensor([k]))
         assert reads.seen == []
         taken.append(reads.shapes)
     assert taken[0] == taken[1] == taken[2]
     assert len(taken[0]) > 50
 
 
-def test_a_step_changes_no_other_tensor_than_its_state(tmp_path: Path) -> None:
-    """What a graph's warm-up does must be undone by restoring `state`; and nothing may move in memory."""
+def test_a_step_changes_no_other_tensor_than_it_says() -> None:
+    """What a graph's warm-up does must be undone by restoring `changed`; and nothing may move in memory."""
     [spec] = specs_of({})
-    trainee, untouched = trained_steps(tmp_path / "a", spec, [2]), trained_steps(tmp_path / "b", spec, [2])
-    before = [tensor.clone() for tensor in trainee.state]
-    places = [tensor.data_ptr() for tensor in trainee.state]
-    drive([trainee]).run(2, lambda: False)
-    assert places == [tensor.data_ptr() for tensor in trainee.state]
+    learner, untouched = trained_steps(spec, [2]), trained_steps(spec, [2])
+    before = [tensor.clone() for tensor in learner.changed]
+    places = [tensor.data_ptr() for tensor in learner.changed]
+    drive([learner]).run(2, lambda: False)
+    assert places == [tensor.data_ptr() for tensor in learner.changed]
     with torch.no_grad():
-        for tensor, values in zip(trainee.state, before, strict=True):
+        for tensor, values in zip(learner.changed, before, strict=True):
             tensor.copy_(values)
-    for one in (trainee, untouched):
-        load_block([one], 2, 4)
+    for one in (learner, untouched):
+        load_chunk([one], 2, 4)
         drive([one]).run(4, lambda: False)
-    assert_same(trainee, untouched)
+    assert_same(learner, untouched)
 
 
-def test_loaded_blocks_stay_where_they_are(tmp_path: Path) -> None:
+def test_loaded_chunks_stay_where_they_are() -> None:
     [spec] = specs_of({"active_blocks": 2})
-    trainee = trained_steps(tmp_path, spec, [5])
+    learner = trained_steps(spec, [5])
 
     def places() -> list[int]:
-        assert trainee.tables and trainee.rates is not None
-        noise = [tensor for pair in trainee.buffers.values() for tensor in pair]
-        return [tensor.data_ptr() for tensor in [*vars(trainee.tables).values(), trainee.rates, *noise]]
+        planned = [tensor for pair in learner.chunk.planned.values() for tensor in pair]
+        batches = learner.feed.batch(torch.tensor([0]))
+        assert all(tensor.isfinite().all() for tensor in batches)
+        return [tensor.data_ptr() for tensor in [learner.chunk.rates, *planned, *learner.feed._tables.parts]]
 
     before = places()
-    load_block([trainee], 5, 3)
+    load_chunk([learner], 5, 3)
     assert places() == before
 
 
-@pytest.mark.parametrize("blocks", [[1] * 12, [5, 7], [3, 1, 8]])
-def test_blocks_of_any_size_give_the_same_numbers(tmp_path: Path, blocks: list[int]) -> None:
+@pytest.mark.parametrize("chunks", [[1] * 12, [5, 7], [3, 1, 8]])
+def test_chunks_of_any_size_give_the_same_numbers(chunks: list[int]) -> None:
     [spec] = specs_of({})
-    assert_same(trained_steps(tmp_path / "whole", spec, [12]), trained_steps(tmp_path / "cut", spec, blocks))
+    assert_same(trained_steps(spec, [12]), trained_steps(spec, chunks))
+
+
+def test_runs_of_one_seed_share_their_batches_and_all_share_the_images() -> None:
+    specs = specs_of({}, {"shortcut": "none"}, {"seed": 1})
+    feeds = make_feeds(specs, data.load(specs[0].data, None), torch.device("cpu"))
+    assert feeds[0] is feeds[1] and feeds[0] is not feeds[2]
+    assert feeds[0].batches._x["train"] is feeds[2].batches._x["train"]
+    assert [feed.batches.seed for feed in feeds] == [0, 0, 1]
 
 
 def metrics(results: Path, spec: RunSpec) -> bytes:
@@ -196,11 +208,11 @@ def test_a_diverged_network_leaves_its_cohort_alone(tmp_path: Path) -> None:
     "variant",
     [{}, {"order": "pre"}, {"shortcut": "none"}, {"adapter": "C"}, {"active_blocks": 2}, {"precision": "bf16"}],
 )
-def test_checkpointed_activations_change_no_bit(tmp_path: Path, variant: dict[str, Any]) -> None:
+def test_checkpointed_activations_change_no_bit(variant: dict[str, Any]) -> None:
     """Running statistics among them, which the second forward pass must not update again."""
     [spec] = specs_of(variant)
-    kept = trained_steps(tmp_path / "kept", spec, [6])
-    assert_same(kept, trained_steps(tmp_path / "again", spec, [6], checkpointed=True))
+    kept = trained_steps(spec, [6])
+    assert_same(kept, trained_steps(spec, [6], checkpointed=True))
     assert int(kept.network.state_dict()["stem.norm.num_batches_tracked"]) == 6
 
 
@@ -303,39 +315,36 @@ def test_a_failed_capture_is_said_and_steps_are_launched_one_by_one(
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("variant", [{}, {"active_blocks": 2}, {"precision": "bf16"}, {"order": "pre"}])
-def test_a_graph_gives_the_numbers_of_steps_launched_one_by_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: dict[str, Any], caplog: pytest.LogCaptureFixture
+def test_a_graph_gives_the_numbers_of_steps_started_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, variant: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     [spec] = specs_of(variant)
-    graph = trained_steps(tmp_path / "graph", spec, [5, 7], "cuda")
+    graph = trained_steps(spec, [5, 7], "cuda")
     assert caplog.text == ""  # a capture that failed would say so
-    monkeypatch.setattr(driving, "_captured", lambda steps, state, device: driving._eager(steps, device))
-    eager = trained_steps(tmp_path / "eager", spec, [12], "cuda")
+    monkeypatch.setattr(driving, "_INVALIDATED", ["not tried"])
+    eager = trained_steps(spec, [12], "cuda")
     for name, values in tensors(graph).items():
         torch.testing.assert_close(values, tensors(eager)[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_branch_of_a_graph_gives_the_numbers_of_a_network_alone(tmp_path: Path, precision: str) -> None:
+def test_a_branch_of_a_graph_gives_the_numbers_of_a_network_alone(precision: str) -> None:
     specs = specs_of(*({"shortcut": shortcut, "precision": precision} for shortcut in ("none", "identity")))
-    dataset = data.load(specs[0].data, None)
-    with ExitStack() as stack:
-        folders = [stack.enter_context(open_run(tmp_path / "both", spec)) for spec in specs]
-        pair = [prepare(folder, dataset, torch.device("cuda"), tmp_path) for folder in folders]
-    load_block(pair, 0, 12)
+    pair = [make(spec, "cuda") for spec in specs]
+    load_chunk(pair, 0, 12)
     drive(pair).run(12, lambda: False)
-    for trainee, spec in zip(pair, specs, strict=True):
-        alone = trained_steps(tmp_path / "alone", spec, [12], "cuda")
-        for name, values in tensors(trainee).items():
+    for learner, spec in zip(pair, specs, strict=True):
+        alone = trained_steps(spec, [12], "cuda")
+        for name, values in tensors(learner).items():
             torch.testing.assert_close(values, tensors(alone)[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
 @pytest.mark.cuda
-def test_checkpointing_inside_a_graph_changes_nothing(tmp_path: Path) -> None:
+def test_checkpointing_inside_a_graph_changes_nothing() -> None:
     [spec] = specs_of({})
-    kept = trained_steps(tmp_path / "kept", spec, [6], "cuda")
-    again = trained_steps(tmp_path / "again", spec, [6], "cuda", checkpointed=True)
+    kept = trained_steps(spec, [6], "cuda")
+    again = trained_steps(spec, [6], "cuda", checkpointed=True)
     for name, values in tensors(kept).items():
         torch.testing.assert_close(values, tensors(again)[name], rtol=1e-3, atol=1e-4, msg=name)
 

@@ -15,12 +15,12 @@ from resx.data.batches import Batches
 from resx.engines import train_all
 from resx.lab import train
 from resx.spec import TrainSpec
-from resx.store.run import open_run, read_run
+from resx.store.run import read_run
 from resx.store.tables import load_runs
-from resx.training.loop import drive, load_block, prepare
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
 from resx.training.schedule import evaluation_steps, learning_rates, snapshot_steps
+from resx.training.step import drive, load_chunk, make_feeds, make_learner
 
 SMALL = {
     "dataset": "synthetic:classes=3,size=8,train=96,test=48",
@@ -58,14 +58,14 @@ def test_what_is_kept_and_when() -> None:
     assert snapshot_steps(train_spec) == {0, 4, 9, 17, 34, 69, 138, 276}
 
 
-def test_steps_are_sgd_with_momentum_and_decay_written_out(tmp_path: Path) -> None:
+def test_steps_are_sgd_with_momentum_and_decay_written_out() -> None:
     """Two steps of the engine against the update rule v ← μv + g + λw, w ← w − ηv, by hand."""
     [spec] = resolve([{**SMALL, "steps": 2, "drops": [0.5], "augment": "crop-flip"}], Machine())
     dataset = data.load(spec.data, None)
-    with open_run(tmp_path, spec) as folder:
-        trainee = prepare(folder, dataset, torch.device("cpu"), tmp_path, False)
-        load_block([trainee], 0, 2)
-        drive([trainee]).run(2, lambda: False)
+    [feed] = make_feeds([spec], dataset, torch.device("cpu"))
+    learner = make_learner(spec, dataset, feed, Path())
+    load_chunk([learner], 0, 2)
+    drive([learner]).run(2, lambda: False)
     network = model.build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed)
     batches = Batches(dataset, spec.data, spec.train.batch_size, spec.seed, "cpu")
     tables = batches.tables(0, 2)
@@ -77,21 +77,20 @@ def test_steps_are_sgd_with_momentum_and_decay_written_out(tmp_path: Path) -> No
             for weight, speed, gradient in zip(network.parameters(), speeds, gradients, strict=True):
                 speed.mul_(0.9).add_(gradient + 1e-4 * weight)
                 weight.sub_(rate * speed)
-    for mine, by_hand in zip(trainee.network.parameters(), network.parameters(), strict=True):
+    for mine, by_hand in zip(learner.network.parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(mine, by_hand, rtol=1e-4, atol=1e-6)
 
 
-def test_twins_see_the_same_batches_and_start_from_the_same_weights(tmp_path: Path) -> None:
+def test_twins_see_the_same_batches_and_start_from_the_same_weights() -> None:
     specs = resolve([{**SMALL, "shortcut": name, "augment": "crop-flip"} for name in ("none", "identity")], Machine())
     seen, weights = [], []
     for spec in specs:
         dataset = data.load(spec.data, None)
-        with open_run(tmp_path, spec) as folder:
-            trainee = prepare(folder, dataset, torch.device("cpu"), tmp_path, False)
-        load_block([trainee], 0, 20)
-        assert trainee.tables is not None
-        seen.append(torch.stack([trainee.batches.assemble(trainee.tables, torch.tensor([k]))[0] for k in range(20)]))
-        weights.append(dict(trainee.network.named_parameters()))
+        [feed] = make_feeds([spec], dataset, torch.device("cpu"))
+        learner = make_learner(spec, dataset, feed, Path())
+        load_chunk([learner], 0, 20)
+        seen.append(torch.stack([feed.batch(torch.tensor([k]))[0] for k in range(20)]))
+        weights.append(dict(learner.network.named_parameters()))
     assert torch.equal(seen[0], seen[1])
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

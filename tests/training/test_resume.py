@@ -16,7 +16,7 @@ from resx.spec import RunSpec
 from resx.store.files import StoreError
 from resx.store.mend import problems
 from resx.store.run import open_run, read_run
-from resx.training import loop
+from resx.training import loop, step
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
 
@@ -71,9 +71,9 @@ def test_stopped_at_any_step_a_run_goes_on_the_same(tmp_path: Path, stop_at: int
         seen += 1
 
     with open_run(tmp_path / "stopped", spec) as folder, pytest.raises(loop.Stopped):
-        original = loop.train_step
+        original = step.train_step
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "train_step", lambda *args: (original(*args), count_steps()))
+            patch.setattr(step, "train_step", lambda *args: (original(*args), count_steps()))
             train_here(folder, spec, tmp_path / "stopped", lambda: seen >= stop_at)
     assert run_path(tmp_path / "stopped", spec).joinpath("result.json").exists() is False
     train_all([spec], Machine(results=tmp_path / "stopped"))

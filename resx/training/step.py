@@ -1,0 +1,209 @@
+"""One SGD step of one network, on memory that stays where it is, so that a CUDA graph can replay it.
+
+Recipe: He et al. 2016, section 4.2: SGD with momentum, weight decay on every parameter, a smaller rate until the
+running error has fallen. A step draws nothing, reads nothing back and has static shapes: what it needs is loaded for a
+chunk of steps, and what it computes stays on the device until the chunk is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resx import model
+from resx.data import Dataset
+from resx.data.batches import Batches, Feed
+from resx.seeding import generator
+from resx.spec import RunSpec
+from resx.training.drive import Driver, driver
+from resx.training.evaluate import autocast, loss_of
+from resx.training.initial import build_network
+from resx.training.memory import checkpoint_activations
+from resx.training.schedule import WARMUP_FACTOR, WARMUP_UNTIL, learning_rates
+
+CHUNK, CUDA_CHUNK = 32, 250  # steps of a chunk at most; a replayed step takes well under a millisecond
+RUNNING_ERROR_WEIGHT = 0.05  # of one batch in the running error that ends the warm-up
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """What the steps of a chunk read and write besides their batches, row k for step k.
+
+    rates: base learning rates, float32 [rows]. losses, errors: what the steps computed, float32 [rows], errors as
+    fractions. planned: pairs of a buffer of the network and its values [rows, …], which are random numbers, or weights
+    that follow a schedule.
+    """
+
+    rates: Tensor
+    losses: Tensor
+    errors: Tensor
+    planned: Mapping[str, tuple[Tensor, Tensor]]
+
+    @property
+    def rows(self) -> int:
+        """How many steps fit."""
+        return len(self.rates)
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """A network in training, with everything on the device that a step reads, or changes in place.
+
+    rate: the optimizer's learning rate. warming: bool, whether the warm-up lasts. running_error: fraction, averaged
+    exponentially.
+    """
+
+    spec: RunSpec
+    task: str
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    feed: Feed
+    rate: Tensor
+    warming: Tensor
+    running_error: Tensor
+    chunk: Chunk
+
+    @property
+    def momentum(self) -> list[Tensor]:
+        """The optimizer's averages of the gradients, one for each parameter."""
+        return [self.optimizer.state[parameter]["momentum_buffer"] for parameter in self.network.parameters()]
+
+    @property
+    def changed(self) -> list[Tensor]:
+        """Every tensor that a step changes in place."""
+        flags = [self.rate, self.warming, self.running_error, self.chunk.losses, self.chunk.errors]
+        return [*self.network.parameters(), *self.network.buffers(), *self.momentum, *flags]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of it."""
+        return {
+            "network": self.network.state_dict(),
+            "momentum": self.momentum,
+            "warming": self.warming,
+            "running_error": self.running_error,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint holds. Raises RuntimeError, ValueError or KeyError where it does not fit."""
+        self.network.load_state_dict(state["network"])
+        for buffer, saved in zip(self.momentum, state["momentum"], strict=True):
+            buffer.copy_(saved)
+        self.warming.copy_(state["warming"])
+        self.running_error.copy_(state["running_error"])
+
+
+def make_feeds(specs: Sequence[RunSpec], dataset: Dataset, device: torch.device) -> list[Feed]:
+    """Return the batches of each of these runs of one data set on the device; runs of one seed share theirs."""
+    first = specs[0]
+    batches = Batches(dataset, first.data, first.train.batch_size, first.seed, device)
+    rows = CHUNK if device.type == "cpu" else CUDA_CHUNK
+    feeds = {seed: Feed(batches.with_seed(seed), rows) for seed in dict.fromkeys(spec.seed for spec in specs)}
+    return [feeds[spec.seed] for spec in specs]
+
+
+def make_learner(spec: RunSpec, dataset: Dataset, feed: Feed, results: Path, checkpointed: bool = False) -> Learner:
+    """Build a run's network as it starts training, on the feed's device.
+
+    results: where a parent's weights are looked for. checkpointed: activations are computed again instead of kept.
+    Raises SpecError for a network that cannot be built.
+    """
+    network = build_network(spec, dataset, results).to(feed.device).train()
+    if checkpointed:
+        checkpoint_activations(network)
+    rate = torch.tensor(spec.train.lr, device=feed.device)
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=rate,
+        momentum=spec.train.momentum,
+        weight_decay=spec.train.weight_decay,
+        fused=True,
+    )
+    for parameter in network.parameters():  # zeros give the same first step, and nothing is made inside a step
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return Learner(
+        spec=spec,
+        task=dataset.task,
+        network=network,
+        optimizer=optimizer,
+        feed=feed,
+        rate=rate,
+        warming=torch.tensor(spec.train.warmup, device=feed.device),
+        running_error=torch.ones((), device=feed.device),
+        chunk=_make_chunk(spec, network, feed),
+    )
+
+
+def _make_chunk(spec: RunSpec, network: nn.Module, feed: Feed) -> Chunk:
+    stochastic = model.stochastic_modules(network)
+    rows = min(feed.rows, CHUNK) if stochastic else feed.rows  # random numbers can take as much as all activations
+    planned = {}
+    for name, module in model.scheduled_modules(network):
+        planned[name] = (module.weight, module.weight.new_zeros(rows, *module.weight.shape))
+    for name, module in stochastic:
+        drawn = module.draw(generator(spec.seed, "noise", name, 0), spec.train.batch_size).to(feed.device)
+        if module.noise.shape != drawn.shape:  # only a draw knows its shape
+            module.noise = torch.empty_like(drawn)
+        planned[name] = (module.noise, drawn.new_zeros(rows, *drawn.shape))
+    rates, losses, errors = (torch.zeros(rows, device=feed.device) for _ in range(3))
+    return Chunk(rates, losses, errors, planned)
+
+
+def load_chunk(learners: Iterable[Learner], first_step: int, n_steps: int) -> None:
+    """Draw what the next n_steps steps need (batches, rates, random numbers, weights) and put it on the device.
+
+    At most as many steps as fit into every learner's chunk.
+    """
+    learners = list(learners)
+    for feed in dict.fromkeys(learner.feed for learner in learners):
+        feed.load(first_step, n_steps)
+    for learner in learners:
+        spec, chunk = learner.spec, learner.chunk
+        steps = range(first_step, first_step + n_steps)
+        values = {
+            name: torch.tensor([module.schedule(step / spec.train.steps) for step in steps])
+            for name, module in model.scheduled_modules(learner.network)
+        }
+        for name, module in model.stochastic_modules(learner.network):
+            streams = (generator(spec.seed, "noise", name, step) for step in steps)
+            values[name] = torch.stack([module.draw(stream, spec.train.batch_size) for stream in streams])
+        for name, drawn in values.items():
+            chunk.planned[name][1][:n_steps].copy_(drawn)
+        chunk.rates[:n_steps].copy_(learning_rates(spec.train, first_step, n_steps))
+        chunk.losses.zero_()
+        chunk.errors.zero_()
+
+
+def drive(learners: Sequence[Learner]) -> Driver:
+    """Return what runs the loaded steps of all these networks; a chunk must have been loaded."""
+    steps = [partial(train_step, learner) for learner in learners]
+    changed = [tensor for learner in learners for tensor in learner.changed]
+    return driver(steps, changed, learners[0].rate.device)
+
+
+def train_step(learner: Learner, k: Tensor) -> None:
+    """Do one SGD step on row k (int64 [1], on the device) of what is loaded; reads nothing back."""
+    chunk = learner.chunk
+    inputs, labels = learner.feed.batch(k)
+    for buffer, values in chunk.planned.values():
+        buffer.copy_(values.index_select(0, k)[0])
+    base = chunk.rates.index_select(0, k)[0]
+    learner.rate.copy_(torch.where(learner.warming, base * WARMUP_FACTOR, base))
+    with autocast(learner.spec.train.precision, inputs.device):
+        outputs = learner.network(inputs)
+    loss = loss_of(outputs, labels, learner.task)
+    learner.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    learner.optimizer.step()
+    with torch.no_grad():
+        chunk.losses.index_copy_(0, k, loss.detach().reshape(1))
+        if learner.task == "classification":
+            error = (outputs.argmax(dim=1) != labels).float().mean()
+            chunk.errors.index_copy_(0, k, error.reshape(1))
+            learner.running_error.lerp_(error, RUNNING_ERROR_WEIGHT)
+            learner.warming.logical_and_(learner.running_error >= WARMUP_UNTIL)
