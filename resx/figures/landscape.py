@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resx.figures import FIGURES, Frames, parts, style
+from resx.figures import FIGURES, parts, style
+from resx.probes import Findings
+from resx.probes.tidy import join
 
 STATISTICS = {"batch": "statistics of the images", "running": "statistics of training"}
 HIGHEST = 1e3  # losses above are drawn as this: with statistics of training there is no bound
@@ -16,14 +18,14 @@ LEVELS = 13
 
 
 @FIGURES.register("landscape")
-def draw(frames: Frames) -> Figure:
+def draw(findings: Findings) -> Figure:
     """A column per network; rows: the plane around it (statistics of the images), and the lines in both ways.
 
-    frames: runs and landscape. The plane is that of the lowest seed, colours are log10 of the loss, the same scale in
+    The plane is that of the lowest seed, colours are log10 of the loss, the same scale in
     all panels; of lines every seed and direction is drawn faintly, and their median (of the logarithm) in full.
     """
-    runs = frames["runs"].assign(kind=frames["runs"]["shortcut"].map(parts.kind_name))
-    rows = frames["landscape"].merge(runs[["run_id", "kind", "depth", "seed"]], on="run_id")
+    runs = findings.frames["runs"]
+    rows = join(findings.frames["landscape"], runs)
     rows["loss"] = np.log10(rows["loss"].clip(1e-8, HIGHEST).fillna(HIGHEST))
     networks = sorted(rows.groupby(["kind", "depth"]), key=lambda item: (item[0][0] != "plain", item[0]))
     seed = rows["seed"].min()
@@ -44,11 +46,10 @@ def draw(frames: Frames) -> Figure:
         grid[0, 0].set_ylabel("distance along another")
         grid[1, 0].set_ylabel("log10 of the loss")
         figure.align_ylabels(grid[:, 0])
-        measured = runs[runs["run_id"].isin(rows["run_id"])]
-        count = measured["seed"].nunique()
+        count = rows["seed"].nunique()
         style.heading(
             figure,
-            f"The training loss around trained weights: {parts.data_label(measured)}",
+            f"The training loss around trained weights: {parts.data_label(runs)}",
             f"Filter-normalised random directions. Contours: log10 of the loss, seed {seed}, statistics of the images. "
             f"Lines: {count} seed{'s' if count > 1 else ''}.",
         )

@@ -98,4 +98,5 @@ def _place(name: str) -> tuple[int, ...]:
 def _controls(controls: pd.DataFrame) -> list[str]:
     """Return the mean test error of each ensemble in words, for the key."""
     rows = controls[controls["control"].str.startswith("ensemble")]
-    return [f"{row.control} layers: {parts.percent(row.test_error)}" for row in rows.itertuples()]
+    named = rows.set_index("control")["test_error"]
+    return [f"{name} layers: {parts.percent(value)}" for name, value in named.items()]

@@ -248,6 +248,6 @@ PROBE = Probe(
     limits=(
         "Every arm is two runs of T steps with the same schedule, so they are alike in steps. That a solution exists "
         "and is not found shows that the difficulty lies in optimisation; it does not show which part of it "
-        "(gradients, curvature, initialisation) is to blame, nor that this solution could be found from random weights at all."
+        "(gradients, curvature, initialisation) is to blame, nor that this solution could be found from random weights."
     ),
 )

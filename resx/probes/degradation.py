@@ -24,7 +24,7 @@ import pandas as pd
 from resx import paper, stats
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction, plain
 from resx.probes import Frames, Probe, Request, Settings, Tables
-from resx.probes.tidy import OUTCOMES, Outcome, outcomes
+from resx.probes.tidy import OUTCOMES, Outcome, arm, outcomes
 from resx.spec import RunSpec
 
 BASELINES = ("none", "identity")
@@ -99,8 +99,7 @@ def _is_papers_network(group: pd.DataFrame) -> bool:
 
 def symbols(tables: Tables, settings: DegradationSettings) -> Mapping[str, Any]:
     """Return the kind that is compared with plain networks: residual ones, where there are any."""
-    kinds = [kind for kind in tables["outcomes"]["kind"].unique() if kind != "plain"]
-    return {"arm": "residual" if "residual" in kinds else kinds[0] if kinds else "residual"}
+    return {"arm": arm(tables["outcomes"])}
 
 
 def extras(tables: Tables, settings: DegradationSettings) -> Mapping[str, Sequence[Contrast]]:

@@ -163,8 +163,8 @@ def measure_lesions(run: RunFolder, dataset: Dataset, settings: LesionsSettings,
     from resx.measurements.lesions import lesions
 
     network, test, statistics = _inputs(run, dataset, settings, device)
-    sizes = {"counts": settings.counts, "draws": settings.draws, "pairs": settings.pairs}
-    return lesions(network, test, statistics, dataset.task, **sizes)
+    sizes = {"draws": settings.draws, "pairs": settings.pairs}
+    return lesions(network, test, statistics, dataset.task, counts=settings.counts, **sizes)
 
 
 def measure_short_paths(
@@ -250,9 +250,11 @@ def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
     from resx.measurements.lesions import interactions
 
     parts = []
-    for (network, kind, depth, seed), group in rows.groupby(["network", "kind", "depth", "seed"], sort=False):
+    columns = ["network", "kind", "depth", "seed"]
+    for key, group in rows.groupby(columns, sort=False):
         sums = interactions(group).groupby("statistics", sort=False)[["sum", "both"]].mean().reset_index()
-        parts.append(sums.assign(network=network, kind=kind, depth=depth, seed=seed))
+        sums[columns] = list(key)
+        parts.append(sums)
     table = pd.concat(parts, ignore_index=True)
     return table[table["sum"] > 0]
 

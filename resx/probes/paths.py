@@ -31,7 +31,7 @@ from pydantic import Field
 from resx import paper
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import Statistics, join, phases, summary
+from resx.probes.tidy import Statistics, arm, join, phases, summary
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ def _outcomes(rows: pd.DataFrame) -> pd.DataFrame:
 
 def symbols(tables: Tables, settings: PathsSettings) -> Mapping[str, Any]:
     """Return the kind of networks that is judged: residual ones, where there are any."""
-    kinds = list(tables["outcomes"]["kind"].unique())
-    return {"arm": "residual" if "residual" in kinds else kinds[0]}
+    return {"arm": arm(tables["outcomes"])}
 
 
 def _at(depth: Any, phase: Mapping[str, Any]) -> dict[str, Any]:

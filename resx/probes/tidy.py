@@ -36,6 +36,12 @@ def kinds(runs: pd.DataFrame) -> pd.Series:
     return (start + " " + runs["shortcut"].map(kind_name)).str.strip()
 
 
+def arm(table: pd.DataFrame) -> str:
+    """Return the kind of network that is compared with plain ones: residual, or the first other kind of a table."""
+    kinds = [str(kind) for kind in table["kind"].unique() if kind != "plain"]
+    return "residual" if "residual" in kinds or not kinds else kinds[0]
+
+
 def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
     """Return runs with `kind` and `log10_train_loss`; a run that did not finish has no outcome (nan)."""
     table = runs.assign(kind=kinds(runs), log10_train_loss=stats.log10_loss(runs["train_loss"].astype(float)))

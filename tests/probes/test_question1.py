@@ -1,9 +1,9 @@
 """Question 1: what it runs, and how its hypotheses follow from the verdicts of its parts."""
 
 import pytest
+from resx.probes.study import Order
 
 from resx.probes import question1
-from resx.probes.study import Order
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
 
