@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def generator(seed: int, *path: str | int) -> torch.Generator:
     """Return a new CPU generator for the stream that (seed, *path) names, such as (0, 'crop', epoch)."""
+    import torch
+
     digest = hashlib.sha256(json.dumps([seed, *path]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

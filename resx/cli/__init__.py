@@ -116,7 +116,7 @@ def _handle(error: Exception) -> int:
         where = f"{error.run_id} at step {error.step}; " if error.run_id else ""  # type: ignore[attr-defined]
         line = f"stopped: {where}checkpoints are kept, the same command goes on from there"
         return _fail([line], 128 + (error.signal or 2))  # type: ignore[attr-defined]
-    if is_out_of_memory(error):
+    if _is_out_of_memory(error):
         return _fail(["out of memory: use a smaller --batch-size, or --checkpoint-activations in training"], 1)
     raise error
 
@@ -141,13 +141,10 @@ def _is_stopped(error: Exception) -> bool:
     return "torch" in sys.modules and isinstance(error, import_module("resx.training.loop").Stopped)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that there is not enough memory, in one of the ways in which torch says it."""
-    names = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and (type(error).__name__ == "OutOfMemoryError" or any(name in str(error) for name in names))
-    )
+def _is_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    return bool(import_module("resx.training.memory").is_out_of_memory(error))
 
 
 def _fail(lines: list[str], code: int) -> int:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import resx
 from resx import paper
-from resx.spec import ModelSpec, build_spec
+from resx.spec import SpecError, build_spec, did_you_mean
 
 if TYPE_CHECKING:
     from resx.model.complexity import Complexity, Reference
 
+COUNTS = Path(resx.__file__).parent / "model" / "counts.json"  # read at once; counting takes seconds
+
 
 def models(
-    family: Annotated[str, typer.Option("--family", help="With --depth: cifar, imagenet or vgg.")] = "cifar",
+    family: Annotated[
+        str | None, typer.Option("--family", help="Only this family: cifar, imagenet or vgg.", show_default=False)
+    ] = None,
     depth: Annotated[int | None, typer.Option("--depth", help="Count one network of this depth.")] = None,
-    shortcut: Annotated[str, typer.Option("--shortcut", help="With --depth: none (plain), identity, …")] = "identity",
+    shortcut: Annotated[
+        str | None, typer.Option("--shortcut", help="With --depth: none (plain), identity, …", show_default=False)
+    ] = None,
     adapter: Annotated[
         str | None, typer.Option("--adapter", help="With --depth: A, B, C or spatial+grow+shrink.")
     ] = None,
@@ -32,34 +41,69 @@ def models(
     Multiply-adds: those of convolutions and linear layers for one image, 32×32 in the CIFAR family, else
     224×224.
     """
-    chosen = {"shortcut": shortcut, "adapter": adapter, "width": width, "order": order, "norm": norm}
-    from resx import model
-    from resx.model.complexity import named, references
-
-    networks = references()
-    if depth is not None:
-        given = {key: value for key, value in chosen.items() if value is not None}
-        spec = build_spec({"family": family, "depth": depth, **given}, (model.check_names,)).model
-        networks = [named(model.complete(spec))]
-    counted = [(item, model.count(item.spec, item.input_shape, item.n_outputs)) for item in networks]
+    given = {"shortcut": shortcut, "adapter": adapter, "width": width, "order": order, "norm": norm}
+    given = {key: value for key, value in given.items() if value is not None}
+    if depth is None:
+        if given:
+            raise SpecError(f"--{next(iter(given))}: is for one network; give its --depth")
+        counted = _counts(family)
+    else:
+        counted = [_count({"family": family or "cifar", "depth": depth, **given})]
     if json:
-        typer.echo(json_format.dumps([_row(*item) for item in counted], indent=1))
+        rows = [{key: value for key, value in asdict(network).items() if key != "family"} for network in counted]
+        typer.echo(json_format.dumps(rows, indent=1))
         return
     _print_table(counted)
-    if depth is None:
+    if depth is None and family is None:
         typer.echo(_depth_claim(counted))
 
 
-def _row(network: Reference, complexity: Complexity) -> dict[str, Any]:
-    return {
-        "name": network.name,
-        "depth": network.spec.depth,
-        "parameters": complexity.parameters,
-        "multiply_adds": complexity.multiply_adds,
-    }
+@dataclass(frozen=True)
+class Counted:
+    """A network with its learned parameters and multiply-adds for one input."""
+
+    name: str
+    family: str
+    depth: int
+    parameters: int
+    multiply_adds: int
 
 
-def _print_table(counted: list[tuple[Reference, Complexity]]) -> None:
+def _counts(family: str | None) -> list[Counted]:
+    """Return the paper's networks, as they are written down next to the code that counts them, or counted."""
+    try:
+        rows = json_format.loads(COUNTS.read_text(encoding="utf-8"))
+        counted = [Counted(**row) for row in rows]
+    except (OSError, ValueError, TypeError):
+        counted = count_references()
+    families = list(dict.fromkeys(network.family for network in counted))
+    if family is not None and family not in families:
+        there = ", ".join(families)
+        raise SpecError(f"--family: no '{family}'{did_you_mean(family, families)}; there are {there}")
+    return [network for network in counted if family in (None, network.family)]
+
+
+def count_references() -> list[Counted]:
+    """Count the paper's networks. COUNTS holds the same, which a test compares."""
+    from resx import model
+    from resx.model.complexity import references
+
+    return [_counted(item, model.count(item.spec, item.input_shape, item.n_outputs)) for item in references()]
+
+
+def _count(fields: Mapping[str, Any]) -> Counted:
+    from resx import model
+    from resx.model.complexity import named
+
+    item = named(model.complete(build_spec(fields, (model.check_names,)).model))
+    return _counted(item, model.count(item.spec, item.input_shape, item.n_outputs))
+
+
+def _counted(item: Reference, complexity: Complexity) -> Counted:
+    return Counted(item.name, item.spec.family, item.spec.depth, complexity.parameters, complexity.multiply_adds)
+
+
+def _print_table(counted: list[Counted]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -67,28 +111,28 @@ def _print_table(counted: list[tuple[Reference, Complexity]]) -> None:
     for column in ("depth", "parameters", "paper", "multiply-adds", "paper"):
         table.add_column(column, justify="right")
     previous = ""
-    for network, complexity in counted:
-        if previous not in ("", network.spec.family):
+    for network in counted:
+        if previous not in ("", network.family):
             table.add_section()
-        previous = network.spec.family
-        parameters, multiply_adds = _published(network.spec)
+        previous = network.family
+        parameters, multiply_adds = _published(network)
         table.add_row(
             network.name,
-            str(network.spec.depth),
-            f"{complexity.parameters:,}",
+            str(network.depth),
+            f"{network.parameters:,}",
             _short(parameters),
-            _short(complexity.multiply_adds, digits=2),
+            _short(network.multiply_adds, digits=2),
             _short(multiply_adds),
         )
     Console().print(table)
 
 
-def _published(spec: ModelSpec) -> tuple[float | None, float | None]:
+def _published(network: Counted) -> tuple[float | None, float | None]:
     """Return the paper's parameters and multiply-adds of a network, None where it prints none."""
-    parameters = paper.CIFAR_PARAMETERS_PRINTED if spec.family == "cifar" else {}
+    parameters = paper.CIFAR_PARAMETERS_PRINTED if network.family == "cifar" else {}
     tables = {"imagenet": paper.IMAGENET_MULTIPLY_ADDS, "vgg": paper.VGG_MULTIPLY_ADDS}
-    multiply_adds = tables.get(spec.family, {})
-    return _value(parameters, spec.depth), _value(multiply_adds, spec.depth)
+    multiply_adds = tables.get(network.family, {})
+    return _value(parameters, network.depth), _value(multiply_adds, network.depth)
 
 
 def _value(table: Mapping[int, paper.Reported], depth: int) -> float | None:
@@ -103,16 +147,16 @@ def _short(value: float | None, digits: int | None = None) -> str:
     return f"{scaled:g} {unit}" if digits is None else f"{scaled:.{digits}f} {unit}"
 
 
-def _depth_claim(counted: list[tuple[Reference, Complexity]]) -> str:
+def _depth_claim(counted: list[Counted]) -> str:
     """Check the paper's '8× deeper than VGG nets but still having lower complexity'."""
-    by_name = {network.name: (network.spec.depth, complexity) for network, complexity in counted}
-    (depth, deep), (vgg_depth, vgg) = by_name["ResNet-152"], by_name["VGG-19"]
-    times, cost = depth / vgg_depth, deep.multiply_adds / vgg.multiply_adds
+    by_name = {network.name: network for network in counted}
+    deep, vgg = by_name["ResNet-152"], by_name["VGG-19"]
+    times, cost = deep.depth / vgg.depth, deep.multiply_adds / vgg.multiply_adds
     verdict = "holds" if times >= 8 and cost < 1 else "does not hold"
     printed = paper.IMAGENET_MULTIPLY_ADDS[152].value, paper.VGG_MULTIPLY_ADDS[19].value
     return (
         f"'8× deeper than VGG at lower complexity' {verdict}: "
-        f"{depth}/{vgg_depth} = {times:.1f}× the depth at {deep.multiply_adds / 1e9:.2f}/"
+        f"{deep.depth}/{vgg.depth} = {times:.1f}× the depth at {deep.multiply_adds / 1e9:.2f}/"
         f"{vgg.multiply_adds / 1e9:.2f} = {cost:.2f} of the multiply-adds "
         f"(the paper's figures: {printed[0] / 1e9:g}/{printed[1] / 1e9:g} = {printed[0] / printed[1]:.2f})"
     )

@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from resx.data import (  # noqa: F401  (they register themselves)
     cifar,
@@ -25,8 +23,8 @@ from resx.data import (  # noqa: F401  (they register themselves)
     teacher,
 )
 from resx.data.balance import balanced
-from resx.data.batches import CHANNELS
 from resx.data.dataset import (
+    CHANNELS,
     DATASETS,
     FACTS,
     LOOKUPS,
@@ -39,6 +37,9 @@ from resx.data.dataset import (
 )
 from resx.seeding import generator
 from resx.spec import DataSpec, SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "DATASETS",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def balanced(labels: Tensor | None, total: int, count: int, draw: torch.Generator) -> Tensor:
@@ -11,6 +14,8 @@ def balanced(labels: Tensor | None, total: int, count: int, draw: torch.Generato
 
     labels: int64 [total], or None for targets that are no classes. A class that runs out gives what it has.
     """
+    import torch
+
     shuffled = torch.randperm(total, generator=draw)
     if labels is None:
         return shuffled[:count].sort().values

@@ -19,20 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from resx.data.balance import balanced
-from resx.data.dataset import Dataset, Split
+from resx.data.dataset import CHANNELS, Dataset, Split
 from resx.seeding import generator
 from resx.spec import DataSpec
 
 PAPER_PAD, PAPER_SIZE = 4, 32  # zeros on each side of an image; other sizes are padded in proportion
-
-
-# mean and deviation of the red, green and blue channel, from 0 to 1, that published weights expect: torchvision's and
-# akamaster's (ImageNet), chenyaofo's for CIFAR
-CHANNELS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "cifar100": ((0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
-}
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,32 @@ from __future__ import annotations
 import contextlib
 import sys
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from resx.data.dataset import DATASETS, FACTS, LOOKUPS, Dataset, Facts, Found, data_root
 from resx.spec import SpecError
+from resx.store.files import wait_for_lock
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Files:
+    """How torchvision's reader names what it reads; here, so that looking for it does not wait for torch."""
+
+    archive: str
+    folder: str
+    names: tuple[str, ...]
+
+
+BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
+FILES = {
+    "cifar10": Files("cifar-10-python.tar.gz", "cifar-10-batches-py", BATCHES),
+    "cifar100": Files("cifar-100-python.tar.gz", "cifar-100-python", ("train", "test", "meta")),
+}
 FACTS["cifar10"] = Facts(shape=(3, 32, 32), train=50_000, test=10_000, outputs=10)
 FACTS["cifar100"] = Facts(shape=(3, 32, 32), train=50_000, test=10_000, outputs=100)
 
@@ -25,40 +42,36 @@ FACTS["cifar100"] = Facts(shape=(3, 32, 32), train=50_000, test=10_000, outputs=
 @DATASETS.register("cifar10")
 def load_cifar10(root: Path | None = None) -> Dataset:
     """CIFAR-10: 32×32 colour photographs of 10 classes, 50,000 to train on and 10,000 to test."""
-    from torchvision.datasets import CIFAR10
-
-    return _load(CIFAR10, data_root(root), "cifar10", "CIFAR-10")
+    return _load("cifar10", data_root(root), "CIFAR-10")
 
 
 @DATASETS.register("cifar100")
 def load_cifar100(root: Path | None = None) -> Dataset:
     """CIFAR-100: 32×32 colour photographs of 100 classes, 50,000 to train on and 10,000 to test."""
-    from torchvision.datasets import CIFAR100
-
-    return _load(CIFAR100, data_root(root), "cifar100", "CIFAR-100")
+    return _load("cifar100", data_root(root), "CIFAR-100")
 
 
 @LOOKUPS.register("cifar10")
 def look_cifar10(root: Path, verify: bool) -> Found:
     """Look for CIFAR-10's files below `root`; with `verify`, take every checksum."""
-    from torchvision.datasets import CIFAR10
-
-    return _look(CIFAR10, root, verify)
+    return _look("cifar10", root, verify)
 
 
 @LOOKUPS.register("cifar100")
 def look_cifar100(root: Path, verify: bool) -> Found:
     """Look for CIFAR-100's files below `root`; with `verify`, take every checksum."""
-    from torchvision.datasets import CIFAR100
-
-    return _look(CIFAR100, root, verify)
+    return _look("cifar100", root, verify)
 
 
-def _load(kind: Any, root: Path, name: str, label: str) -> Dataset:
+def _load(name: str, root: Path, label: str) -> Dataset:
     """Read both splits, downloading them first where they are missing. Raises SpecError with what to do."""
+    import torch
+
+    kind = _torchvision(name)
     archive = root / kind.filename
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+        # stdout is for results; of several processes one downloads and unpacks
+        with contextlib.redirect_stdout(sys.stderr), wait_for_lock(root / f".{name}.lock", f"the download of {name}"):
             train = kind(str(root), train=True, download=True)
             test = kind(str(root), train=False, download=False)
     except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
@@ -81,6 +94,8 @@ def _load(kind: Any, root: Path, name: str, label: str) -> Dataset:
 
 def _images(split: Any) -> Tensor:
     """Return torchvision's uint8 [N, H, W, C] array as a tensor [N, C, H, W]."""
+    import torch
+
     return torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous()
 
 
@@ -91,18 +106,27 @@ def _damaged(path: Path, md5: str) -> bool:
     return path.is_file() and not check_integrity(str(path), md5)
 
 
-def _look(kind: Any, root: Path, verify: bool) -> Found:
-    archive, folder = root / kind.filename, root / kind.base_folder
-    meta = (kind.meta["filename"], kind.meta["md5"])
-    files = [(folder / name, md5) for name, md5 in [*kind.train_list, *kind.test_list, meta]]
-    missing = [path.name for path, _ in files if not path.is_file()]
-    if not missing:
-        bad = [path.name for path, md5 in files if _damaged(path, md5)] if verify else []
-        if bad:
-            return Found("damaged", folder, f"wrong checksum: {', '.join(bad)}")
-        return Found("verified" if verify else "present", folder)
-    if archive.is_file():
-        if verify and _damaged(archive, kind.tgz_md5):
+def _look(name: str, root: Path, verify: bool) -> Found:
+    files = FILES[name]
+    archive, folder = root / files.archive, root / files.folder
+    missing = [file for file in files.names if not (folder / file).is_file()]
+    if missing and not archive.is_file():
+        return Found("absent", root, f"downloaded when it is first used; or put {files.archive} there")
+    if not verify:
+        return Found("present", archive, "unpacked when it is first used") if missing else Found("present", folder)
+    kind = _torchvision(name)
+    if missing:
+        if _damaged(archive, kind.tgz_md5):
             return Found("damaged", archive, "wrong checksum: truncated or not the official file")
-        return Found("verified" if verify else "present", archive, "unpacked when it is first used")
-    return Found("absent", root, f"downloaded when it is first used; or put {kind.filename} there")
+        return Found("verified", archive, "unpacked when it is first used")
+    meta = (kind.meta["filename"], kind.meta["md5"])
+    bad = [file for file, md5 in [*kind.train_list, *kind.test_list, meta] if _damaged(folder / file, md5)]
+    if bad:
+        return Found("damaged", folder, f"wrong checksum: {', '.join(bad)}")
+    return Found("verified", folder)
+
+
+def _torchvision(name: str) -> Any:
+    from torchvision import datasets
+
+    return {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]

@@ -12,15 +12,22 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from resx.registry import Registry
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Split = Literal["train", "val", "test"]
+# mean and deviation of the red, green and blue channel, from 0 to 1, that published weights expect: torchvision's and
+# akamaster's (ImageNet), chenyaofo's for CIFAR
+CHANNELS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
+}
+MAX_VALUES = 2**30  # of the inputs of a data set that is made: 4 GiB while they are
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class Dataset:
     image_size: int | None = None
 
     def __post_init__(self) -> None:
+        import torch
+
         kind = torch.int64 if self.task == "classification" else torch.float32
         for x, y in ((self.train_x, self.train_y), (self.test_x, self.test_y), (self.val_x, self.val_y)):
             if x is None and y is None:
@@ -73,6 +82,8 @@ class Dataset:
     @property
     def is_images(self) -> bool:
         """Whether the inputs are uint8 images, which are normalised and augmented."""
+        import torch
+
         return self.train_x.dtype == torch.uint8
 
     @property
@@ -119,6 +130,11 @@ LOOKUPS: Registry[Callable[[Path, bool], Found]] = Registry("dataset")
 FACTS: dict[str, Facts] = {}
 
 
+def too_large(name: str, values: int) -> list[str]:
+    """Return a line for a made data set of more input values than fit into memory, or none."""
+    return [f"dataset '{name}': {values:,} input values are too many; at most {MAX_VALUES:,}"] * (values > MAX_VALUES)
+
+
 def look(name: str, root: Path, verify: bool = False) -> Found:
     """Find out whether a data set's files are there; with `verify`, whether they are what they should be."""
     return LOOKUPS[name](root, verify) if name in LOOKUPS else Found("built in", note="needs no files")
@@ -131,5 +147,8 @@ def data_root(data_dir: Path | None) -> Path:
 
 def averaged_down(images: Tensor, size: int) -> Tensor:
     """Return uint8 images [N, C, H, W] as [N, C, size, size], each pixel the rounded mean of its area."""
+    import torch
+    import torch.nn.functional as F
+
     parts = [F.adaptive_avg_pool2d(part.float(), size).round().to(torch.uint8) for part in images.split(1024)]
     return torch.cat(parts)

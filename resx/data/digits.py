@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from resx.data.dataset import DATASETS, FACTS, Dataset, Facts
 
 TRAIN = 1500
@@ -21,6 +19,7 @@ def load_digits(root: Path | None = None) -> Dataset:
     not a random one: the last images are harder, so that the nearest training image errs on 5.4 % of them and on about
     1.2 % of a random part. Test errors are so higher than on random splits.
     """
+    import torch
     from sklearn.datasets import load_digits as read
 
     bunch = read()

@@ -1,9 +1,11 @@
 """A tree of image files, train/CLASS/* and test/CLASS/*, decoded once into a cache file.
 
 The cache (`resx/` in XDG_CACHE_HOME or ~/.cache; without it if that is not writable) is a NumPy archive
-without pickles. It is used only while every file's name, size and modification time are those it was made
-from. Where the names in a split are unique numbers, these give the order, so that CIFAR-10 as a tree is
-CIFAR-10 in the official order; else the order is by class and name.
+without pickles. It is used only while every file's name, size and times are those it was made from; the time of
+the last change of a file's status is among them, which no program can set back. Processes that want the same tree
+wait for the one that decodes it. A photograph is turned as its EXIF orientation says. Where the names in a split
+are unique numbers, these give the order, so that CIFAR-10 as a tree is CIFAR-10 in the official order; else the
+order is by class and name.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import sys
 import tempfile
 import zipfile
@@ -18,20 +21,22 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 
 from resx.data.dataset import DATASETS, LOOKUPS, Dataset, Found, averaged_down, data_root
 from resx.spec import SpecError
+from resx.store.files import wait_for_lock
 
 SUFFIXES = {".png", ".webp", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
 GREY = {"1", "L"}
 COLOUR = {"RGB", "RGBA", "RGBX", "RGBa", "LA", "La", "P", "PA", "CMYK", "YCbCr"}
-CACHE_FORMAT = 1
+TEST_FOLDERS = ("test", "val")  # the first that is there; many trees call it val
+CACHE_FORMAT = 2
 Images = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
@@ -54,14 +59,16 @@ def load_folder(root: Path | None = None, image_size: int | None = None) -> Data
     down to image_size; images of one size are returned as they are. Raises SpecError for a tree that is not
     as above, and for an image that cannot be read, by its name.
     """
+    import torch
+
     listing = _list(data_root(root))
-    kept_size = None
-    cached = _read_cache(listing, None)
-    if cached is None and image_size is not None:
-        kept_size, cached = image_size, _read_cache(listing, image_size)
+    kept_size, cached = _cached(listing, image_size)
     if cached is None:
-        cached, kept_size = _decode(listing, image_size)
-        _write_cache(listing, kept_size, cached)
+        with wait_for_lock(_cache_path(listing, None).with_suffix(".lock"), f"the images of {listing.root}"):
+            kept_size, cached = _cached(listing, image_size)  # another process may have decoded them by now
+            if cached is None:
+                cached, kept_size = _decode(listing, image_size)
+                _write_cache(listing, kept_size, cached)
     return Dataset(
         train_x=torch.from_numpy(cached["train"]),
         train_y=torch.tensor(listing.labels["train"]),
@@ -74,10 +81,18 @@ def load_folder(root: Path | None = None, image_size: int | None = None) -> Data
     )
 
 
+def _cached(listing: Listing, image_size: int | None) -> tuple[int | None, dict[str, Images] | None]:
+    """Return what is decoded already, and the size to which images of different sizes were brought for it."""
+    cached = _read_cache(listing, None)
+    if cached is not None or image_size is None:
+        return None, cached
+    return image_size, _read_cache(listing, image_size)
+
+
 @LOOKUPS.register("folder")
 def look_folder(root: Path, verify: bool) -> Found:
-    """Look for a tree of images in `root`; with `verify`, decode every image."""
-    if not (root / "train").is_dir() and not (root / "test").is_dir():
+    """Look for a tree of images in `root`; with `verify`, decode every image and compare them with the cache."""
+    if not any((root / split).is_dir() for split in ("train", *TEST_FOLDERS)):
         return Found("absent", root, "give --data-dir the folder that holds train/CLASS/* and test/CLASS/*")
     try:
         listing = _list(root)
@@ -85,10 +100,17 @@ def look_folder(root: Path, verify: bool) -> Found:
         note = f"{counts} images of {len(listing.classes)} classes"
         if not verify:
             return Found("present", root, note)
-        for image in _images([path for files in listing.files.values() for path in files], "Verifying"):
-            del image
+        digest = _digest(listing)
+        for label, path, image in _labelled(listing, "Verifying"):
+            _add(digest, label, image)
+            del path, image
     except SpecError as error:
         return Found("damaged", root, str(error))
+    changed = [file for file in _caches(listing) if _content(file, listing) not in (None, digest.hexdigest())]
+    for file in changed:
+        file.unlink(missing_ok=True)
+    if changed:
+        return Found("damaged", root, f"{note}; they have changed since they were decoded, and are decoded anew")
     return Found("verified", root, note)
 
 
@@ -99,14 +121,18 @@ def _list(root: Path) -> Listing:
     needed = "it must hold train/CLASS/* and test/CLASS/*"
     if not root.is_dir():
         raise SpecError(f"{where}: no such folder; {needed}")
-    missing = [split for split in ("train", "test") if not (root / split).is_dir()]
+    tests = [name for name in TEST_FOLDERS if (root / name).is_dir()]
+    folders = {"train": root / "train", "test": root / (tests or ["test"])[0]}
+    missing = [split for split, folder in folders.items() if not folder.is_dir()]
     if missing:
         raise SpecError(f"{where}: no {' and no '.join(f'{split}/' for split in missing)} in it; {needed}")
     try:
-        classes = {split: _classes(root / split) for split in ("train", "test")}
+        classes = {split: _classes(folder) for split, folder in folders.items()}
         for split, names in classes.items():
             if not names:
                 raise SpecError(f"{where}: no class folders in {split}/; {needed}")
+            if len(names) == 1:
+                raise SpecError(f"{where}: only one class in {split}/, {names[0]}; there is nothing to learn")
         if classes["train"] != classes["test"]:
             odd = ", ".join(sorted(set(classes["train"]) ^ set(classes["test"])))
             raise SpecError(f"{where}: train/ and test/ must hold the same classes; only one holds {odd}")
@@ -114,17 +140,17 @@ def _list(root: Path) -> Listing:
         for split, names in classes.items():
             found = []
             for label, name in enumerate(names):
-                inside = sorted(_files(root / split / name))
+                inside = sorted(_files(folders[split] / name))
                 if not inside:
                     raise SpecError(f"{where}: no images in {split}/{name}/")
                 found += [(label, *file) for file in inside]
-            stems = [os.path.splitext(os.path.basename(path))[0] for _, path, _, _ in found]
+            stems = [os.path.splitext(os.path.basename(file[1]))[0] for file in found]
             if all(stem.isascii() and stem.isdecimal() for stem in stems):
                 numbers = [int(stem) for stem in stems]
                 if len(set(numbers)) == len(numbers):
                     found = [file for _, file in sorted(zip(numbers, found, strict=True))]
-            labels[split] = [label for label, _, _, _ in found]
-            files[split] = [path for _, path, _, _ in found]
+            labels[split] = [file[0] for file in found]
+            files[split] = [file[1] for file in found]
             entries += [file[1:] for file in found]
     except OSError as error:
         raise SpecError(f"{where}: {error.filename} cannot be read ({error.strerror})") from error
@@ -136,8 +162,11 @@ def _classes(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _files(folder: Path | str) -> Iterator[tuple[str, int, int]]:
-    """Yield the image files below a class folder: path, size in bytes, time of the last change in ns."""
+def _files(folder: Path | str) -> Iterator[tuple[str, int, int, int]]:
+    """Yield the image files below a class folder: path, size in bytes, times of the last change in ns.
+
+    The second time is that of the file's status. Raises SpecError for a pipe or a device, which would be waited for.
+    """
     for entry in os.scandir(folder):
         if entry.name.startswith("."):
             continue
@@ -145,7 +174,9 @@ def _files(folder: Path | str) -> Iterator[tuple[str, int, int]]:
             yield from _files(entry.path)
         elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
             status = entry.stat()
-            yield entry.path, status.st_size, status.st_mtime_ns
+            if not stat.S_ISREG(status.st_mode):
+                raise SpecError(f"dataset 'folder': {entry.path} is not a regular file")
+            yield entry.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _decode(listing: Listing, image_size: int | None) -> tuple[dict[str, Images], int | None]:
@@ -154,14 +185,12 @@ def _decode(listing: Listing, image_size: int | None) -> tuple[dict[str, Images]
     The hash is over classes, labels and decoded pixels before any change of size, so that it is the same for
     every lossless file format. Raises SpecError for images of different sizes where image_size is None.
     """
-    paths = [path for files in listing.files.values() for path in files]
-    labels = [label for split in listing.labels.values() for label in split]
-    digest = hashlib.sha256(json.dumps([listing.classes, len(listing.files["train"])]).encode())
+    paths = _paths(listing)
+    digest = _digest(listing)
     arrays: list[Images] = []
     first, mixed = None, False
-    for path, label, image in zip(paths, labels, _images(paths, "Decoding"), strict=True):
-        digest.update(json.dumps([label, image.shape]).encode())
-        digest.update(image.tobytes())
+    for label, path, image in _labelled(listing, "Decoding"):
+        _add(digest, label, image)
         size = image.shape[1:]
         first = first or size
         if size != first and not mixed:
@@ -180,12 +209,34 @@ def _decode(listing: Listing, image_size: int | None) -> tuple[dict[str, Images]
     return {"train": train, "test": test, "content": content}, image_size if mixed else None
 
 
+def _paths(listing: Listing) -> list[str]:
+    return [path for files in listing.files.values() for path in files]
+
+
+def _labelled(listing: Listing, verb: str) -> Iterator[tuple[int, str, Images]]:
+    """Yield label, path and decoded image of every file, in order."""
+    paths = _paths(listing)
+    labels = [label for split in listing.labels.values() for label in split]
+    yield from zip(labels, paths, _images(paths, verb), strict=True)
+
+
+def _digest(listing: Listing) -> Any:
+    return hashlib.sha256(json.dumps([listing.classes, len(listing.files["train"])]).encode())
+
+
+def _add(digest: Any, label: int, image: Images) -> None:
+    digest.update(json.dumps([label, image.shape]).encode())
+    digest.update(image.tobytes())
+
+
 def _size(shape: tuple[int, ...]) -> str:
     return "×".join(str(side) for side in shape)
 
 
 def _smaller(image: Images, size: int, path: str) -> Images:
     """Average one image [C, H, W] down to a square. Raises SpecError where it is too small for that."""
+    import torch
+
     if min(image.shape[1:]) < size:
         raise SpecError(f"dataset 'folder': {path} has {_size(image.shape[1:])} pixels, fewer than image_size {size}")
     return averaged_down(torch.from_numpy(image)[None], size)[0].numpy()
@@ -210,7 +261,8 @@ def _image(path: str) -> Images:
         with Image.open(path) as image:
             if image.mode not in GREY | COLOUR:
                 raise SpecError(f"dataset 'folder': {path} has pixels of mode {image.mode}, not 8 bits a channel")
-            array = np.asarray(image.convert("L" if image.mode in GREY else "RGB"))
+            turned = ImageOps.exif_transpose(image)
+            array = np.asarray(turned.convert("L" if image.mode in GREY else "RGB"))
     except SpecError:
         raise
     except Exception as error:  # a damaged file can make a decoder fail in any way; the user needs its name
@@ -220,9 +272,27 @@ def _image(path: str) -> Images:
 
 
 def _cache_path(listing: Listing, image_size: int | None) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    except RuntimeError:  # a user without a home folder
+        base = Path(tempfile.gettempdir())
     name = hashlib.sha256(str(listing.root).encode()).hexdigest()[:16]
     return base / "resx" / f"folder-{name}{f'-{image_size}' if image_size else ''}.npz"
+
+
+def _caches(listing: Listing) -> list[Path]:
+    """Return the caches of a tree, one for each image_size that was asked for."""
+    path = _cache_path(listing, None)
+    return list(path.parent.glob(f"{path.stem}*.npz"))
+
+
+def _content(file: Path, listing: Listing) -> str | None:
+    """Return the content hash in a cache that counts as one of this tree's, else None."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return str(archive["content"]) if str(archive["stamp"]) == listing.stamp else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def _read_cache(listing: Listing, image_size: int | None) -> dict[str, Images] | None:

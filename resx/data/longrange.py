@@ -7,14 +7,14 @@ without their symbols for the beginning and the end.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from resx.data.dataset import DATASETS, Dataset
+from resx.data.dataset import DATASETS, Dataset, too_large
 from resx.seeding import generator
 from resx.spec import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DISTRACTORS = 4
 CLASSES = ("XX", "XY", "YX", "YY")
@@ -32,6 +32,7 @@ def load_temporal_order(root: Path | None = None, *, steps: int = 30, train: int
     errors = [
         f"dataset 'temporal-order': {key} must be at least {least[key]}" for key in given if given[key] < least[key]
     ]
+    errors += too_large("temporal-order", (train + test) * steps * (DISTRACTORS + 2))
     if errors:
         raise SpecError(errors)
     train_x, train_y = _examples("train", train, steps)
@@ -40,6 +41,9 @@ def load_temporal_order(root: Path | None = None, *, steps: int = 30, train: int
 
 
 def _examples(split: str, count: int, steps: int) -> tuple[Tensor, Tensor]:
+    import torch
+    import torch.nn.functional as F
+
     draw = generator(0, "temporal-order", split, steps)
     labels = torch.arange(count) % len(CLASSES)
     symbols = torch.randint(0, DISTRACTORS, (count, steps), generator=draw)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from resx.registry import Registry
 from resx.seeding import generator
 from resx.spec import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # factories (size, number) -> float64 [size, size]
 MAPS: Registry[Callable[[int, float], Tensor]] = Registry("map")
@@ -29,24 +30,32 @@ NUMBERS: dict[str, str] = {
 @MAPS.register("identity")
 def identity(size: int, number: float = 0.0) -> Tensor:
     """The identity: what an identity shortcut knows already."""
+    import torch
+
     return torch.eye(size, dtype=torch.float64)
 
 
 @MAPS.register("negation")
 def negation(size: int, number: float = 0.0) -> Tensor:
     """The negative of the identity."""
+    import torch
+
     return -torch.eye(size, dtype=torch.float64)
 
 
 @MAPS.register("scaling")
 def scaling(size: int, number: float) -> Tensor:
     """The identity times a factor."""
+    import torch
+
     return number * torch.eye(size, dtype=torch.float64)
 
 
 @MAPS.register("permutation")
 def permutation(size: int, number: float = 0.0) -> Tensor:
     """A fixed random permutation that is one cycle, so that no coordinate stays where it is."""
+    import torch
+
     order = torch.randperm(size, generator=generator(0, "map", "permutation", size))
     matrix = torch.zeros(size, size, dtype=torch.float64)
     matrix[order, order.roll(1)] = 1.0
@@ -98,11 +107,15 @@ def parse_map(text: str) -> tuple[str, float]:
 
 
 def _orthogonal(size: int, purpose: str) -> Tensor:
+    import torch
+
     draw = torch.randn(size, size, generator=generator(0, "map", purpose, size), dtype=torch.float64)
     return torch.linalg.qr(draw).Q
 
 
 def _rotation(size: int, degrees: float, purpose: str) -> Tensor:
+    import torch
+
     angle = math.radians(degrees)
     turn = torch.eye(size, dtype=torch.float64)
     for first in range(0, size - 1, 2):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from resx.data.dataset import DATASETS, Dataset
 from resx.data.digits import load_digits
 from resx.spec import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PIXELS = 64
 

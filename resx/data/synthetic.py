@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from resx.data.dataset import DATASETS, Dataset
+from resx.data.dataset import DATASETS, Dataset, too_large
 from resx.seeding import generator
 from resx.spec import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @DATASETS.register("synthetic")
@@ -28,9 +28,13 @@ def load_synthetic(
     Images are uint8 [N, channels, size, size]; the classes follow one another, so every split is balanced.
     Raises SpecError where a number is too small.
     """
+    import torch
+    import torch.nn.functional as F
+
     given = {"classes": classes, "size": size, "channels": channels, "train": train, "test": test}
     least = {"classes": 2, "size": 4, "channels": 1, "train": classes, "test": classes}
     errors = [f"dataset 'synthetic': {key} must be at least {least[key]}" for key in given if given[key] < least[key]]
+    errors += too_large("synthetic", (train + test) * channels * size * size)
     if errors:
         raise SpecError(errors)
     draw = generator(0, "synthetic", "patterns", classes, channels)

@@ -8,14 +8,15 @@ exactly the odd part of every layer, and no part of g can pass for a linear map.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from resx.data.dataset import DATASETS, Dataset
+from resx.data.dataset import DATASETS, Dataset, too_large
 from resx.data.maps import linear_map
 from resx.seeding import generator
 from resx.spec import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @DATASETS.register("teacher")
@@ -34,11 +35,14 @@ def load_teacher(
     Inputs and targets are float32 [N, d]. All layers share R; each has its own g (`even_map`). No noise is
     added, so a student that holds the teacher can reach a loss of 0. Raises SpecError for impossible numbers.
     """
+    import torch
+
     given = {"d": d, "layers": layers, "train": train, "test": test}
     least = {"d": 4, "layers": 1, "train": 2, "test": 1}
     errors = [f"dataset 'teacher': {key} must be at least {least[key]}" for key in given if given[key] < least[key]]
     if eps < 0:
         errors.append("dataset 'teacher': eps must not be negative")
+    errors += too_large("teacher", (train + test) * d + layers * d * d)
     if errors:
         raise SpecError(errors)
 
@@ -68,6 +72,8 @@ def even_map(size: int, layer: int) -> tuple[Tensor, Tensor]:
     V is scaled so that g(x) is about as long as x: E|g(x)|² = size if the units were independent. A branch of
     `size` ReLUs without bias can hold it exactly, two for each |·|.
     """
+    import torch
+
     half = size // 2
     stream = generator(0, "teacher", "g", size, layer)
     inner = torch.randn(half, size, generator=stream, dtype=torch.float64)

@@ -13,8 +13,9 @@ import os
 import platform
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -192,6 +193,29 @@ def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Itera
             finally:
                 if owned is not None:
                     owned.unlink(missing_ok=True)
+
+
+@contextmanager
+def wait_for_lock(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path` as soon as no other process does; one line says what is waited for.
+
+    Where no lock can be made (a read-only folder), go on without: it only serves that work is not done twice.
+    """
+    with ExitStack() as stack:
+        waiting = False
+        while True:
+            try:
+                stack.enter_context(hold_lock(path, make=lambda: path.parent.mkdir(parents=True, exist_ok=True)))
+                stack.callback(path.unlink, missing_ok=True)  # while it is held: who waits for it makes another
+                break
+            except Busy as error:
+                if not waiting:
+                    LOG.warning("waiting for %s (%s)", what, error.holder or "another process")
+                waiting = True
+                time.sleep(0.2)
+            except StoreError:
+                break
+        yield
 
 
 def _take(lock: IO[bytes], path: Path) -> Path | None:

@@ -200,7 +200,16 @@ def test_points_are_not_doubled_in_a_second_export(runs: dict[str, RunFolder]) -
 
 
 @pytest.mark.parametrize(
-    "words", [["runs", "list"], ["runs", "list", "--json"], ["runs", "show", "RUN"], ["runs", "rm", "-y", "RUN"]]
+    "words",
+    [
+        ["runs", "list"],
+        ["runs", "list", "--json"],
+        ["runs", "show", "RUN"],
+        ["runs", "diff", "RUN", "RUN"],
+        ["runs", "rm", "-y", "RUN"],
+        ["data"],
+        ["models"],
+    ],
 )
 def test_reading_records_waits_for_no_large_library(runs: dict[str, RunFolder], words: list[str]) -> None:
     words = [runs["deep"].run_id if word == "RUN" else word for word in words]

@@ -109,3 +109,10 @@ def test_the_default_folder_is_data(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SpecError, match="not found in data"):
         cifar.load_cifar10()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_names_are_those_of_torchvisions_reader(name):
+    kind, files = KINDS[name], cifar.FILES[name]
+    names = {file for file, _ in [*kind.train_list, *kind.test_list]} | {kind.meta["filename"]}
+    assert (files.archive, files.folder, set(files.names)) == (kind.filename, kind.base_folder, names)

@@ -195,3 +195,12 @@ def test_the_data_folder_is_the_flag_the_environment_or_data(monkeypatch):
     monkeypatch.setenv("RESX_DATA", "elsewhere")
     assert data.data_root(None) == Path("elsewhere")
     assert data.data_root(Path("given")) == Path("given")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["synthetic:train=100000000000", "synthetic:size=1000000", "temporal-order:steps=10000000", "teacher:d=100000"],
+)
+def test_a_made_data_set_that_fits_no_memory_is_refused_at_once(text):
+    with pytest.raises(SpecError, match="input values are too many"):
+        DATASETS.create(text, None)

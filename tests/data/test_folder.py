@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -233,3 +235,78 @@ def test_other_files_and_hidden_ones_are_passed_over_and_folders_within_classes_
     path = tree / "train" / "ant" / "00000.png"
     path.rename(path.parent / "images" / path.name)
     assert torch.equal(folder.load_folder(tree).train_x, made.train_x)
+
+
+def test_images_that_change_under_the_same_size_and_time_are_seen(tree, decoded):
+    first = folder.load_folder(tree)
+    path = tree / "train" / "bee" / "00001.png"
+    times = path.stat()
+    other = tree / "train" / "ant" / "00000.png"
+    with Image.open(path) as image:
+        changed = np.asarray(image).copy()
+    changed[0, 0] ^= 1
+    Image.fromarray(changed).save(path, compress_level=0)
+    size = path.stat().st_size
+    Image.fromarray(changed ^ 2).save(other, compress_level=0)
+    folder.load_folder(tree)
+    count = len(decoded)
+    path.write_bytes(other.read_bytes()[:size])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert folder.load_folder(tree).content != first.content
+    assert len(decoded) == count + 84
+
+
+def test_verify_compares_with_what_was_decoded(tree, monkeypatch):
+    folder.load_folder(tree)
+    assert folder.look_folder(tree, True).state == "verified"
+    listing = folder._list(tree)
+    path = tree / "train" / "bee" / "00001.png"
+    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(path)
+    monkeypatch.setattr(folder, "_list", lambda root: listing)  # a file system that tells no times
+    found = folder.look_folder(tree, True)
+    assert found.state == "damaged" and "changed since" in found.note
+    assert folder.look_folder(tree, True).state == "verified", "the cache that was made from others is gone"
+
+
+def test_a_pipe_among_the_images_is_named_and_not_waited_for(tree):
+    os.mkfifo(tree / "train" / "bee" / "pipe.png")
+    with pytest.raises(SpecError, match=r"pipe\.png is not a regular file"):
+        folder.load_folder(tree)
+
+
+def test_one_class_is_refused(tree):
+    for split in ("train", "test"):
+        for name in CLASSES[1:]:
+            shutil.rmtree(tree / split / name)
+    with pytest.raises(SpecError, match="only one class"):
+        folder.load_folder(tree)
+
+
+def test_a_photograph_is_turned_as_it_says(tree):
+    pixels = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(pixels).save(tree / "train" / "ant" / "00000.png", exif=exif)
+    turned = folder._image(str(tree / "train" / "ant" / "00000.png"))
+    assert np.array_equal(turned.transpose(1, 2, 0), np.rot90(pixels, -1))
+
+
+def test_val_is_taken_where_there_is_no_test(made, tree):
+    before = folder.load_folder(tree)
+    (tree / "test").rename(tree / "val")
+    assert folder.load_folder(tree).content == before.content
+    assert folder.look_folder(tree, False).state == "present"
+
+
+def test_processes_that_want_one_tree_decode_it_once(tree, tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from resx.data import folder; "
+        "image = folder._image; folder._image = lambda path: (print('decoded'), image(path))[1]; "
+        "folder.load_folder(Path(sys.argv[1]))"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(tree)], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    lines = [process.communicate(timeout=120)[0].count("decoded") for process in processes]
+    assert sorted(lines) == [0, 84]
+    assert [process.returncode for process in processes] == [0, 0]

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from resx import model, paper
 from resx.cli import models as command
+from resx.cli import run
 from resx.model.complexity import CIFAR_INPUT, IMAGENET_INPUT, references
 from resx.model.construction import skeleton
 from resx.spec import ModelSpec
@@ -104,3 +105,18 @@ def test_models_checks_the_claim_on_what_it_counted(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(complexity, "references", lambda: few)
     last = run_models().splitlines()[-1]
     assert "holds: 152/19 = 8.0× the depth at 11.28/19.63 = 0.57 of the multiply-adds" in last
+
+
+def test_what_is_written_down_is_what_is_counted() -> None:
+    assert command._counts(None) == command.count_references()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [(["--family", "vgg"], 0, "VGG-19"), (["--family", "zz"], 2, "no 'zz'"), (["--shortcut", "none"], 2, "--depth")],
+)
+def test_no_option_is_passed_over(words: list[str], code: int, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", *words]) == code
+    shown = capsys.readouterr()
+    assert part in shown.out + shown.err
+    assert "ResNet" not in shown.out
