@@ -77,11 +77,7 @@ def _by_size(findings: Findings) -> Figure:
     table = findings.tables["growth"]
     table = table[(table["phase"] == "initial") & (table["depth"] == table["depth"].max())]
     arms = sorted(table[["norm", "kind"]].drop_duplicates().itertuples(index=False, name=None))
-    sizes = list(
-        dict.fromkeys(
-            sorted(table["images"], key=lambda name: float(name.partition("×")[0].replace("full size", "inf")))
-        )
-    )
+    sizes = list(table["images"].unique())
     colour = style.colours(sorted(table["padding"].unique(), reverse=True))
     with style.context():
         figure, grid = style.panels(1, len(arms), 1.6, titled=True, labels=0.2)

@@ -47,7 +47,7 @@ DISTANCES = [4.0**-power for power in range(12, -1, -1)]  # of the way from one 
 NETWORK = ("kind", "depth", "norm", "padding", "images")
 VARIANT = {"padding": "{padding}", "images": "{images}"}  # a claim is judged in each
 OVER = tuple(VARIANT)
-CIRCULAR = "circular padding"
+CIRCULAR, FULL = "circular padding", "full size"
 BATCH, INITIAL, TRAINING, TRAINED = {"norm": "batch"}, {"phase": "initial"}, {"phase": "training"}, {"phase": "trained"}
 
 
@@ -109,6 +109,7 @@ def tables(frames: Frames, settings: GradientsSettings) -> dict[str, pd.DataFram
     padding: '' for zeros; images: '' at their own size, such as '8×8' where they were averaged down.
     """
     runs = variants(frames["runs"])
+    sizes = list(runs["images"].unique())
     rows = join(frames["gradients"], runs, *OVER)
     norms = rows[rows["quantity"] == "activation"]
     alike = phases(join(frames["shattering"], runs, *OVER))
@@ -118,9 +119,10 @@ def tables(frames: Frames, settings: GradientsSettings) -> dict[str, pd.DataFram
     by = [*NETWORK, "phase"]
     shown = summary(growth[growth["phase"] != "trained"], by, ("growth", "within", "first_over_last"))
     lost = growth[growth["phase"] == "initial"].groupby(list(NETWORK))["status"].agg(lambda s: (s == "diverged").sum())
+    shown = shown.merge(lost.rename("diverged").reset_index(), on=list(NETWORK))
     return {
-        "growth": shown.merge(lost.rename("diverged").reset_index(), on=list(NETWORK)),
-        "shattering": summary(half, by, ("log10_half",)),
+        "growth": _by_size(shown, sizes),
+        "shattering": _by_size(summary(half, by, ("log10_half",)), sizes),
         "growth_by_phase": growth,
         "growth_by_step": steps,
         "half_distances": half,
@@ -130,12 +132,16 @@ def tables(frames: Frames, settings: GradientsSettings) -> dict[str, pd.DataFram
 
 
 def variants(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return runs with `padding` and `images` in words, empty where they are as usual."""
-    sizes = runs["image_size"].map(lambda size: "" if pd.isna(size) else f"{size:g}×{size:g}")
-    if runs["image_size"].nunique(dropna=False) < 2:
-        sizes = sizes.map(lambda size: "")
+    """Return runs with `padding` and `images` in words, empty where they are as usual, the smallest images first."""
+    runs = runs.sort_values("image_size", kind="stable")  # full size, which is null, comes last
+    sizes = runs["image_size"].map(lambda size: FULL if pd.isna(size) else f"{size:g}×{size:g}")
     padding = runs["padding"].map(lambda padding: CIRCULAR if padding == "circular" else "")
-    return runs.assign(padding=padding, images=sizes.replace("", "full size") if sizes.any() else sizes)
+    return runs.assign(padding=padding, images=sizes if sizes.nunique() > 1 else "")
+
+
+def _by_size(table: pd.DataFrame, sizes: list[str]) -> pd.DataFrame:
+    """Return the rows in the order of sizes, and of what else they were in."""
+    return table.sort_values("images", key=lambda names: names.map(sizes.index), kind="stable", ignore_index=True)
 
 
 def _growth_by_step(rows: pd.DataFrame) -> pd.DataFrame:
@@ -185,8 +191,7 @@ def extras(tables: Tables, settings: GradientsSettings) -> Mapping[str, Sequence
 
 def symbols(tables: Tables, settings: GradientsSettings) -> Mapping[str, Any]:
     """Return the size of the smallest images."""
-    sizes = tables["growth"]["images"].unique()
-    return {"smallest": min(sizes, key=lambda size: float(size.partition("×")[0]) if "×" in size else np.inf)}
+    return {"smallest": tables["growth"]["images"].iloc[0]}
 
 
 def comment(findings: Findings) -> list[str]:
@@ -279,6 +284,7 @@ PROBE = Probe(
     comment=comment,
     limits=(
         "Norms that do not vanish rule out one explanation, for these networks and this initialisation. That gradients "
-        "shatter more goes together with depth and with missing shortcuts; that this makes training bad is not shown."
+        "shatter more goes together with depth and with missing shortcuts; whether it makes training bad is what the "
+        "probe interventions asks."
     ),
 )
