@@ -11,31 +11,38 @@ does to each kind of network, against the shallowest, and by how much more it do
 
 Primary outcome. The final training error; on data where most networks end at 0 % the log10 of the final training loss
 (--set primary=log10_train_loss).
+
+Your own shortcut. Whatever else is compared (`--plugin mine.py --shortcut mine`) is paired with the identity at every
+depth, and that is answered first: better or worse where the primary outcome differs for sure (p of the family), same
+where it does not and the test errors are equivalent within the margin (two one-sided tests), else inconclusive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from resx import paper, stats
-from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction, plain
-from resx.probes import Frames, Probe, Request, Settings, Tables
-from resx.probes.tidy import OUTCOMES, Outcome, arm, outcomes
+from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction, plain, residual
+from resx.probes import Findings, Frames, Probe, Request, Settings, Tables
+from resx.probes.tidy import OUTCOMES, Outcome, arm, check_margin, outcomes, summary
 from resx.spec import RunSpec
 
 BASELINES = ("none", "identity")
 ARM_FIELDS = ("adapter", "order", "norm", "width", "widths")  # fields that tell arms with one shortcut apart
 PRIMARY, ARM = "{primary}", "{arm}"
+AGAINST_IDENTITY = "against the identity"
 
 
 class DegradationSettings(Settings):
-    """primary: the outcome that is judged."""
+    """primary: the outcome that is judged. margin: of equivalence in test error (points)."""
 
     primary: Outcome = "train_error"
+    margin: float = Field(1.0, gt=0)
 
 
 def plan(request: Request) -> list[RunSpec]:
@@ -46,16 +53,69 @@ def plan(request: Request) -> list[RunSpec]:
         grids.append({**grid, "shortcut": list(dict.fromkeys([*BASELINES, *asked]))})
     base = {key: value for key, value in request.base.items() if key != "shortcut"}
     wanted = Request(base, request.seeds, request.settings, request.resolve, grids)
-    return wanted.runs(depth=[20, 56])
+    specs = wanted.runs(depth=[20, 56])
+    if any(spec.model.shortcut not in BASELINES for spec in specs):
+        check_margin(request.settings.margin, specs)
+    return specs
 
 
 def tables(frames: Frames, settings: DegradationSettings) -> dict[str, pd.DataFrame]:
-    """Return `outcomes`, a row a run, and `networks`, a row per kind of network and depth."""
+    """Return `arms`, each kind's difference from the identity by depth, `networks`, a row per kind and depth, its
+    outcomes with their intervals as `depths`, and `outcomes`, a row a run.
+    """
     runs = outcomes(frames["runs"]).assign(kind=_arms(frames["runs"]))
     order = {"plain": 0, "residual": 1}
     runs = runs.assign(place=runs["kind"].map(lambda kind: order.get(kind, 2)))
     runs = runs.sort_values(["place", "depth", "seed"], kind="stable")
-    return {"networks": _networks(runs), "outcomes": runs[["run_id", "kind", "depth", "seed", *OUTCOMES]]}
+    arms = _against_identity(runs, settings)
+    return ({"arms": arms} if len(arms) else {}) | {
+        "networks": _networks(runs),
+        "depths": summary(runs, ["kind", "depth"], list(OUTCOMES)),
+        "outcomes": runs[["run_id", "kind", "depth", "seed", *OUTCOMES]],
+    }
+
+
+def _against_identity(runs: pd.DataFrame, settings: DegradationSettings) -> pd.DataFrame:
+    """Return a row per kind and depth: its difference from the identity of its seeds, p of all these, and the word."""
+    cells = {(str(kind), int(str(depth))): group.set_index("seed") for (kind, depth), group in _cells(runs)}
+    pairs = {
+        f"{kind}-{depth}": (kind, depth, own, cells["residual", depth])
+        for (kind, depth), own in cells.items()
+        if kind != "residual" and ("residual", depth) in cells
+    }
+    judged = stats.judge_family(
+        {name: own[settings.primary] - identity[settings.primary] for name, (_, _, own, identity) in pairs.items()}
+    )
+    rows = []
+    for name, (kind, depth, own, identity) in pairs.items():
+        one = judged.get(name, stats.Estimate(name, np.nan, np.nan, np.nan, 0))
+        test = (own["test_error"] - identity["test_error"]).dropna()
+        apart = stats.t_interval(test) if len(test) else one
+        row = {"kind": kind, "depth": depth, "seeds": one.n, "word": _word(one, own, identity, settings.margin)}
+        row |= {"difference": one.mean, "difference_low": one.low, "difference_high": one.high}
+        row["p"] = np.nan if one.p is None else one.p
+        row |= {"test_difference": apart.mean, "test_difference_low": apart.low, "test_difference_high": apart.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _cells(runs: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
+    return runs.groupby(["kind", "depth"], sort=False)
+
+
+def _word(
+    one: stats.Estimate, own: pd.DataFrame, identity: pd.DataFrame, margin: float
+) -> Literal["better", "worse", "same", "inconclusive"]:
+    """Return how a kind compares with the identity: from six seeds on, else inconclusive."""
+    if one.n < stats.MIN_SEEDS or one.p is None:
+        return "inconclusive"
+    if one.p <= stats.ALPHA:
+        return "better" if one.mean < 0 else "worse"
+    errors = pd.DataFrame({"own": own["test_error"], "identity": identity["test_error"]}).dropna()
+    arms = [errors["own"], errors["identity"]]
+    difference = errors["own"] - errors["identity"]
+    alike = stats.equivalence(difference, margin, arms=arms, n_test=int(own["test_images"].iloc[0]))
+    return "same" if alike.status == "equivalent" else "inconclusive"
 
 
 def _arms(runs: pd.DataFrame) -> pd.Series:
@@ -72,7 +132,7 @@ def _networks(runs: pd.DataFrame) -> pd.DataFrame:
     """Return, per network: seeds, parameters, means and spreads of outcomes, and the paper's test error if
     comparable."""
     rows = []
-    for (kind, depth), group in runs.groupby(["kind", "depth"], sort=False):
+    for (kind, depth), group in _cells(runs):
         finished = group[group["status"] == "finished"]
         row: dict[str, Any] = {
             "network": f"{kind}-{depth}",
@@ -98,21 +158,39 @@ def _is_papers_network(group: pd.DataFrame) -> bool:
 
 
 def symbols(tables: Tables, settings: DegradationSettings) -> Mapping[str, Any]:
-    """Return the kind that is compared with plain networks: residual ones, where there are any."""
-    return {"arm": arm(tables["outcomes"])}
+    """Return the kind that is compared with plain networks, residual ones where there are any, and all the others."""
+    compared = arm(tables["outcomes"])
+    kinds = tables["outcomes"]["kind"].unique()
+    return {"arm": compared, "others": tuple(kind for kind in kinds if kind not in ("plain", compared))}
 
 
 def extras(tables: Tables, settings: DegradationSettings) -> Mapping[str, Sequence[Contrast]]:
-    """Return, for each outcome, what each depth does to each kind, and how much more to plain networks."""
+    """Return, for each outcome, what each depth does to each kind, and how much more to plain networks; and how plain
+    networks compare with the identity at every depth.
+    """
     at, base = {"kind": "{kind}", "depth": "{depth}"}, {"kind": "{kind}", "depth": SHALLOW}
     over = ("depth", "kind")
+    against = contrast(PRIMARY, plain("{depth}"), residual("{depth}"), over=("depth",))
     return {
         outcome: (
             contrast(outcome, at, base, over=over),
             interaction(outcome, (plain("{depth}"), plain(SHALLOW)), (at, base), over=over),
         )
         for outcome in OUTCOMES
-    }
+    } | {AGAINST_IDENTITY: (against,)}
+
+
+def comment(findings: Findings) -> list[str]:
+    """Return, for each kind that is neither plain nor residual, how it compares with the identity at which depths."""
+    arms = findings.tables.get("arms", pd.DataFrame({"kind": []}))
+    lines = []
+    for kind, rows in arms[arms["kind"] != "plain"].groupby("kind", sort=False):
+        places = {
+            word: ", ".join(map(str, rows.loc[rows["word"] == word, "depth"])) for word in dict.fromkeys(rows["word"])
+        }
+        words = "; ".join(f"{word} at {depths} layers" for word, depths in places.items())
+        lines.append(f"{kind} against the identity: {words}.")
+    return lines
 
 
 def _at_equal_depth(key: str, outcome: str) -> Claim:
@@ -143,6 +221,20 @@ def _depth_costs(key: str, outcome: str) -> Claim:
 
 
 CLAIMS = (
+    Claim(
+        key="beats-identity",
+        says="{kind} trains better than the identity ({depth} layers)",
+        expected=-1,
+        first=contrast(
+            PRIMARY,
+            {"kind": "{kind}", "depth": "{depth}"},
+            residual("{depth}"),
+            over=("kind", "depth"),
+            where={"kind": "{others}"},
+        ),
+        family=AGAINST_IDENTITY,
+        each=True,
+    ),
     _depth_costs("depth-costs-plain-more", PRIMARY),
     Claim(
         key="plain-degrades",
@@ -175,11 +267,13 @@ PROBE = Probe(
     tables=tables,
     claims=CLAIMS,
     settings=DegradationSettings,
-    figures=("degradation",),
-    shown=("networks",),
+    figures=("degradation", "depth"),
+    shown=("arms", "networks"),
+    drawn=("depths",),
     labels=OUTCOMES,
     extras=extras,
     symbols=symbols,
+    comment=comment,
     limits=(
         "One recipe for all depths: a plain network may do better with another. The binomial ± says how far a test "
         "error may be off for the number of test images alone."

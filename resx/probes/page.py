@@ -78,7 +78,8 @@ def _cell(table: pd.DataFrame, name: str, row: int) -> str:
     if {f"{name}_low", f"{name}_high"} <= set(table):
         low, high = table[f"{name}_low"].iloc[row], table[f"{name}_high"].iloc[row]
         text = Estimate(name, value, low, high, 2).with_interval
-        return text if (table[name] < 0).any() else text.replace("+", "")  # levels have no sign, differences do
+        signed = name.endswith("difference") or (table[name] < 0).any()
+        return text if signed else text.replace("+", "")  # levels have no sign, differences do
     if f"{name}_std" in table and pd.notna(table[f"{name}_std"].iloc[row]):
         return f"{value:.2f} ± {table[f'{name}_std'].iloc[row]:.2f}"
     return f"{value:,}" if pd.api.types.is_integer_dtype(table[name]) else f"{value:.4g}"

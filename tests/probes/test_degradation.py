@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from resx.figures import FIGURES
 from resx.probes import Findings, judge
 from resx.probes.degradation import DegradationSettings
+from resx.probes.page import shown_tables
 from resx.spec import RunSpec, SpecError
 
 ERRORS = {("none", 20): 5.0, ("none", 56): 25.0, ("identity", 20): 5.0, ("identity", 56): 4.0}
@@ -101,3 +103,45 @@ def test_the_papers_errors_stand_next_to_the_papers_networks_only() -> None:
 def test_no_run_is_a_line() -> None:
     with pytest.raises(SpecError, match="no finished run"):
         judged({"runs": made()["runs"].head(0), "curves": pd.DataFrame()})
+
+
+MINE = {**ERRORS, ("mine", 20): 5.0, ("mine", 56): 3.0}
+
+
+def test_ones_own_shortcut_is_answered_first_at_every_depth() -> None:
+    findings = judged(made(MINE))
+    first, second = findings.verdicts[:2]
+    assert (first.key, second.key) == ("degradation:beats-identity:mine:20", "degradation:beats-identity:mine:56")
+    assert (first.word, second.word) == ("inconclusive", "supported")
+    assert second.says == "mine trains better than the identity (56 layers)"
+    arms = findings.tables["arms"].set_index(["kind", "depth"])
+    assert dict(arms.loc["mine", "word"]) == {20: "same", 56: "better"}
+    assert arms.loc[("plain", 56), "word"] == "worse"
+    assert arms.loc[("mine", 56), "p"] == second.estimates[0].p  # the table's family is the claims'
+    assert arms.loc[("mine", 56), "difference"] == pytest.approx(-1.0, abs=0.2)
+    assert next(iter(shown_tables(findings))) == "arms"
+    assert "mine against the identity: same at 20 layers; better at 56 layers." in findings.notes()
+
+
+def test_the_contrary_of_a_shortcut_of_ones_own_is_refuted() -> None:
+    findings = judged(made({**ERRORS, ("mine", 20): 9.0, ("mine", 56): 9.0}))
+    assert [verdict.word for verdict in findings.verdicts[:2]] == ["refuted", "refuted"]
+    assert set(findings.tables["arms"]["word"].iloc[2:]) == {"worse"}
+
+
+def test_one_depth_and_few_seeds_compare_plain_with_the_identity() -> None:
+    one = {key: value for key, value in MINE.items() if key[1] == 56}
+    assert list(judged(made(one)).tables["arms"]["word"]) == ["worse", "better"]
+    arms = judged(made(one, seeds=3)).tables["arms"]
+    assert set(arms["word"]) == {"inconclusive"}
+    assert arms["difference"].notna().all()
+
+
+def test_the_figure_shows_a_line_for_each_kind() -> None:
+    figure = FIGURES["depth"](judged(made(MINE)))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["plain", "residual", "mine"]
+    assert len(figure.axes) == 3
+    drawn = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
+    assert [round(line.get_ydata()[-1] - 2.5) for line in drawn] == [25, 4, 3]
+    FIGURES["depth"](judged(made({("none", 56): 5.0, ("identity", 56): 4.0}, seeds=1)))
