@@ -1,4 +1,4 @@
-"""Batches that live on the device: order, crop and flip are tables drawn beforehand, and a step only indexes.
+"""Batches that live on the device: order, crop and flip are tables drawn beforehand, and a step only reads a row.
 
 He et al. 2016, section 4.2: the per-pixel mean is subtracted, then 4 zeros are padded on each side (of 32
 pixels), a random crop of the original size is taken and flipped at random, each image with its own numbers;
@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,8 @@ from resx.data.dataset import CHANNELS, Dataset, Split
 from resx.seeding import generator
 from resx.spec import DataSpec
 
+CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**28}  # that the batches of one seed may take
+ASSEMBLED = 8  # batches at a time: what lies in between takes several times their memory
 PAPER_PAD, PAPER_SIZE = 4, 32  # zeros on each side of an image; other sizes are padded in proportion
 
 
@@ -46,7 +47,6 @@ class Tables:
         return [part for part in (self.index, self.dy, self.dx, self.flip) if part is not None]
 
 
-@lru_cache(maxsize=8)  # blocks of steps ask for the same epoch many times
 def _epoch(images: int, seed: int, epoch: int, pad: int) -> tuple[Tensor, ...]:
     """Draw one epoch: order [images] and, with a pad, the crops' dy and dx and the flips in that order."""
     order = torch.randperm(images, generator=generator(seed, "order", epoch))
@@ -89,12 +89,12 @@ class Batches:
             self.pad = max(1, PAPER_PAD * height // PAPER_SIZE)
             self._rows = torch.arange(height, device=self.device)
             self._columns = torch.arange(width, device=self.device)
-            self._first = torch.arange(batch_size, device=self.device)[:, None, None] * (height + 2 * self.pad)
+        self._epochs: dict[int, tuple[Tensor, ...]] = {}  # of the last tables: the next ones mostly need them again
 
     def with_seed(self, seed: int) -> Batches:
         """Return the batches of another seed; the images on the device are the same memory."""
         other = copy.copy(self)
-        other.seed = seed
+        other.seed, other._epochs = seed, {}
         return other
 
     def tables(self, first_step: int, n_steps: int) -> Tables:
@@ -102,22 +102,23 @@ class Batches:
         images = len(self._x["train"])
         start, stop = first_step * self.batch_size, (first_step + n_steps) * self.batch_size
         epochs = range(start // images, -(-stop // images))
-        drawn = [_epoch(images, self.seed, epoch, self.pad) for epoch in epochs]
+        self._epochs = {
+            epoch: self._epochs.get(epoch) or _epoch(images, self.seed, epoch, self.pad) for epoch in epochs
+        }
         offset = epochs.start * images
         return Tables(
             *(
                 torch.cat(parts)[start - offset : stop - offset]
                 .view(n_steps, self.batch_size)
                 .to(self.device, copy=True)
-                for parts in zip(*drawn, strict=True)
+                for parts in zip(*self._epochs.values(), strict=True)
             )
         )
 
     def assemble(self, tables: Tables, k: Tensor) -> tuple[Tensor, Tensor]:
         """Return batch k: x float32, images [B, C, H, W] in channels_last, and its targets y [B, ...].
 
-        k: int64, one element, on the device. Nothing is drawn or read back and all shapes are static, so that
-        a CUDA graph can replay the step.
+        k: int64, on the device; of several elements the batches follow one another. Nothing is drawn or read back.
         """
         index = _row(tables.index, k)
         x, y = self._x["train"].index_select(0, index), self._y["train"].index_select(0, index)
@@ -156,7 +157,8 @@ class Batches:
         batch, height, width, channels = x.shape
         padded = F.pad(x, (0, 0, self.pad, self.pad, self.pad, self.pad)).view(-1, channels)
         columns = torch.where(flip[:, None], self._columns.flip(0), self._columns) + dx[:, None]
-        rows = self._first + (self._rows + dy[:, None])[:, :, None]
+        first = torch.arange(batch, device=self.device)[:, None, None] * (height + 2 * self.pad)
+        rows = first + (self._rows + dy[:, None])[:, :, None]
         pixels = rows * (width + 2 * self.pad) + columns[:, None, :]
         return padded.index_select(0, pixels.view(-1)).view(batch, height, width, channels)
 
@@ -164,13 +166,18 @@ class Batches:
 class Feed:
     """The batches of a chunk of steps of one seed, on the device; row k is step k's.
 
-    All networks of a seed read the same one. The memory stays where it is, since a CUDA graph reads it there.
+    All networks of a seed read the same ones. The memory stays where it is, since a CUDA graph reads it there.
     """
 
     def __init__(self, batches: Batches, rows: int) -> None:
+        """rows: at most so many steps; fewer where their batches would take more than CHUNK_BYTES."""
         self.batches = batches
-        self.rows = rows
-        self._tables = batches.tables(0, rows)
+        inputs, targets = batches.assemble(batches.tables(0, 1), torch.zeros(1, dtype=torch.int64, device=self.device))
+        self.rows = max(1, min(rows, CHUNK_BYTES[self.device.type] // inputs.nbytes))
+        if batches.is_images:
+            inputs = inputs.permute(0, 2, 3, 1)  # in the order of the memory
+        self._inputs = inputs.new_zeros(self.rows, *inputs.shape)
+        self._targets = targets.new_zeros(self.rows, *targets.shape)
 
     @property
     def device(self) -> torch.device:
@@ -179,17 +186,24 @@ class Feed:
 
     def load(self, first_step: int, n_steps: int) -> None:
         """Put the batches of n_steps steps from first_step on, at most `rows`, into the first rows."""
-        for mine, drawn in zip(self._tables.parts, self.batches.tables(first_step, n_steps).parts, strict=True):
-            mine[:n_steps].copy_(drawn)
+        tables = self.batches.tables(first_step, n_steps)
+        steps = torch.arange(n_steps, device=self.device)
+        for first in range(0, n_steps, ASSEMBLED):
+            rows = slice(first, min(first + ASSEMBLED, n_steps))
+            inputs, targets = self.batches.assemble(tables, steps[rows])
+            inputs = inputs.permute(0, 2, 3, 1) if self.batches.is_images else inputs
+            for memory, values in ((self._inputs, inputs), (self._targets, targets)):
+                memory[rows].view(values.shape).copy_(values)
 
     def batch(self, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Return batch k, as `Batches.assemble` does."""
-        return self.batches.assemble(self._tables, k)
+        """Return batch k (int64 [1], on the device) as `Batches.assemble` does, in two operations."""
+        inputs, targets = self._inputs.index_select(0, k)[0], self._targets.index_select(0, k)[0]
+        return (inputs.permute(0, 3, 1, 2) if self.batches.is_images else inputs), targets
 
 
 def _row(table: Tensor, k: Tensor) -> Tensor:
-    """Return row k of [n_steps, batch] without reading k back."""
-    return table.index_select(0, k.view(1)).view(-1)
+    """Return row k of [n_steps, batch], or several rows one after another, without reading k back."""
+    return table.index_select(0, k.view(-1)).view(-1)
 
 
 def _normalisation(images: Tensor, kind: str | None) -> tuple[Tensor, Tensor]:

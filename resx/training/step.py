@@ -7,7 +7,9 @@ chunk of steps, and what it computes stays on the device until the chunk is over
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from resx import model
 from resx.data import Dataset
 from resx.data.batches import Batches, Feed
+from resx.model.construction import skeleton
 from resx.seeding import generator
 from resx.spec import RunSpec
 from resx.training.drive import Driver, driver
@@ -51,6 +56,55 @@ class Chunk:
         return len(self.rates)
 
 
+class Together:
+    """What a step does once for all layers of a network: on a GPU every operation costs the start of a kernel.
+
+    Normalisations' counts of batches go up by one addition. In bfloat16 the weights of convolutions and linear layers
+    are rounded by one copy, and their gradients widened by another, to the values that autocast gives. Left alone is
+    a module that is not called exactly once in a step, whose gradients are summed in float32.
+    """
+
+    def __init__(self, network: nn.Module, called_once: Collection[str], precision: str) -> None:
+        modules = [(name, module) for name, module in network.named_modules() if name in called_once]
+        self.norms = [module for _, module in modules if isinstance(module, _BatchNorm) and module.momentum is not None]
+        self.counts = [norm.num_batches_tracked for norm in self.norms if norm.num_batches_tracked is not None]
+        self.places = [
+            (module, name)
+            for _, module in modules
+            if precision == "bf16" and isinstance(module, nn.Linear | _ConvNd)
+            for name, weight in module.named_parameters(recurse=False)
+        ]
+        self.weights = [getattr(module, name) for module, name in self.places]
+        self.rounded = [weight.detach().to(torch.bfloat16).requires_grad_() for weight in self.weights]
+
+    @contextmanager
+    def forward_and_backward(self) -> Iterator[None]:
+        """Do so for the forward and the backward pass inside; parameters have their gradients afterwards."""
+        with torch.no_grad():
+            if self.rounded:
+                torch._foreach_copy_(self.rounded, self.weights)
+            if self.counts:
+                torch._foreach_add_(self.counts, 1)
+        try:
+            for norm in self.norms:
+                norm.num_batches_tracked = None
+            for (module, name), weight in zip(self.places, self.rounded, strict=True):
+                module._parameters[name] = weight
+            yield
+        finally:
+            for norm, count in zip(self.norms, self.counts, strict=True):
+                norm.num_batches_tracked = count
+            for (module, name), weight in zip(self.places, self.weights, strict=True):
+                module._parameters[name] = weight
+        pairs = [pair for pair in zip(self.weights, self.rounded, strict=True) if pair[1].grad is not None]
+        if pairs:
+            for weight, _ in pairs:
+                weight.grad = torch.empty_like(weight)
+            torch._foreach_copy_([weight.grad for weight, _ in pairs], [rounded.grad for _, rounded in pairs])
+        for rounded in self.rounded:
+            rounded.grad = None
+
+
 @dataclass(frozen=True, eq=False)
 class Learner:
     """A network in training, with everything on the device that a step reads, or changes in place.
@@ -64,6 +118,7 @@ class Learner:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     feed: Feed
+    together: Together
     rate: Tensor
     warming: Tensor
     running_error: Tensor
@@ -132,11 +187,22 @@ def make_learner(spec: RunSpec, dataset: Dataset, feed: Feed, results: Path, che
         network=network,
         optimizer=optimizer,
         feed=feed,
+        together=Together(network, _called_once(spec, dataset), spec.train.precision),
         rate=rate,
         warming=torch.tensor(spec.train.warmup, device=feed.device),
         running_error=torch.ones((), device=feed.device),
         chunk=_make_chunk(spec, network, feed),
     )
+
+
+def _called_once(spec: RunSpec, dataset: Dataset) -> set[str]:
+    """Return the names of the modules that a forward pass calls exactly once."""
+    network = skeleton(spec.model, dataset.input_shape, dataset.n_outputs).train()
+    calls: Counter[str] = Counter()
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda *passed, name=name: calls.update([name]))
+    network(torch.empty(spec.train.batch_size, *dataset.input_shape, device="meta"))
+    return {name for name, count in calls.items() if count == 1}
 
 
 def _make_chunk(spec: RunSpec, network: nn.Module, feed: Feed) -> Chunk:
@@ -194,11 +260,12 @@ def train_step(learner: Learner, k: Tensor) -> None:
         buffer.copy_(values.index_select(0, k)[0])
     base = chunk.rates.index_select(0, k)[0]
     learner.rate.copy_(torch.where(learner.warming, base * WARMUP_FACTOR, base))
-    with autocast(learner.spec.train.precision, inputs.device):
-        outputs = learner.network(inputs)
-    loss = loss_of(outputs, labels, learner.task)
     learner.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    with learner.together.forward_and_backward():
+        with autocast(learner.spec.train.precision, inputs.device):
+            outputs = learner.network(inputs)
+        loss = loss_of(outputs, labels, learner.task)
+        loss.backward()
     learner.optimizer.step()
     with torch.no_grad():
         chunk.losses.index_copy_(0, k, loss.detach().reshape(1))

@@ -7,16 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretended_cuda import Machine as Cards
 
 from resx.bench.kernels import Launches, count_kernels, publish
 
-KERNELS = {("fp32", 20): 230, ("fp32", 56): 556, ("bf16", 20): 275}
+KERNELS = {("fp32", 20): 195, ("fp32", 56): 485, ("fp32", 110): 920, ("bf16", 20): 200, ("bf16", 110): 927}
 
 
 @pytest.mark.parametrize(("precision", "depth"), KERNELS)
 def test_a_step_starts_no_more_kernels_than_before(precision: str, depth: int) -> None:
     """Where a change lowers a number, lower it here and run `resx bench --kernels --publish results/bench`."""
     assert count_kernels(depth, precision) == KERNELS[precision, depth]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_card_starts_what_is_counted_on_a_cpu(precision: str, cards: Cards) -> None:
+    assert count_kernels(20, precision, "cuda") == KERNELS[precision, 20]
 
 
 def test_views_start_no_kernel_and_lists_share_one() -> None:

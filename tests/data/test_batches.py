@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from resx import data
-from resx.data.batches import Batches
+from resx.data import batches as module
+from resx.data.batches import Batches, Feed
 from resx.data.dataset import Dataset
 from resx.spec import DataSpec
 
@@ -222,6 +223,47 @@ def test_inputs_that_are_no_images_are_only_ordered(device):
     assert (inputs.shape, targets.shape) == ((4, 7, 2), (4, 3))
 
 
+@pytest.mark.parametrize("augment", ["crop-flip", None])
+def test_a_feed_holds_the_batches_of_a_chunk_of_steps(dataset, augment):
+    feed, batches = Feed(make(dataset, augment=augment), 21), make(dataset, augment=augment)
+    for first, n in ((0, 21), (21, 3)):  # the second leaves the other rows as they were
+        feed.load(first, n)
+        tables = batches.tables(first, n)
+        for k in range(n):
+            for mine, alone in zip(
+                feed.batch(torch.tensor([k])), batches.assemble(tables, torch.tensor(k)), strict=True
+            ):
+                assert torch.equal(mine, alone)
+                assert mine.stride() == alone.stride()
+
+
+def test_a_feed_takes_no_more_memory_than_it_may(dataset, monkeypatch):
+    one = 32 * 3 * 9 * 9 * 4  # bytes of a batch
+    monkeypatch.setitem(module.CHUNK_BYTES, "cpu", 5 * one + 1)
+    assert Feed(make(dataset), 32).rows == 5
+    monkeypatch.setitem(module.CHUNK_BYTES, "cpu", 1)
+    assert Feed(make(dataset), 32).rows == 1
+
+
+def test_batches_of_another_seed_are_of_the_same_images(dataset):
+    batches = make(dataset)
+    other = batches.with_seed(1)
+    assert other._x is batches._x
+    assert torch.equal(other.tables(0, 9).index, make(dataset, seed=1).tables(0, 9).index)
+    assert not torch.equal(other.tables(0, 9).index, batches.tables(0, 9).index)
+
+
+def test_an_epoch_is_drawn_once_for_the_chunks_that_need_it(dataset, monkeypatch):
+    drawn, draw = [], module._epoch
+    monkeypatch.setattr(
+        module, "_epoch", lambda images, seed, epoch, pad: drawn.append(epoch) or draw(images, seed, epoch, pad)
+    )
+    batches = make(dataset)
+    for first in range(0, 12, 2):  # an epoch is 3.75 batches
+        batches.tables(first, 2)
+    assert drawn == [0, 1, 2, 3]
+
+
 @CUDA[0]
 @CUDA[1]
 def test_tables_are_the_same_on_every_device_and_a_graph_replays_a_batch(dataset):
@@ -229,11 +271,12 @@ def test_tables_are_the_same_on_every_device_and_a_graph_replays_a_batch(dataset
     tables = there.tables(0, 6)
     for a, b in zip(columns(here.tables(0, 6)), columns(tables), strict=True):
         assert torch.equal(a, b.cpu())
-    k = torch.zeros(1, dtype=torch.int64, device="cuda")
-    there.assemble(tables, k)
+    k, feed = torch.zeros(1, dtype=torch.int64, device="cuda"), Feed(there, 6)
+    feed.load(0, 6)
+    feed.batch(k)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        x, _ = there.assemble(tables, k)
+        x, _ = feed.batch(k)
     for step in range(6):
         k.fill_(step)
         graph.replay()

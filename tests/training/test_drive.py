@@ -18,7 +18,7 @@ from resx.engines.here import cohorts
 from resx.spec import RunSpec, SpecError
 from resx.store.run import finished_result, open_run
 from resx.training import drive as driving
-from resx.training import loop
+from resx.training import loop, step
 from resx.training.loop import train_networks
 from resx.training.machine import Machine
 from resx.training.memory import OPTION, checkpoint_activations, memory_needed, memory_warning
@@ -134,7 +134,9 @@ def test_loaded_chunks_stay_where_they_are() -> None:
         planned = [tensor for pair in learner.chunk.planned.values() for tensor in pair]
         batches = learner.feed.batch(torch.tensor([0]))
         assert all(tensor.isfinite().all() for tensor in batches)
-        return [tensor.data_ptr() for tensor in [learner.chunk.rates, *planned, *learner.feed._tables.parts]]
+        return [
+            tensor.data_ptr() for tensor in [learner.chunk.rates, *planned, learner.feed._inputs, learner.feed._targets]
+        ]
 
     before = places()
     load_chunk([learner], 5, 3)
@@ -145,6 +147,33 @@ def test_loaded_chunks_stay_where_they_are() -> None:
 def test_chunks_of_any_size_give_the_same_numbers(chunks: list[int]) -> None:
     [spec] = specs_of({})
     assert_same(trained_steps(spec, [12]), trained_steps(spec, chunks))
+
+
+SEQUENCES = {"dataset": "digits-sequence:steps=8", "augment": None, "norm": None, "width": 8}
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        {"adapter": "C", "shortcut": "linear"},
+        {"order": "pre", "shortcut": "shortcut-gate", "active_blocks": 2},
+        {"family": "rnn-time", "depth": 1, **SEQUENCES},
+        {"family": "transformer", "depth": 2, **SEQUENCES, "order": "pre"},
+    ],
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_done_for_all_layers_at_once_gives_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, variant: dict[str, Any], precision: str
+) -> None:
+    """The weights that autocast would round one by one, and the batches that normalisations count."""
+    [spec] = specs_of({**variant, "precision": precision})
+    together = trained_steps(spec, [6])
+    assert together.together.places or precision == "fp32"
+    monkeypatch.setattr(step, "_called_once", lambda spec, dataset: set())
+    alone = trained_steps(spec, [6])
+    assert not alone.together.places and not alone.together.counts
+    assert_same(together, alone)
 
 
 def test_runs_of_one_seed_share_their_batches_and_all_share_the_images() -> None:
