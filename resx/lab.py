@@ -10,9 +10,10 @@ always gives the same findings.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ from resx.store.tables import load_environments, load_frames, write_frames
 
 if TYPE_CHECKING:
     from resx.engines import Outcome
-    from resx.engines.here import Report
+    from resx.engines.tasks import Desk
+    from resx.training.loop import Report
     from resx.training.machine import Machine
 
 Say = Callable[[str], None]
@@ -148,7 +150,7 @@ def carry_out(
     done = [outcome for outcome in outcomes if outcome.result]
     if not done:
         raise StoreError(f"{plan.probe}: no run finished: {next(one.error for one in outcomes if one.error)}")
-    _measure(probe, outcomes, plan.request.settings, machine, say)
+    outcomes = _measure(probe, outcomes, plan.request.settings, machine, say)
     frames = load_frames(machine.results, [one.spec.run_id for one in done], list(probe.measures))
     target = folder or machine.results / "findings" / plan.name
     environments = load_environments(machine.results, [one.spec.run_id for one in done])
@@ -158,14 +160,16 @@ def carry_out(
     return Done(findings, outcomes, write(findings, target, formats=PUBLISHED if folder else style.FORMATS))
 
 
-def _measure(probe: Probe, outcomes: Sequence[Outcome], settings: Any, machine: Machine, say: Say) -> None:
+def _measure(probe: Probe, outcomes: list[Outcome], settings: Any, machine: Machine, say: Say) -> list[Outcome]:
     """Measure every finished run that can bear it and is not measured yet. Runs that are left out are named.
 
-    Raises SpecError where no run at all can bear a measurement.
+    Returns the outcomes, with an error where a measurement failed. Raises SpecError where no run at all can bear a
+    measurement, StoreError where all of them failed.
     """
-    from resx.engines.tasks import run_tasks
+    from resx.engines import run_tasks
+    from resx.engines.tasks import Task
 
-    tasks: dict[str, Callable[[], None]] = {}
+    tasks: dict[Task, str] = {}  # the id of the run that each measures
     for name, measure in probe.measures.items():
         wanted = [outcome for outcome in outcomes if measure.wants(outcome.spec, settings)]
         reasons = {one.spec.run_id: reason for one in wanted if (reason := _left_out(one, measure))}
@@ -176,11 +180,18 @@ def _measure(probe: Probe, outcomes: Sequence[Outcome], settings: Any, machine: 
         for one in wanted:
             text = _settings_text(measure, settings)
             if one.spec.run_id not in reasons and not _is_measured(one.spec, name, text, machine):
-                task = partial(measure_run, name, measure.function, one.spec, settings, text, machine)
-                tasks[f"{name}: {one.spec.run_id} measured"] = task
-    if tasks:
-        say(f"measuring {len(tasks)} runs")
-        run_tasks(tasks, machine, say)
+                call = partial(measure_run, name, measure.function, one.spec, settings, text)
+                task = Task(f"{name}: {one.spec.run_id}", call, uses_plugin=one.spec.plugin is not None)
+                tasks[task] = one.spec.run_id
+    if not tasks:
+        return outcomes
+    say(f"measuring {len(tasks)} runs")
+    count = itertools.count(1)
+    failed = run_tasks(list(tasks), machine, ended=lambda name: say(f"{name} measured ({next(count)}/{len(tasks)})"))
+    if len(failed) == len(tasks):
+        raise StoreError(next(iter(failed.values())))
+    errors = {run_id: failed[task.name] for task, run_id in tasks.items() if task.name in failed}
+    return [replace(one, error=errors.get(one.spec.run_id, one.error)) for one in outcomes]
 
 
 def _left_out(outcome: Outcome, measure: Measure) -> str | None:
@@ -204,20 +215,15 @@ def _is_measured(spec: RunSpec, name: str, settings_text: str, machine: Machine)
 
 
 def measure_run(
-    name: str, function: MeasureFunction, spec: RunSpec, settings: Any, settings_text: str, machine: Machine
+    name: str, function: MeasureFunction, spec: RunSpec, settings: Any, settings_text: str, desk: Desk
 ) -> None:
-    """Measure one finished run and record the table with it, in this process."""
+    """Measure one finished run and record the table with it: a task of an engine."""
     import torch
 
-    from resx import data
-    from resx.registry import load_plugin
     from resx.store.run import read_run
 
-    torch.set_num_threads(1)
-    if machine.plugin:
-        load_plugin(machine.plugin)
-    run = read_run(machine.results / "runs" / spec.run_id)
-    table = function(run, data.load(spec.data, machine.data_dir), settings, torch.device(machine.device))
+    run = read_run(desk.machine.results / "runs" / spec.run_id)
+    table = function(run, desk.datasets(spec.data), settings, torch.device(desk.machine.device))
     run.save_probe(name, table.assign(settings=settings_text))
 
 

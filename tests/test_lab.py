@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 import resx
 from resx import lab
-from resx.probes import Findings
+from resx.engines import train_all
+from resx.probes import Findings, Measure, Probe, Settings
 from resx.spec import SpecError, load_toml
+from resx.store.run import RunFolder, read_run
 from resx.training.machine import make_machine
+from resx.training.resolve import resolve
 
 FIELDS = {
     "preset": "digits",
@@ -113,3 +117,24 @@ def test_comparisons_of_different_things_go_to_different_folders(tmp_path: Path)
 
     assert name() == "degradation-digits"
     assert len({name(), name(lr=0.05), name(steps=100)}) == 3
+
+
+def test_a_measurement_that_fails_is_named_and_leaves_the_others_alone(tmp_path: Path) -> None:
+    machine = make_machine(device="cpu", jobs=1, results=tmp_path)
+    outcomes = train_all(resolve([{**FIELDS, "depth": 8, "seed": seed} for seed in range(3)], machine), machine)
+
+    def measure(run: RunFolder, dataset: Any, settings: Any, device: Any) -> pd.DataFrame:
+        if run.spec.seed == 1:
+            raise ZeroDivisionError("nothing to divide by")
+        return pd.DataFrame({"value": [run.spec.seed]})
+
+    probe = Probe(plan=lambda request: [], measures={"mine": Measure(measure)})
+    lines: list[str] = []
+    measured = lab._measure(probe, outcomes, Settings(), machine, lines.append)
+    assert [one.error for one in measured] == [
+        None,
+        f"mine: {outcomes[1].spec.run_id}: failed: ZeroDivisionError: nothing to divide by",
+        None,
+    ]
+    tables = [read_run(tmp_path / "runs" / one.spec.run_id).load_probe("mine") for one in outcomes]
+    assert [table is not None for table in tables] == [True, False, True]

@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import re
 import resource
-import signal
 import statistics
 import sys
 import time
@@ -40,6 +39,7 @@ from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
 from resx import data, model
+from resx.engines.signals import start_without_interrupts
 from resx.model.construction import skeleton
 from resx.spec import RunSpec
 from resx.store.environment import describe_environment
@@ -263,7 +263,6 @@ def _timed(subject: Subject, what: str, n: int) -> Sample:
 
 def _serve(connection: Connection, name: str, plan: Plan, depth: int) -> None:
     """Measure what the parent asks for until it closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and closes the connection
     torch.set_num_threads(plan.threads)
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's complaints about absent devices
     set_precision(plan.precision)
@@ -298,7 +297,7 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         self.connection, there = context.Pipe()
         self.process = context.Process(target=_serve, args=(there, name, plan, depth))
-        self.process.start()
+        start_without_interrupts(self.process)
         there.close()
 
     def ask(self, question: str) -> Any:

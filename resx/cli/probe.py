@@ -77,7 +77,7 @@ def execute(
         print_json(lab.as_document(done, plan.machine))
     else:
         print_findings(done, plan.machine)
-    if any(outcome.result is None for outcome in done.outcomes):
+    if any(outcome.result is None or outcome.error for outcome in done.outcomes):
         raise typer.Exit(1)
 
 

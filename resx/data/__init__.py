@@ -7,6 +7,7 @@ images, smaller images, a validation split: He et al. 2016, section 4.2) is done
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -37,6 +38,7 @@ from resx.data.dataset import (
 )
 from resx.seeding import generator
 from resx.spec import DataSpec, SpecError
+from resx.store.files import Busy, hold_lock
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +53,7 @@ __all__ = [
     "check_names",
     "complete",
     "data_root",
+    "fetch",
     "load",
     "look",
 ]
@@ -136,6 +139,29 @@ def load(spec: DataSpec, data_dir: Path | None = None) -> Dataset:
         label=label,
         reference=_comparable(spec.model_dump(), raw.facts, spec.reference or raw.reference),
     )
+
+
+def fetch(spec: DataSpec, data_dir: Path | None = None) -> None:
+    """Download and unpack what this data needs, once, before several processes read it.
+
+    Waits where another process is doing that. Raises SpecError and StoreError.
+    """
+    name, _ = DATASETS.arguments(spec.dataset)
+    root = data_root(data_dir)
+    if spec.content or name not in LOOKUPS or _is_unpacked(name, root):
+        return
+    while True:
+        try:
+            with hold_lock(root / ".resx.lock", make=lambda: root.mkdir(parents=True, exist_ok=True)):
+                load(spec, data_dir)
+                return
+        except Busy:
+            time.sleep(0.5)
+
+
+def _is_unpacked(name: str, root: Path) -> bool:
+    found = look(name, root)
+    return found.state == "built in" or (found.state == "present" and found.where is not None and found.where.is_dir())
 
 
 @lru_cache(maxsize=2)  # the runs of a comparison share one data set

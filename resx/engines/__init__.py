@@ -8,14 +8,19 @@ share data and schedule train side by side in one process, as branches of one CU
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resx.engines.here import Report, train_here
-from resx.engines.processes import train_in_processes
+import torch
+
+from resx import data
+from resx.engines import here, processes
+from resx.engines.tasks import Datasets, Ended, Task
 from resx.spec import RunSpec
 from resx.store.run import finished_result
+from resx.training.loop import Report
 from resx.training.machine import Machine
 
 
@@ -49,12 +54,60 @@ def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambd
     errors: dict[str, str] = {}
     todo = [spec for spec in specs if finished_result(spec, machine.results) is None]
     todo.sort(key=lambda spec: spec.model.depth * spec.train.steps, reverse=True)  # the longest first: none waits alone
+    for wanted in dict.fromkeys(spec.data for spec in todo):
+        data.fetch(wanted, machine.data_dir)
     for generation in _generations(todo):
-        if machine.device.startswith("cuda") or machine.jobs == 1 or len(generation) == 1:
-            errors |= train_here(generation, machine, report)
-        else:
-            errors |= train_in_processes(generation, machine, report)
+        groups = here.cohorts(generation, Datasets(machine.data_dir), _shared(machine, len(generation)))
+        while groups:  # where one of a group fails, or they do not fit together, its halves go on
+            tasks = {_task(group): group for group in groups}
+            failed = run_tasks(list(tasks), machine, report)
+            groups = []
+            for task, group in tasks.items():
+                if task.name in failed and len(group) == 1:
+                    errors[group[0].run_id] = failed[task.name]
+                elif task.name in failed:
+                    half = len(group) // 2
+                    groups += [group[:half], group[half:]]
     return [Outcome(spec, finished_result(spec, machine.results), errors.get(spec.run_id)) for spec in specs]
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    machine: Machine,
+    report: Report = lambda progress: None,
+    ended: Ended = lambda name: None,
+) -> dict[str, str]:
+    """Run every task where the machine has places, and return a line for each that failed, by its name.
+
+    ended: is given the name of every task that has ended. Raises Stopped on Ctrl-C or SIGTERM.
+    """
+    places = _places(machine)[: len(tasks)]
+    if len(places) <= 1:
+        return here.run(tasks, machine, report, ended)
+    return processes.run(tasks, places, report, ended)
+
+
+def _places(machine: Machine) -> list[Machine]:
+    """Return the machine as each worker has it: `jobs` times on a CPU; on GPUs once for each card.
+
+    `cuda` stands for all cards that are visible, `cuda:1` for that one.
+    """
+    if not machine.device.startswith("cuda"):
+        return [machine] * machine.jobs
+    if torch.device(machine.device).index is not None or torch.cuda.device_count() < 2:
+        return [machine]
+    return [replace(machine, device=f"cuda:{number}") for number in range(torch.cuda.device_count())]
+
+
+def _shared(machine: Machine, runs: int) -> Machine:
+    """Return the machine with fewer runs side by side where so every card has some."""
+    cards = len(_places(machine)) if machine.device.startswith("cuda") else 1
+    return replace(machine, jobs=min(machine.jobs, -(-runs // cards))) if cards > 1 else machine
+
+
+def _task(specs: Sequence[RunSpec]) -> Task:
+    name = specs[0].run_id if len(specs) == 1 else f"{specs[0].run_id} and {len(specs) - 1} more"
+    return Task(name, partial(here.train_group, specs), True, any(spec.plugin for spec in specs))
 
 
 def _generations(todo: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:

@@ -1,51 +1,43 @@
-"""Runs in this process: one after the other on a CPU, as cohorts in one CUDA graph on a GPU."""
+"""Tasks in this process, one after the other; and the training of runs, alone or as cohorts in one CUDA graph."""
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from resx import data
 from resx.data import Dataset
 from resx.engines.signals import stop_signals
-from resx.spec import DataSpec, RunSpec, SpecError
-from resx.store.files import StoreError
+from resx.engines.tasks import Datasets, Desk, Ended, Task, perform
+from resx.spec import DataSpec, RunSpec
 from resx.store.run import open_run
-from resx.training.loop import Report as Report
-from resx.training.loop import Stopped, train_networks
-from resx.training.machine import Machine, one_thread
-from resx.training.memory import is_out_of_memory, memory_advice, memory_needed, memory_warning
+from resx.training.loop import Report, Stopped, train_networks
+from resx.training.machine import Machine, own_settings
+from resx.training.memory import memory_needed, memory_warning
 
 LOG = logging.getLogger("resx")
 
 
-def train_here(todo: Sequence[RunSpec], machine: Machine, report: Report) -> dict[str, str]:
+def run(
+    tasks: Sequence[Task],
+    machine: Machine,
+    report: Report = lambda progress: None,
+    ended: Ended = lambda name: None,
+) -> dict[str, str]:
+    """Run every task in this process and return a line for each that failed."""
     errors: dict[str, str] = {}
-    datasets = Datasets(machine.data_dir)
-    with stop_signals() as received, one_thread():
-        groups = list(reversed(cohorts(todo, datasets, machine)))
-        while groups:
-            group = groups.pop()
-            try:
-                train_group(group, datasets, machine, report, lambda: bool(received))
-                continue
-            except (StoreError, SpecError) as error:
-                failure = str(error)
-            except Stopped as stopped:
-                stopped.signal = received[0]
-                raise
-            gc.collect()  # what the failed group held on the device
-            if len(group) == 1:
-                errors[group[0].run_id] = failure
-            else:  # one of them fails, or they do not fit together: the others go on without it
-                half = len(group) // 2
-                groups += [group[half:], group[:half]]
+    with stop_signals() as stop, own_settings():
+        desk = Desk(machine, Datasets(machine.data_dir), report, stop)
+        for task in tasks:
+            error = perform(task, desk)
+            if error is not None:
+                errors[task.name] = error
+            ended(task.name)
+            if stop.asked():
+                raise Stopped("", 0, stop.signal)
     return errors
 
 
@@ -86,42 +78,18 @@ def cohorts(specs: Sequence[RunSpec], datasets: Callable[[DataSpec], Dataset], m
     return groups
 
 
-class Datasets:
-    """Loads data sets, and keeps the last, since the runs of a sweep mostly share one."""
-
-    def __init__(self, data_dir: Path | None) -> None:
-        self.data_dir = data_dir
-        self.last: tuple[DataSpec, Dataset] | None = None
-
-    def __call__(self, spec: DataSpec) -> Dataset:
-        if self.last is None or self.last[0] != spec:
-            self.last = (spec, data.load(spec, self.data_dir))
-        return self.last[1]
-
-
-def train_group(
-    specs: Sequence[RunSpec],
-    datasets: Datasets,
-    machine: Machine,
-    report: Report,
-    should_stop: Callable[[], bool],
-) -> None:
-    """Train specs that share data and schedule side by side in this process. Raises StoreError out of memory, too."""
-    try:
-        with ExitStack() as stack:
-            folders = [stack.enter_context(open_run(machine.results, spec)) for spec in specs]
-            train_networks(
-                folders,
-                datasets(specs[0].data),
-                device=torch.device(machine.device),
-                results=machine.results,
-                allow_change=machine.allow_change,
-                checkpointed=machine.checkpoint_activations,
-                report=report,
-                should_stop=should_stop,
-            )
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        advice = memory_advice(machine.checkpoint_activations)
-        raise StoreError(f"{specs[0].run_id}: out of memory on {machine.device}; {advice}") from None
+def train_group(specs: Sequence[RunSpec], desk: Desk) -> None:
+    """Train specs that share data and schedule side by side in this process, and record them."""
+    machine = desk.machine
+    with ExitStack() as stack:
+        folders = [stack.enter_context(open_run(machine.results, spec)) for spec in specs]
+        train_networks(
+            folders,
+            desk.datasets(specs[0].data),
+            device=torch.device(machine.device),
+            results=machine.results,
+            allow_change=machine.allow_change,
+            checkpointed=machine.checkpoint_activations,
+            report=desk.report,
+            should_stop=desk.stop.asked,
+        )

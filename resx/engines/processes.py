@@ -1,4 +1,8 @@
-"""Runs in processes of one thread each; a worker that dies fails its run, and another takes its place."""
+"""Tasks in processes of this machine: one thread each on a CPU, or one process for each of several GPUs.
+
+A process that dies fails the task it had, and another takes its place; where this process dies, the workers leave their
+checkpoints and end.
+"""
 
 from __future__ import annotations
 
@@ -7,123 +11,178 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import torch
-
-from resx.engines.here import Datasets, Report, train_group
-from resx.engines.signals import stop_signals
-from resx.registry import load_plugin
-from resx.spec import RunSpec, SpecError
+from resx.engines.signals import Stop, start_without_interrupts, stop_signals
+from resx.engines.tasks import Datasets, Desk, Ended, Task, failure, perform
 from resx.store.files import StoreError
-from resx.training.loop import Progress, Stopped
-from resx.training.machine import Machine
+from resx.training.loop import Progress, Report, Stopped
+from resx.training.machine import Machine, own_settings
 
 
 @dataclass
 class _Worker:
+    """A process. machine: with its device. has_answered: it has ended a task before."""
+
     process: Any
     connection: Connection
-    spec: RunSpec | None = None
+    machine: Machine
+    task: Task | None = None
+    has_answered: bool = False
 
 
-def train_in_processes(todo: Sequence[RunSpec], machine: Machine, report: Report) -> dict[str, str]:
-    """Hand runs to worker processes; a worker that dies fails its run, and another takes its place."""
-    errors: dict[str, str] = {}
-    waiting = list(reversed(todo))
-    workers: list[_Worker] = []
-    stopped: Stopped | None = None
-    with stop_signals() as received:
+def run(
+    tasks: Sequence[Task],
+    places: Sequence[Machine],
+    report: Report = lambda progress: None,
+    ended: Ended = lambda name: None,
+) -> dict[str, str]:
+    """Run every task, one at a time at each place: the machine as a worker sees it."""
+    with stop_signals() as stop:
+        return _Pool(tasks, places, report, ended, stop).run()
+
+
+class _Pool:
+    def __init__(
+        self, tasks: Sequence[Task], places: Sequence[Machine], report: Report, ended: Ended, stop: Stop
+    ) -> None:
+        self.waiting = list(reversed(tasks))
+        self.free = list(reversed(places))  # where no worker is yet
+        self.report, self.ended, self.stop = report, ended, stop
+        self.workers: list[_Worker] = []
+        self.errors: dict[str, str] = {}
+        self.stopped: Stopped | None = None
+
+    def run(self) -> dict[str, str]:
         try:
-            while waiting or any(worker.spec for worker in workers):
-                while waiting and not received and len(workers) < machine.jobs:
-                    workers.append(_start_worker(machine))
-                for worker in workers:
-                    if worker.spec is None and waiting and not received:
-                        worker.spec = waiting.pop()
-                        worker.connection.send(worker.spec)
-                if received:
-                    waiting.clear()
-                    for worker in workers:
-                        worker.process.terminate()  # SIGTERM: it leaves a checkpoint and says so
-                    stopped = stopped or Stopped("", 0, signal=received[0])
-                for ready in wait([worker.connection for worker in workers], timeout=0.5):
-                    worker = next(worker for worker in workers if worker.connection is ready)
-                    try:
-                        message = worker.connection.recv()
-                    except (EOFError, ConnectionResetError):
-                        workers.remove(worker)
-                        if worker.spec and not received:
-                            worker.process.join()
-                            errors[worker.spec.run_id] = _death(worker)
-                        continue
-                    if isinstance(message, Progress):
-                        report(message)
-                    elif isinstance(message, Stopped):
-                        stopped = Stopped(
-                            message.run_id, message.step, signal=received[0] if received else message.signal
-                        )
-                        worker.spec = None
-                    else:
-                        if message is not None and worker.spec:
-                            errors[worker.spec.run_id] = message
-                        worker.spec = None
+            while not self.stop.asked() and (self.waiting or self._busy()):
+                self._hand_out()
+                self._listen()
+            if self.stop.asked():
+                self.stopped = Stopped("", 0, self.stop.signal)
+                for worker in self.workers:
+                    worker.process.terminate()  # SIGTERM: it leaves a checkpoint and says where
+                while self._busy():
+                    self._listen()
+                raise self.stopped
         finally:
-            for worker in workers:
+            for worker in self.workers:
                 worker.connection.close()  # the worker reads the end of its input and ends
-            for worker in workers:
+            for worker in self.workers:
                 worker.process.join()
-    if stopped:
-        raise stopped
-    return errors
+        return self.errors
+
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self.workers if worker.task]
+
+    def _hand_out(self) -> None:
+        """Give every idle worker a task, and start workers while there are places and tasks left."""
+        for worker in [worker for worker in self.workers if worker.task is None]:
+            if self.waiting:
+                self._give(worker)
+        while self.waiting and self.free and not self.stop.asked():
+            try:
+                worker = _start(self.free[-1])
+            except OSError as error:
+                if not self.workers:
+                    raise StoreError(f"no process can be started: {error.strerror or error}") from error
+                self.free.clear()  # those that run must do
+                return
+            self.free.pop()
+            self.workers.append(worker)
+            self._give(worker)
+
+    def _give(self, worker: _Worker) -> None:
+        task = worker.task = self.waiting.pop()
+        try:
+            worker.connection.send(task)
+        except OSError:  # it died while it had nothing to do; a new one that dies at once fails its task
+            if worker.has_answered:
+                worker.task = None
+                self.waiting.append(task)
+            self._bury(worker)
+        except Exception as error:  # what cannot be pickled
+            worker.task = None
+            self._end(task, failure(task, error, worker.machine))
+
+    def _listen(self) -> None:
+        for ready in wait([worker.connection for worker in self.workers], timeout=0.5):
+            worker = next(worker for worker in self.workers if worker.connection is ready)
+            try:
+                message = worker.connection.recv()
+            except (EOFError, OSError):
+                self._bury(worker)
+                continue
+            if isinstance(message, Progress):
+                self.report(message)
+                continue
+            task, worker.task, worker.has_answered = worker.task, None, True
+            if isinstance(message, Stopped):
+                self.stopped = Stopped(message.run_id, message.step, self.stop.signal)
+                if task and not self.stop.asked():  # somebody stopped this process alone
+                    self._end(task, _death(task, -(message.signal or signal.SIGTERM)))
+            elif task:
+                self._end(task, message)
+
+    def _end(self, task: Task, error: str | None) -> None:
+        if error is not None:
+            self.errors[task.name] = error
+        self.ended(task.name)
+
+    def _bury(self, worker: _Worker) -> None:
+        """Take a dead worker away; its place is free again."""
+        self.workers.remove(worker)
+        self.free.append(worker.machine)
+        worker.connection.close()
+        worker.process.join()
+        if worker.task and not self.stop.asked():
+            self._end(worker.task, _death(worker.task, worker.process.exitcode))
 
 
-def _death(worker: _Worker) -> str:
-    assert worker.spec is not None
-    code = worker.process.exitcode
-    how = f"killed by signal {-code}" if code and code < 0 else f"ended with code {code}"
-    return f"{worker.spec.run_id}: its process was {how}; the same command goes on from its last checkpoint"
+def _death(task: Task, code: int | None) -> str:
+    how = f"ended with code {code}"
+    if code and code < 0:
+        how = f"was killed by signal {-code}" + " (for want of memory, perhaps)" * (code == -signal.SIGKILL)
+    return f"{task.name}: its process {how}; the same command goes on from its last checkpoint"
 
 
-def _start_worker(machine: Machine) -> _Worker:
+def _start(machine: Machine) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(there, machine), daemon=True)
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
-    process.start()  # it ignores Ctrl-C until it can leave a checkpoint
-    if in_main:
-        signal.signal(signal.SIGINT, before)
+    start_without_interrupts(process)
     there.close()
-    return _Worker(process, here)
+    return _Worker(process, here, machine)
 
 
 def _work(connection: Connection, machine: Machine) -> None:
-    """Train what the parent sends, one spec at a time; stop, with a checkpoint, when told to or when it is gone."""
-    torch.set_num_threads(1)
-    if machine.plugin:
-        load_plugin(machine.plugin)
-    datasets = Datasets(machine.data_dir)
-    with stop_signals() as received:
-        parent = os.getppid()
+    """Run what the parent sends, one task at a time; stop, with a checkpoint, when told to or when it is gone."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # even where the parent ignores it: it is how workers are ended
 
-        def should_stop() -> bool:
-            return bool(received) or os.getppid() != parent
+    def report(progress: Progress) -> None:
+        with suppress(OSError):  # where the parent is gone a checkpoint is still to be left
+            connection.send(progress)
 
-        while not should_stop():
+    with stop_signals() as stop, own_settings(), suppress(EOFError, OSError, Stopped):
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        desk = Desk(machine, Datasets(machine.data_dir), report, stop)
+        while not stop.asked():
+            stop.at_once = True
+            task = connection.recv()
+            stop.at_once = False
+            answer: Stopped | str | None
             try:
-                spec = connection.recv()
-            except (EOFError, OSError):
-                return
-            answer: Stopped | str | None = None
-            try:
-                train_group([spec], datasets, machine, connection.send, should_stop)
+                answer = perform(task, desk)
             except Stopped as stopped:
                 answer = stopped
-            except (StoreError, SpecError) as error:
-                answer = str(error)
-            except OSError:  # the parent is gone, and with it whoever reads this
-                return
             connection.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,25 +1,65 @@
-"""Ctrl-C and SIGTERM, collected so that a checkpoint can be left."""
+"""The one treatment of Ctrl-C and SIGTERM: what trains leaves a checkpoint, anything else is interrupted at once.
+
+A terminal sends Ctrl-C to every process. Workers leave it to the process that started them, which ends them by SIGTERM;
+a signal that was ignored when this process started, as a background job's SIGINT is, stays ignored.
+"""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from typing import Any
+
+from resx.training.loop import Stopped
+
+STOPPING: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class Stop:
+    """Whether a signal asked this process to stop, and which. at_once: raise Stopped there and then."""
+
+    signal: int | None = None
+    at_once: bool = False
+
+    def asked(self) -> bool:
+        """Say whether a signal arrived."""
+        return self.signal is not None
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self.signal = self.signal or number
+        if self.at_once:
+            raise Stopped("", 0, self.signal)
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list instead of dying, so that a checkpoint can be left."""
-    received: list[int] = []
+def stop_signals() -> Iterator[Stop]:
+    """Note SIGINT and SIGTERM instead of dying of them; handlers are afterwards what they were before."""
+    stop = Stop()
+    before: dict[int, Any] = {}
     try:
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in before:
-            signal.signal(number, lambda got, frame: received.append(got))
+        for number in STOPPING:
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_IGN, None):  # None: not set from Python, so left alone
+                before[number] = signal.signal(number, stop._receive)
     except ValueError:  # not the main thread: whoever runs us handles signals
-        yield received
+        yield stop
         return
     try:
-        yield received
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def start_without_interrupts(process: Any) -> None:
+    """Start a process that never gets Ctrl-C, not even while it imports; this process loses none in the meantime."""
+    resource_tracker.ensure_running()  # which unblocks signals when it starts, so it starts first
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

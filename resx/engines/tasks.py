@@ -1,58 +1,98 @@
-"""Tasks other than training, such as a measurement of a finished run: several at a time on a CPU, one at a time
-elsewhere."""
+"""What engines run: a task records by itself what it makes, so it can be given to any process, and given again.
+
+An engine is a module with `run(tasks, machine, report, ended) -> {name: line}`: it runs every task, passes on what they
+report, and returns one line for each that failed. A failed task, or a process that dies, leaves the others alone.
+It raises Stopped on Ctrl-C or SIGTERM.
+"""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from multiprocessing import active_children, get_context
-from threading import current_thread, main_thread
-from typing import Any
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-from resx.training.loop import Stopped
+from resx import data
+from resx.data import Dataset
+from resx.engines.signals import Stop
+from resx.registry import load_plugin
+from resx.spec import DataSpec, SpecError
+from resx.store.files import StoreError
+from resx.training.loop import Report, Stopped
 from resx.training.machine import Machine
+from resx.training.memory import is_out_of_memory, memory_advice
 
-Task = Callable[[], None]  # picklable; it records what it returns by itself
+LOG = logging.getLogger("resx")
+Ended = Callable[[str], None]  # is given a task's name when it has ended
 
 
-def run_tasks(tasks: Mapping[str, Task], machine: Machine, say: Callable[[str], None]) -> None:
-    """Run every task. say: is given its name when it is done, and how many are.
+class Datasets:
+    """Loads data sets, and keeps the last, since the runs of a sweep mostly share one."""
 
-    Raises Stopped on Ctrl-C or SIGTERM; what was recorded until then stays.
+    def __init__(self, data_dir: Path | None) -> None:
+        self.data_dir = data_dir
+        self.last: tuple[DataSpec, Dataset] | None = None
+
+    def __call__(self, spec: DataSpec) -> Dataset:
+        if self.last is None or self.last[0] != spec:
+            self.last = (spec, data.load(spec, self.data_dir))
+        return self.last[1]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a task works with in the process that runs it. machine: with the device that is this process's."""
+
+    machine: Machine
+    datasets: Datasets
+    report: Report
+    stop: Stop
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to run. call: picklable; it records what it makes, and may be called again after a failure.
+
+    name: of the run or the measurement, in messages. checkpoints: it looks at `desk.stop` and leaves a checkpoint; any
+    other task is interrupted. uses_plugin: a user's code runs in it.
     """
-    with _stopped_by_signals():
-        if machine.jobs == 1 or len(tasks) == 1 or machine.device.startswith("cuda"):
-            for count, (name, task) in enumerate(tasks.items(), 1):
-                task()
-                say(f"{name} ({count}/{len(tasks)})")
-            return
-        ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; this one ends the others
-        with ProcessPoolExecutor(machine.jobs, get_context("spawn"), signal.signal, ignore) as pool:
-            futures = {pool.submit(task): name for name, task in tasks.items()}
-            try:
-                for count, future in enumerate(as_completed(futures), 1):
-                    future.result()
-                    say(f"{futures[future]} ({count}/{len(tasks)})")
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in active_children():
-                    process.terminate()
-                raise
+
+    name: str
+    call: Callable[[Desk], None]
+    checkpoints: bool = False
+    uses_plugin: bool = False
 
 
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    def stop(number: int, frame: Any) -> None:
-        raise Stopped("", 0, number)
-
-    if current_thread() is not main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+def perform(task: Task, desk: Desk) -> str | None:
+    """Run a task in this process and return a line that says why it failed, if it did. Raises Stopped."""
+    desk.stop.at_once = not task.checkpoints
     try:
-        yield
+        if desk.machine.plugin:
+            load_plugin(desk.machine.plugin)
+        task.call(desk)
+        return None
+    except Stopped as stopped:
+        stopped.signal = desk.stop.signal
+        raise
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # of any kind, SystemExit too: it is this task's failure and no other's
+        LOG.debug("%s", task.name, exc_info=True)
+        line = failure(task, error, desk.machine)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        desk.stop.at_once = False
+    gc.collect()  # what the failed task held on the device
+    return line
+
+
+def failure(task: Task, error: BaseException, machine: Machine) -> str:
+    """Return one line that says which task failed, where and why."""
+    if isinstance(error, StoreError | SpecError):
+        return str(error)
+    if is_out_of_memory(error):
+        return f"{task.name}: out of memory on {machine.device}; {memory_advice(machine.checkpoint_activations)}"
+    who = f"plugin {machine.plugin} failed" if task.uses_plugin else "failed"
+    where = " ".join(getattr(error, "__notes__", ()))
+    reason = str(error).strip().partition("\n")[0]
+    return f"{task.name}: {' '.join(filter(None, (who, where)))}: {type(error).__name__}: {reason}"

@@ -11,7 +11,7 @@ import torch
 from resx import data, model
 from resx.spec import RunSpec
 from resx.store.run import finished_result
-from resx.training.machine import Machine, one_thread
+from resx.training.machine import Machine, own_settings
 from resx.training.schedule import SNAPSHOTS, evaluation_steps
 from resx.training.step import drive, load_chunk, make_feeds, make_learner
 
@@ -64,7 +64,7 @@ def _step_seconds(spec: RunSpec, machine: Machine) -> float:
     dataset = data.load(spec.data, machine.data_dir)
     parentless = spec.model_copy(update={"init_from": None})  # a parent may not be trained yet, and costs no time
     device = torch.device(machine.device)
-    with one_thread():
+    with own_settings():
         [feed] = make_feeds([parentless], dataset, device)
         learner = make_learner(parentless, dataset, feed, machine.results, machine.checkpoint_activations)
         load_chunk([learner], 0, TIMED_STEPS)

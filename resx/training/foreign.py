@@ -25,7 +25,7 @@ from resx.store.files import write_atomic
 from resx.store.run import OUTCOMES, RunFolder, metrics_text, open_run
 from resx.store.weights import State, content_hash, read_weights
 from resx.training.evaluate import EVAL_BATCH, evaluate
-from resx.training.machine import Machine, one_thread
+from resx.training.machine import Machine, own_settings
 from resx.training.resolve import resolve
 
 
@@ -74,7 +74,7 @@ def _record(spec: RunSpec, network: nn.Module, dataset: Dataset, machine: Machin
     started = time.monotonic()
     device = torch.device(machine.device)
     batches = Batches(dataset, spec.data, EVAL_BATCH, spec.seed, device)
-    with open_run(machine.results, spec) as run, one_thread():
+    with open_run(machine.results, spec) as run, own_settings():
         run.record_attempt(describe_environment(machine.device, torch.get_num_threads()), replace=False)
         run.save_snapshot(spec.train.steps, {name: tensor.cpu() for name, tensor in network.state_dict().items()})
         test = evaluate(

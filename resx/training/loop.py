@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,8 @@ def train_networks(
     feeds = make_feeds([folder.spec for folder in folders], dataset, device)
     trainees = []
     for folder, feed in zip(folders, feeds, strict=True):
-        learner = make_learner(folder.spec, dataset, feed, results, checkpointed)
+        with _noted(lambda: "at step 0"):
+            learner = make_learner(folder.spec, dataset, feed, results, checkpointed)
         trainees.append(Trainee(folder, dataset, learner))
         _start(trainees[-1], allow_change)
     attempt = _Attempt(trainees, device)
@@ -167,6 +169,16 @@ def _train(trainees: Sequence[Trainee], attempt: _Attempt, report: Report, shoul
     """Run chunks of steps until all networks are done, the ones that are behind first."""
     driver: Driver | None = None
     driven: list[Trainee] = []
+    first = asked = 0
+
+    def ask() -> bool:  # on a CPU it is asked between two steps
+        nonlocal asked
+        asked += 1
+        return should_stop()
+
+    def where() -> str:
+        return f"at step {first + asked + 1}"
+
     while active := [trainee for trainee in trainees if not trainee.is_done]:
         group, end = _next_chunk(active)
         learners = [trainee.learner for trainee in group]
@@ -175,7 +187,9 @@ def _train(trainees: Sequence[Trainee], attempt: _Attempt, report: Report, shoul
         if driver is None or group != driven:
             driver = None  # a graph's memory is given back before the next is captured
             driver, driven = drive(learners), group
-        done = driver.run(n_steps, should_stop)
+        first, asked = group[0].step, 0
+        with _noted(where):
+            done = driver.run(n_steps, ask)
         for trainee in group:
             _read_chunk(trainee, done)
             _keep(trainee, report)
@@ -185,6 +199,17 @@ def _train(trainees: Sequence[Trainee], attempt: _Attempt, report: Report, shoul
             raise Stopped(active[0].folder.run_id, active[0].step)
         if not active or attempt.is_due():
             attempt.commit()
+
+
+@contextmanager
+def _noted(where: Callable[[], str]) -> Iterator[None]:
+    """Add to an exception's notes where it was raised: a user's plugin may raise any."""
+    try:
+        yield
+    except BaseException as error:  # SystemExit, too
+        if not getattr(error, "__notes__", None):
+            error.add_note(where())
+        raise
 
 
 def _next_chunk(active: Sequence[Trainee]) -> tuple[list[Trainee], int]:
@@ -239,10 +264,14 @@ def _record(trainee: Trainee, report: Report) -> None:
         row |= {"running_loss": loss} | ({"running_error": error} if trainee.learner.task == "classification" else {})
     if not trainee.diverged:
         for split in ("train", "val", "test") if trainee.dataset.val_x is not None else ("train", "test"):
-            numbers = _evaluate(trainee, split)
+            with _noted(lambda: f"at step {trainee.step}, in its evaluation"):
+                numbers = _evaluate(trainee, split)
             _save_outputs(trainee, numbers)
-            values = {f"{split}_loss": numbers.loss, f"{split}_error": numbers.error}
-            row |= {key: value for key, value in values.items() if not math.isnan(value)}
+            row |= {f"{split}_loss": numbers.loss}
+            row |= {f"{split}_error": numbers.error} if trainee.learner.task == "classification" else {}
+        if not all(math.isfinite(value) for value in row.values()):
+            trainee.diverged = True  # what is recorded are finite numbers
+            row = {key: value for key, value in row.items() if key not in OUTCOMES}
     trainee.rows.append(row)
     report(_progress(trainee, row))
     trainee.running = Running()

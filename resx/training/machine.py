@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,7 @@ def make_machine(
         raise SpecError("--device: this machine has no CUDA device (or torch cannot see one); use --device cpu")
     if jobs is not None and jobs < 1:
         raise SpecError(f"--jobs: must be at least 1, not {jobs}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    at_a_time = jobs or (COHORT if kind == "cuda" else cores)
+    at_a_time = jobs or (COHORT if kind == "cuda" else available_cores())
     return Machine(results=results_root(results), device=device, jobs=at_a_time, **settings)
 
 
@@ -65,12 +64,54 @@ def default_preset(machine: Machine) -> tuple[str, str]:
     return ("paper", "a CUDA device is here") if cuda else ("digits", "no CUDA device is used")
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread, as every network on a CPU does, and restore what was set."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def available_cores() -> int:
+    """Return how many cores this process may use: its affinity, its container's quota, its SLURM task, the least."""
+    cores = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    cores += [int(quota) for quota in _quotas(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))]
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    cores += [int(slurm)] if slurm.isdecimal() else []
+    return max(1, min(cores))
+
+
+def _quotas(own: Path, root: Path) -> Iterator[float]:
+    """Yield the CPU quotas, in cores, of this process's control group (version 2) and those above it."""
     try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        lines = own.read_text().splitlines()
+    except (OSError, UnicodeError):
+        return
+    group = next((line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")), "")
+    for folder in [root / group, *(root / group).parents]:
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+            yield float(quota) / float(period)
+        except (OSError, ValueError, ZeroDivisionError):  # none: `max 100000`, or not a group
+            pass
+        if folder == root:
+            return
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Give torch the settings that every run has, whatever the caller's are, and restore those.
+
+    One thread, float32, gradients, no autocast; the caller's random numbers go on as if nothing had been drawn.
+    """
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        if torch.get_default_device().type != "cpu":  # a context that says cpu would slow every operation down
+            stack.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        try:
+            torch.set_num_threads(1)
+            torch.set_default_dtype(torch.float32)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32

@@ -228,7 +228,7 @@ def test_a_cohort_whose_graph_does_not_fit_is_split(
         return capture(steps, *others)
 
     monkeypatch.setattr(driving, "_capture", fits_two)
-    outcomes = train_all(specs, Machine(results=tmp_path, device="cuda", jobs=3))
+    outcomes = train_all(specs, Machine(results=tmp_path, device="cuda:0", jobs=3))
     assert [outcome.error for outcome in outcomes] == [None] * 3
     assert sizes == [3, 1, 2]
 
@@ -268,7 +268,7 @@ def test_the_second_card_has_its_own_streams(cards: Cards) -> None:
 def test_one_graph_at_a_time_lives(tmp_path: Path, cards: Cards) -> None:
     """A network that diverges leaves its cohort: the others' new graph is captured when the old one is gone."""
     specs = specs_of({}, {"lr": 1e30, "warmup": False, "norm": "none"}, {"seed": 1})
-    outcomes = train_all(specs, Machine(results=tmp_path, device="cuda", jobs=3))
+    outcomes = train_all(specs, Machine(results=tmp_path, device="cuda:0", jobs=3))
     assert sorted(outcome.result["status"] for outcome in outcomes if outcome.result) == [
         "diverged",
         "finished",
@@ -280,7 +280,7 @@ def test_one_graph_at_a_time_lives(tmp_path: Path, cards: Cards) -> None:
 def test_a_sweep_on_a_card_writes_what_a_cpu_writes(tmp_path: Path, cards: Cards) -> None:
     """From end to end: cohort, evaluations, snapshots, checkpoints, results."""
     specs = specs_of({"shortcut": "none"}, {}, {"seed": 1})
-    train_all(specs, Machine(results=tmp_path / "cuda", device="cuda", jobs=3))
+    train_all(specs, Machine(results=tmp_path / "cuda", device="cuda:0", jobs=3))
     train_all(specs, Machine(results=tmp_path / "cpu"))
     for spec in specs:
         there, here = (tmp_path / name / "runs" / spec.run_id for name in ("cuda", "cpu"))

@@ -1,0 +1,71 @@
+"""The process that hands out runs is killed: its workers leave checkpoints and end, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_runs import specs_of
+
+from resx.store.run import finished_result
+from resx.training.machine import Machine
+
+SCRIPT = """
+import multiprocessing, sys
+from pathlib import Path
+from resx.engines import train_all
+from resx.spec import RunSpec
+from resx.training.machine import Machine
+
+def report(progress):
+    if progress.step > 0:
+        print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+
+if __name__ == "__main__":
+    specs = [RunSpec.model_validate_json(text) for text in sys.argv[2:]]
+    train_all(specs, Machine(results=Path(sys.argv[1]), jobs=2), report)
+"""
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_workers_of_a_killed_process_end_and_nothing_is_lost(tmp_path: Path) -> None:
+    specs = specs_of(Machine(), {"steps": 3000}, {"steps": 3000, "seed": 1})
+    (tmp_path / "sweep.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "sweep.py"), str(tmp_path), *(spec.model_dump_json() for spec in specs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        process.kill()
+    assert len(pids) == 2
+    limit = time.monotonic() + 30
+    while not all(is_gone(pid) for pid in pids):
+        assert time.monotonic() < limit, "a worker outlives its parent"
+        time.sleep(0.05)
+    assert [finished_result(spec, tmp_path) for spec in specs] == [None, None]
+    assert any((tmp_path / "runs" / spec.run_id / "checkpoint.pt").exists() for spec in specs)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("delay", [0.1, 0.4])
+def test_an_early_signal_is_one_line(number: int, code: int, delay: float) -> None:
+    command = [sys.executable, "-c", "import resx.__main__ as r; print(flush=True); r.main()", "train", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        process.stdout.readline()
+        time.sleep(delay)
+        os.kill(process.pid, number)
+        error = process.stderr.read()
+    if process.returncode != 0:  # else it was quicker
+        assert (process.returncode, error) == (code, "resx: stopped\n")
