@@ -1,7 +1,8 @@
 """Names for what can be added: a dict, a decorator, 'did you mean', and the loading of a user's plugin file.
 
 An entry is a factory. Its keyword-only parameters are the arguments that a spec may set (`scaled:alpha=0.5`), and
-their defaults are filled in, so that the same network is always written the same way.
+their defaults are filled in, so that the same network is always written the same way. A registry that users add to
+takes further parameters with a default as such arguments too, so that nobody has to know of the `*`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry(Generic[F]):
-    """Factories of one kind by name. `kind` is the word that error messages use."""
+    """Factories of one kind by name.
 
-    def __init__(self, kind: str) -> None:
+    kind: the word that error messages use. positional: how many arguments `create` is given; parameters with a default
+    beyond these may be set, without it keyword-only ones alone. adapt: makes a factory of what is registered, where
+    that need not be one.
+    """
+
+    def __init__(self, kind: str, positional: int | None = None, adapt: Callable[[F], F] = lambda entry: entry) -> None:
         self.kind = kind
+        self._positional, self._adapt = positional, adapt
         self._entries: dict[str, F] = {}
 
     def register(self, name: str) -> Callable[[F], F]:
@@ -32,7 +39,7 @@ class Registry(Generic[F]):
         def add(factory: F) -> F:
             if name in self._entries:
                 raise ValueError(f"{self.kind} '{name}' is registered twice")
-            self._entries[name] = factory
+            self._entries[name] = self._adapt(factory)
             return factory
 
         return add
@@ -60,8 +67,7 @@ class Registry(Generic[F]):
         Raises SpecError for an unknown name or key and for a value of the wrong type.
         """
         name, given = parse_part(text)
-        parameters = inspect.signature(self[name]).parameters.values()
-        defaults = {item.name: item.default for item in parameters if item.kind is item.KEYWORD_ONLY}
+        defaults = settable(self[name], self._positional)
         errors = [
             f"{self.kind} '{name}': no argument '{key}'{did_you_mean(key, defaults)}"
             + (f"; it takes {', '.join(defaults)}" if defaults else "; it takes none")
@@ -97,6 +103,19 @@ class Registry(Generic[F]):
         except SpecError as error:
             return error.errors
         return []
+
+
+def settable(factory: Callable[..., Any], positional: int | None = None) -> dict[str, Any]:
+    """Return the parameters of a factory that a spec may set, with their defaults.
+
+    They are the keyword-only ones and, after `positional` others, those with a default.
+    """
+    return {
+        item.name: item.default
+        for place, item in enumerate(inspect.signature(factory).parameters.values())
+        if item.kind is item.KEYWORD_ONLY
+        or (positional is not None and place >= positional and item.default is not item.empty)
+    }
 
 
 def _typed(text: str, kind: type) -> Any:

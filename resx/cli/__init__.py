@@ -87,7 +87,9 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        code = _app(arguments)(arguments, prog_name="resx", standalone_mode=False) or 0
+        command = typer.main.get_command(_app(arguments))
+        _refuse_repeated(command, arguments)
+        code = command(arguments, prog_name="resx", standalone_mode=False) or 0
         sys.stdout.flush()
         return code
     except SpecError as error:
@@ -96,6 +98,18 @@ def run(arguments: list[str]) -> int:
         return _fail(["stopped"], 130)
     except Exception as error:
         return _handle(error)
+
+
+def _refuse_repeated(command: Any, arguments: list[str]) -> None:
+    """Raise SpecError for an option that takes one value and was given twice: the first would be lost in silence."""
+    words = iter(arguments)
+    while commands := getattr(command, "commands", None):
+        command = commands.get(next(words, ""))
+    single = [item for item in getattr(command, "params", ()) if not item.multiple and not getattr(item, "is_flag", 1)]
+    names = {text: item.opts[0] for item in single for text in item.opts}
+    given = [names[word.partition("=")[0]] for word in words if word.partition("=")[0] in names]
+    if repeated := [name for name in dict.fromkeys(given) if given.count(name) > 1]:
+        raise SpecError([f"{name}: given twice; it takes one value" for name in repeated])
 
 
 def _handle(error: Exception) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,13 @@ probe_app = typer.Typer(
 
 ExperimentFile = Annotated[
     Path | None, typer.Argument(help="A TOML file with \\[run], \\[grid] and \\[settings].", show_default=False)
+]
+Shortcut = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What stands next to a branch: none (plain), identity, scaled:alpha=0.5, …; repeat for several.",
+        show_default=False,
+    ),
 ]
 Seeds = Annotated[
     str | None, typer.Option(help="Number of seeds, or a list such as 3,4,5.", metavar="N|LIST", show_default=False)
@@ -95,6 +103,7 @@ def _command(name: str) -> Callable[..., None]:
     def probe(
         given: Given,
         experiment: ExperimentFile = None,
+        shortcut: Shortcut = None,
         seeds: Seeds = None,
         set_: Set = None,
         publish: Publish = None,
@@ -103,9 +112,12 @@ def _command(name: str) -> Callable[..., None]:
         dry_run: DryRun = False,
     ) -> None:
         options: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet, "dry_run": dry_run}
-        execute(name, given, experiment, seeds=seeds, pairs=set_ or [], **options)
+        several = {"shortcut": shortcut} if shortcut and len(shortcut) > 1 else {}
+        if shortcut and not several:
+            given = replace(given, fields={**given.fields, "shortcut": shortcut[0]})
+        execute(name, given, experiment, grid=several, seeds=seeds, pairs=set_ or [], **options)
 
-    return training_options()(probe)
+    return training_options("shortcut")(probe)
 
 
 @training_options()

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from resx.registry import Registry
 from resx.spec import AdapterSpec, SpecError
 
-SPATIAL: Registry[Callable[..., nn.Module]] = Registry("spatial adapter")
-GROW: Registry[Callable[..., nn.Module]] = Registry("growing adapter")
-SHRINK: Registry[Callable[..., nn.Module]] = Registry("shrinking adapter")
+SPATIAL: Registry[Callable[..., nn.Module]] = Registry("spatial adapter", positional=3)
+GROW: Registry[Callable[..., nn.Module]] = Registry("growing adapter", positional=3)
+SHRINK: Registry[Callable[..., nn.Module]] = Registry("shrinking adapter", positional=3)
 PARTS = {"spatial": SPATIAL, "grow": GROW, "shrink": SHRINK}
 
 

@@ -202,3 +202,15 @@ def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
     assert run(["train", "--depth", "8", "--steps", "2", *TINY, "--quiet"]) == 0
     assert run(["runs", "export", "--format", "tensorboard", "events"]) == 0
     assert list((tmp_path / "events").rglob("events.out.*"))
+
+
+def test_an_option_that_takes_one_value_is_refused_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--depth", "8", "--depth=20"]) == 2
+    assert capsys.readouterr().err.strip() == "resx: --depth: given twice; it takes one value"
+
+
+def test_a_probe_takes_several_shortcuts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    several = ["--shortcut", "negation", "--shortcut", "permutation"]
+    asked = ["probe", "shortcuts", "--preset", "digits", *several, "--order", "pre", "--seeds", "1", "--dry-run"]
+    assert run([*asked, "--json", "--results", str(tmp_path)]) == 0
+    assert '"runs": 4' in capsys.readouterr().out

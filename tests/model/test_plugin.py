@@ -159,3 +159,26 @@ def test_a_gate_bias_that_is_no_number(resx: Any) -> None:
     done = resx("train", *TINY, "--shortcut", "exclusive-gate:bias=low")
     assert done.code == 2
     assert done.err.strip() == "resx: shortcut 'exclusive-gate': bias must be a float, not 'low'"
+
+
+def test_a_plain_function_is_a_shortcut_and_defaults_need_no_star(resx: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch\nfrom resx.model import SHORTCUTS\n"
+        "@SHORTCUTS.register('half')\n"
+        "def half(x, fx, share=0.5):\n    '''share·x + F(x).'''\n    return share * x + fx\n"
+        "@SHORTCUTS.register('third')\n"
+        "class Third(torch.nn.Module):\n"
+        "    def __init__(self, channels, share=0.3):\n        super().__init__()\n        self.share = share\n"
+        "    def forward(self, x, fx):\n        return self.share * x + fx\n"
+    )
+    for asked, written in (
+        ("half", "half:share=0.5"),
+        ("half:share=0.1", "half:share=0.1"),
+        ("third", "third:share=0.3"),
+    ):
+        done = resx("train", *TINY, "--plugin", file, "--shortcut", asked, "--json")
+        assert done.code == 0, done.err
+        folder = Path(json.loads(done.out)["folder"])
+        assert json.loads((folder / "spec.json").read_text())["spec"]["model"]["shortcut"] == written
+    assert SHORTCUTS.summary("half") == "share·x + F(x)."

@@ -1,8 +1,9 @@
 """Shortcut functions of x and the branch's output F(x) (He et al. 2016, eq. 1; 2016b, section 3; and since).
 
-To add one, register a factory `(channels, *, arguments…) -> nn.Module` whose module has `forward(x, fx)`: x
-is the block's input after its adapter, fx the branch's output, both [B, channels, …]; the result has the same
-shape. Keyword arguments are set in a spec as `name:key=value`. A module with tensors of its own may define
+To add one without weights, register a function `f(x, fx)`: x is the block's input after its adapter, fx the branch's
+output, both [B, channels, …]; the result has the same shape. To add any other, register a factory `(channels,
+arguments…) -> nn.Module` whose module has `forward(x, fx)`. Further arguments have defaults, and are set in a spec as
+`name:key=value`. A module with tensors of its own may define
 `initialise(generator_for)` (see init.py). Random maps are buffers that are drawn there once, from a stream
 with the buffer's full name, so every block and every seed has its own.
 
