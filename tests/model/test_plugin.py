@@ -72,7 +72,7 @@ def test_the_study_compares_it_with_the_identity(resx: Any) -> None:
     asked = [*order, "--plugin", EXAMPLE, "--shortcut", "bounded", "--json"]
     done = resx("probe", "shortcuts", *TINY, *asked)
     assert done.code == 0, done.err
-    ranking = json.loads(done.out)["tables"]["ranking-pre"]
+    ranking = json.loads(done.out)["tables"]["ranking"]
     assert {row["shortcut"] for row in ranking} == {"none", "identity", "bounded:a=2.0"}
 
 
