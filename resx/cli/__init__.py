@@ -30,6 +30,7 @@ COMMANDS = {
     "report": "report.report",
     "publish": "publish.publish",
     "runs": "runs.runs_app",
+    "list": "list.list_names",
     "models": "models.models",
     "shortcuts": "shortcuts.shortcuts",
     "data": "data.data",

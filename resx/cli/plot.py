@@ -43,7 +43,9 @@ Out = Annotated[
 
 
 def plot(
-    name: Annotated[str, typer.Argument(help="degradation, curves, …", show_default=False)],
+    name: Annotated[
+        str | None, typer.Argument(help="degradation, curves, …; none lists them.", show_default=False)
+    ] = None,
     depth: Depth = None,
     shortcut: Shortcut = None,
     dataset: DataSet = None,
@@ -52,9 +54,12 @@ def plot(
     where: Where = None,
     results: Results = None,
     out: Out = None,
+    title: Annotated[bool, typer.Option("--title/--no-title", help="With its heading, or without (a paper).")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No picture, only the files.")] = False,
 ) -> None:
     """Draw a figure from recorded runs; nothing is trained. Prints the files it wrote.
+
+    Without a name: the figures there are, and which of them can be drawn from what is recorded here.
 
     [bold]degradation[/bold]: training and test error, plain beside residual (the paper's Fig. 1 and 6).
 
@@ -68,12 +73,15 @@ def plot(
     from rich.console import Console
 
     from resx.figures import FIGURES, select, style, terminal
-    from resx.probes import Findings, Settings, judge, load_probe, probe_names
+    from resx.probes import Findings, Settings, judge, load_probe
     from resx.store.files import results_root
     from resx.store.tables import load_frames
 
+    if name is None:
+        _list_figures(results_root(results))
+        return
     draw = FIGURES[name]
-    probe = next((key for key in probe_names() if name in load_probe(key).figures), None)
+    probe = _probe_of(name)
     filters: dict[str, list[Any]] = {
         "depth": parse_list(depth, "depth") if depth else [],
         "shortcut": shortcut or [],
@@ -88,8 +96,8 @@ def plot(
     measurements = list(load_probe(probe).measures) if probe else []
     frames = select(load_frames(root, measurements=measurements), **filters)
     findings = judge(probe, frames, load_probe(probe).settings()) if probe else Findings("", Settings(), frames)
-    figure = draw(findings)
     stem, formats = _target(out, root, name)
+    figure = draw(findings) if title else style.untitled(draw(findings))
     paths = style.save(figure, stem, formats)
     if sys.stdout.isatty() and not quiet:
         console = Console()
@@ -114,4 +122,33 @@ def _target(out: Path | None, root: Path, name: str) -> tuple[Path, list[str]]:
     if out.is_dir():
         return out / name, list(FORMATS)
     kind = out.suffix.removeprefix(".")
-    return (out.with_suffix(""), [kind]) if kind in FORMATS else (out, list(FORMATS))
+    if kind in FORMATS:
+        return out.with_suffix(""), [kind]
+    if kind.isalpha():
+        raise SpecError(f"--out: no '.{kind}' is written; end it with {', '.join(f'.{name}' for name in FORMATS)}")
+    return out, list(FORMATS)
+
+
+def _probe_of(figure: str) -> str | None:
+    """Return the probe whose findings a figure draws, None for a figure of any runs."""
+    from resx.probes import load_probe, probe_names
+
+    return next((key for key in probe_names() if figure in load_probe(key).figures), None)
+
+
+def _list_figures(root: Path) -> None:
+    """Print every figure, and whether the measurements that it needs are recorded in this folder."""
+    from resx.cli.terminal import print_table
+    from resx.figures import FIGURES
+    from resx.probes import load_probe
+    from resx.store.tables import load_frames
+
+    probes = {name: _probe_of(name) for name in FIGURES}
+    needed = {name: list(load_probe(probe).measures) if probe else [] for name, probe in probes.items()}
+    frames = load_frames(root, measurements=sorted({key for keys in needed.values() for key in keys}))
+    rows = []
+    for name, probe in probes.items():
+        missing = [key for key in needed[name] if not len(frames.get(key, ()))]
+        state = "no runs" if frames["runs"].empty else f"needs `resx probe {probe}`" if missing else "can be drawn"
+        rows.append((name, state, FIGURES.summary(name)))
+    print_table(rows, ["<figure", f"<in {root}", "<what it shows"])

@@ -26,6 +26,7 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 INK, QUIET, RULE = "#262626", "#6B6B6B", "#DADADA"  # text, second text, grid and guide lines
 WIDTH = 7.2  # inches: two columns of the paper
 _LEFT, _LABELS, _ABOVE, _BELOW, _BETWEEN = 0.55, 1.22, 0.84, 0.82, 0.18  # inches around the panels
+HEADING, _HEADING = "heading", 0.46  # the id of a figure's title and subtitle, and the inches that they take
 END_LABEL = "end-label"  # the id of labels at the ends of curves
 EndLabel = tuple[float, float, str, str]  # x and y of the curve's end, text, colour
 DASHED = (0, (3.2, 1.6))
@@ -211,7 +212,21 @@ def heading(figure: Figure, title: str, subtitle: str) -> None:
     ]
     room = (width - _LEFT) * figure.dpi
     for line in lines:
+        line.set_gid(HEADING)
         line.set_fontsize(line.get_fontsize() * min(1.0, 0.98 * room / line.get_window_extent().width))
+
+
+def untitled(figure: Figure) -> Figure:
+    """Return the figure without its heading, lower by the room that this took; its axes keep their size."""
+    width, height = figure.get_size_inches()
+    for text in [text for text in figure.texts if text.get_gid() == HEADING]:
+        text.remove()
+    boxes = [(axes, axes.get_position()) for axes in figure.axes]
+    figure.set_size_inches(width, height - _HEADING)
+    scale = height / (height - _HEADING)
+    for axes, box in boxes:
+        axes.set_position((box.x0, box.y0 * scale, box.width, box.height * scale))
+    return figure
 
 
 def key(figure: Figure, *rows: Sequence[Line2D]) -> None:

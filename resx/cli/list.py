@@ -1,0 +1,80 @@
+"""`resx list KIND`: what there is by name, with the first line of its docstring and the arguments that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resx.cli.options import Json
+
+if TYPE_CHECKING:
+    from resx.registry import Registry
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    shortcuts = "shortcuts"
+    adapters = "adapters"
+    presets = "presets"
+    figures = "figures"
+    probes = "probes"
+    datasets = "datasets"
+
+
+Row = tuple[str, str, str]  # name, arguments with their defaults, first line
+
+
+def list_names(
+    kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    plugin: Annotated[Path | None, typer.Option(help="A file that registers shortcuts or adapters of yours.")] = None,
+    json: Json = False,
+) -> None:
+    """List shortcuts, adapters, presets, figures, probes or data sets: names, arguments, what each is.
+
+    Examples: [bold]resx list shortcuts[/bold], [bold]resx list figures[/bold]
+    """
+    from resx.cli.terminal import print_json, print_table
+    from resx.registry import load_plugin
+
+    if plugin:
+        load_plugin(plugin)
+    rows = list(_rows(kind))
+    if json:
+        print_json([dict(zip(("name", "arguments", "summary"), row, strict=True)) for row in rows])
+    else:
+        print_table(rows, ["<name", "<arguments", "<what it is"])
+
+
+def _rows(kind: Kind) -> Iterator[Row]:
+    if kind is Kind.presets:
+        from resx.spec import PRESET_SUMMARIES
+
+        yield from ((name, "", text) for name, text in PRESET_SUMMARIES.items())
+    elif kind is Kind.probes:
+        from resx.probes import probe_names
+
+        yield from ((name, "", text.partition("\n\n")[0].replace("\n", " ")) for name, text in probe_names().items())
+    else:
+        for registry in _registries(kind):
+            for name in registry:
+                yield name, registry.complete(name).partition(":")[2], registry.summary(name)
+
+
+def _registries(kind: Kind) -> list[Registry[Any]]:
+    if kind is Kind.figures:
+        from resx.figures import FIGURES
+
+        return [FIGURES]
+    if kind is Kind.datasets:
+        from resx.data import DATASETS
+
+        return [DATASETS]
+    from resx.model import SHORTCUTS
+    from resx.model.adapters import PARTS
+
+    return [SHORTCUTS] if kind is Kind.shortcuts else list(PARTS.values())
