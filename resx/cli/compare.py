@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from resx.cli.options import DryRun, Given, Json, Quiet, parse_list, training_options
+from resx.cli.options import DryRun, Given, Json, Quiet, TableFormat, parse_list, training_options
 from resx.cli.probe import ExperimentFile, Publish, Seeds, Set, execute
 
 
@@ -27,6 +27,7 @@ def compare(
     set_: Set = None,
     publish: Publish = None,
     json: Json = False,
+    format: TableFormat = None,
     quiet: Quiet = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -44,5 +45,5 @@ def compare(
         grid["depth"] = parse_list(depths, "depths")
     if shortcut:
         grid["shortcut"] = list(shortcut)
-    options: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet, "dry_run": dry_run}
+    options: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet, "dry_run": dry_run, "form": format}
     execute("degradation", given, experiment, grid=grid, seeds=seeds, pairs=set_ or [], **options)

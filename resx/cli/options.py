@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,6 +93,19 @@ Results = Annotated[
     Path | None, typer.Option(help="Folder of everything recorded; by default RESX_RESULTS or results/.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+class Format(StrEnum):
+    """In what tables are written, other than for a terminal."""
+
+    markdown = "markdown"
+    latex = "latex"
+
+
+TableFormat = Annotated[
+    Format | None,
+    typer.Option("--format", help="Print the tables alone, for a page or a paper.", show_default=False),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say how many runs, how long and how much disk; train nothing.")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from typer.core import TyperCommand
 
 from resx.claims import help_lines
-from resx.cli.options import DryRun, Given, Json, Quiet, flowing, parse_seeds, training_options
+from resx.cli.options import DryRun, Format, Given, Json, Quiet, TableFormat, flowing, parse_seeds, training_options
 from resx.probes import load_probe, probe_names
 from resx.spec import SpecError, load_toml
 
@@ -55,13 +55,14 @@ def execute(
     pairs: Sequence[str] = (),
     publish: Path | None = None,
     json: bool = False,
+    form: Format | None = None,
     quiet: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Run a probe and print its findings. Exit code 1 where a run failed."""
     from resx import lab
     from resx.cli.progress import Display
-    from resx.cli.show import print_estimate, print_failures, print_findings
+    from resx.cli.show import print_estimate, print_failures, print_findings, print_tables
     from resx.cli.terminal import print_json
     from resx.engines import left_to_train
 
@@ -83,6 +84,8 @@ def execute(
     print_failures(done.outcomes)
     if json:
         print_json(lab.as_document(done, plan.machine))
+    elif form:
+        print_tables(done.findings, form)
     else:
         print_findings(done, plan.machine)
     if any(outcome.result is None or outcome.error for outcome in done.outcomes):
@@ -108,10 +111,11 @@ def _command(name: str) -> Callable[..., None]:
         set_: Set = None,
         publish: Publish = None,
         json: Json = False,
+        format: TableFormat = None,
         quiet: Quiet = False,
         dry_run: DryRun = False,
     ) -> None:
-        options: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet, "dry_run": dry_run}
+        options: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet, "dry_run": dry_run, "form": format}
         several = {"shortcut": shortcut} if shortcut and len(shortcut) > 1 else {}
         if shortcut and not several:
             given = replace(given, fields={**given.fields, "shortcut": shortcut[0]})
@@ -128,6 +132,7 @@ def run(
     set_: Set = None,
     publish: Publish = None,
     json: Json = False,
+    format: TableFormat = None,
     quiet: Quiet = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -140,7 +145,7 @@ def run(
         raise SpecError(
             f'{experiment}: names no probe; write probe = "…" at its top, or use `resx probe NAME {experiment}`'
         )
-    options: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet, "dry_run": dry_run}
+    options: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet, "dry_run": dry_run, "form": format}
     execute(name, given, experiment, seeds=seeds, pairs=set_ or [], **options)
 
 

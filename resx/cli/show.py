@@ -14,12 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from resx.cli.terminal import CONSOLE, duration, number, print_json, print_table
-from resx.probes import Findings
-from resx.probes.page import formatted, shown_tables
+from resx.probes import CLAIM_COLUMNS, Findings
+from resx.probes.page import formatted, latex, markdown, shown_tables
 from resx.spec import RunSpec, printable
 from resx.stats import MIN_SEEDS
 
 if TYPE_CHECKING:
+    from resx.cli.options import Format
     from resx.engines import Outcome
     from resx.lab import Done
     from resx.training.machine import Machine
@@ -94,6 +95,15 @@ def print_findings(done: Done, machine: Machine) -> None:
         for figure, drawn in findings.drawings().values():
             CONSOLE.print(terminal.picture(FIGURES[figure](drawn), CONSOLE.width))
     typer.echo(next_step(done, machine.jobs))
+
+
+def print_tables(findings: Findings, form: Format) -> None:
+    """Print the tables of a probe and that of its claims for a page in Markdown or LaTeX, and nothing else."""
+    write = {"markdown": markdown, "latex": latex}[form]
+    tables = {name: formatted(table) for name, table in shown_tables(findings).items()}
+    for name, (headings, cells) in {**tables, "claims": (list(CLAIM_COLUMNS), findings.claim_rows())}.items():
+        comment = f"% {name}" if form == "latex" else f"**{name}**"
+        typer.echo("\n".join([comment, "", *write(headings, cells), ""]))
 
 
 def _print_effects(findings: Findings) -> None:

@@ -13,6 +13,9 @@ from resx.probes import Findings, load_probe
 from resx.stats import Estimate
 
 BEGIN, END = "<!-- written by resx from the tables of this folder -->", "<!-- end -->"
+# how LaTeX writes letters that mean something else to it, or that its fonts lack
+LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+LATEX |= {"^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "–": "--", "×": r"$\times$", "<": "$<$", ">": "$>$"}
 MANY_ROWS = 40  # of a table on a page; the file has all
 
 
@@ -86,9 +89,25 @@ def _cell(table: pd.DataFrame, name: str, row: int) -> str:
 
 
 def _table(table: pd.DataFrame) -> list[str]:
-    headings, cells = formatted(table.head(MANY_ROWS))
     more = [f"… and {len(table) - MANY_ROWS} more rows"] if len(table) > MANY_ROWS else []
-    return [_row(headings), "|" + "---|" * len(headings), *map(_row, cells), *more]
+    return [*markdown(*formatted(table.head(MANY_ROWS))), *more]
+
+
+def markdown(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    return [_row(headings), "|" + "---|" * len(headings), *map(_row, cells)]
+
+
+def latex(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in LaTeX, with the rules of the package booktabs."""
+    rows = [" & ".join(map(_in_latex, row)) + r" \\" for row in (headings, *cells)]
+    columns = "l" + "r" * (len(headings) - 1)
+    rules = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rows[0], r"\midrule"]
+    return [*rules, *rows[1:], r"\bottomrule", r"\end{tabular}"]
+
+
+def _in_latex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)
 
 
 def _row(cells: Sequence[str]) -> str:
