@@ -253,7 +253,8 @@ def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
     columns = ["network", "kind", "depth", "seed"]
     for key, group in rows.groupby(columns, sort=False):
         sums = interactions(group).groupby("statistics", sort=False)[["sum", "both"]].mean().reset_index()
-        sums[columns] = list(key)
+        for column, value in zip(columns, key, strict=True):
+            sums[column] = [value] * len(sums)
         parts.append(sums)
     table = pd.concat(parts, ignore_index=True)
     return table[table["sum"] > 0]

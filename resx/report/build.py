@@ -61,14 +61,17 @@ def html(content: Content, title: str) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     folder = files("resx.report")
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
-    texts = {key: text for name, one in content.findings.items() for key, text in of_findings(name, one).items()}
+    places = {name: str(place) for place, name in enumerate(content.findings)}  # short names of experiments, for keys
+    texts = {
+        key: text for name, one in content.findings.items() for key, text in of_findings(places[name], one).items()
+    }
     texts |= {key: text for entry in content.entries for key, text in of_entry(entry).items()}
-    shown = [_experiment(place, name, content) for place, name in enumerate(content.findings)]
+    shown = [_experiment(places[name], name, content) for name in content.findings]
     return template.render(
         title=title,
         style=(folder / "page.css").read_text(encoding="utf-8"),
         script=(folder / "page.js").read_text(encoding="utf-8"),
-        entries=[_entry(entry) for entry in content.entries],
+        entries=[_entry(entry, places) for entry in content.entries],
         experiments=shown,
         problems=content.problems,
         published=_published() if content.entries else [],
@@ -77,23 +80,23 @@ def html(content: Content, title: str) -> str:
     )
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def _entry(entry: Entry, places: Mapping[str, str]) -> dict[str, Any]:
     """Return what the template shows of a statement; deciding: the strongest evidence on each of its claims."""
     deciding = list({item.claim: item for item in reversed(entry.evidence)}.values())[::-1]
     return {
         "entry": entry,
         "key": f"statement|{entry.statement.number}",
-        "deciding": [(f"{item.experiment.name}|{item.part}|{item.claim}", item) for item in deciding],
-        "others": [(f"{item.experiment.name}|{item.part}|{item.claim}", item) for item in entry.evidence],
+        "deciding": [(f"{places[item.experiment.name]}|{item.part}|{item.claim}", item) for item in deciding],
+        "others": [(f"{places[item.experiment.name]}|{item.part}|{item.claim}", item) for item in entry.evidence],
     }
 
 
-def _experiment(place: int, name: str, content: Content) -> dict[str, Any]:
+def _experiment(place: str, name: str, content: Content) -> dict[str, Any]:
     findings, made = content.findings[name], content.experiments[name]
-    keys = [(f"{name}|{part}|{verdict.key}", part, verdict) for part, verdict in verdicts(findings)]
+    keys = [(f"{place}|{part}|{verdict.key}", part, verdict) for part, verdict in verdicts(findings)]
     says = {verdict.key: verdict.says for _, _, verdict in keys}
     figures = [
-        (figure, inline(FIGURES[kind](drawn), f"f{place}-{count}", next(iter(says.values()), figure)))
+        (figure, inline(FIGURES[kind](drawn), f"f{place}{chr(97 + count)}", next(iter(says.values()), figure)))
         for count, (figure, (kind, drawn)) in enumerate(findings.drawings().items())
     ]
     tables = [(title, *formatted(table)) for title, table in shown_tables(findings).items()]
@@ -105,7 +108,8 @@ def _experiment(place: int, name: str, content: Content) -> dict[str, Any]:
         "scale": findings.scale,
         "probe": findings.probe,
         "verdicts": keys,
-        "notes": [(f"{name}|answer|{number}", line) for number, line in enumerate(findings.notes())],
+        "place": place,
+        "notes": [(f"{place}|answer|{number}", line) for number, line in enumerate(findings.notes())],
         "figures": figures,
         "tables": tables,
         "commits": ", ".join(commits),

@@ -32,8 +32,8 @@ def check(path: Path) -> Check:
         raise SpecError(f"{path}: not a page of `resx report`, or cut short")
     expected: dict[str, str] = {}
     evidence: list[Evidence] = []
-    for name, findings in unpack("".join(reader.data)).items():
-        expected |= of_findings(name, findings)
+    for place, (name, findings) in enumerate(unpack("".join(reader.data)).items()):
+        expected |= of_findings(str(place), findings)
         evidence += from_findings(Experiment(name, path, "", 0, 0.0, "", False), findings)
     if any(key.startswith("statement|") for key, _ in reader.shown):
         for entry in entries(Collected(tuple(evidence))):
@@ -63,6 +63,8 @@ class _Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note where a keyed element or the tables begin."""
         values = dict(attrs)
+        if tag in ("td", "tr") and self.open and self.open[-1][0] == "td":  # a cell may be left unclosed
+            self.open.pop()
         if values.get("data-key"):
             self.open.append((tag, str(values["data-key"])))
             self.shown.append((str(values["data-key"]), ""))
@@ -70,7 +72,7 @@ class _Reader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         """Note where an element ends."""
-        if self.open and self.open[-1][0] == tag:
+        if self.open and (self.open[-1][0] == tag or (self.open[-1][0] == "td" and tag in ("tr", "tbody"))):
             self.open.pop()
         self.in_data = False
 

@@ -28,6 +28,9 @@ SCALE_FIELDS = (
     "steps",
 )
 
+MISSING = "\\N"  # in a packed table; an empty text is a text
+NUMBERS = ("float64", "int64", "bool")
+
 
 def pack(findings: Mapping[str, Findings]) -> str:
     """Return experiments' tables as text: base64 of packed JSON, the same for the same findings."""
@@ -67,11 +70,10 @@ def _findings(document: dict[str, Any]) -> Findings:
 
 def _text(table: pd.DataFrame) -> dict[str, Any]:
     kinds = {str(name): str(kind) for name, kind in table.dtypes.items()}
-    return {"kinds": kinds, "csv": table.to_csv(index=False)}
+    return {"kinds": kinds, "csv": table.to_csv(index=False, na_rep=MISSING)}
 
 
 def _table(document: dict[str, Any]) -> pd.DataFrame:
-    text, kinds = document["csv"], document["kinds"]
-    names = [name for name, kind in kinds.items() if kind not in ("object", "str", "string")]
-    table = pd.read_csv(io.StringIO(text), dtype={n: "float64" if kinds[n] == "float64" else kinds[n] for n in names})
-    return table.reindex(columns=list(kinds))
+    kinds = {name: kind if kind in NUMBERS else "str" for name, kind in document["kinds"].items()}
+    text = io.StringIO(document["csv"])
+    return pd.read_csv(text, dtype=kinds, keep_default_na=False, na_values=[MISSING])

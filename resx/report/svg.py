@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+from collections import Counter
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -33,6 +34,21 @@ def inline(figure: Figure, prefix: str, words: str) -> str:
     text = re.sub(r'(xlink:href="#|url\(#)', lambda match: f"{match.group(0)}{prefix}-", text)
     text = _NUMBER.sub(lambda match: f"{float(match.group(0)):.1f}", text)
     text = re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", text))
+    text = _classes(text, prefix)
     label = html.escape(words, quote=True)
     head = rf'<svg role="img" aria-label="{label}" viewBox="\1">'
     return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', lambda match: match.expand(head), text, count=1)
+
+
+def _classes(text: str, prefix: str) -> str:
+    """Return a figure in which styles that are used often stand once, as classes."""
+    text = text.replace("; ", ";").replace(": ", ":")
+    styles = Counter(re.findall(r' style="([^"]*)"', text))
+    often = {style: f"{prefix}{place}" for place, (style, count) in enumerate(styles.items()) if count > 2}
+    text = re.sub(
+        r' style="([^"]*)"',
+        lambda match: f' class="{often[match.group(1)]}"' if match.group(1) in often else match.group(0),
+        text,
+    )
+    rules = "".join(f".{name}{{{style}}}" for style, name in often.items())
+    return text.replace("</defs>", f"<style>{rules}</style></defs>", 1)
