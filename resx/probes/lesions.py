@@ -251,11 +251,9 @@ def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
 
     parts = []
     columns = ["network", "kind", "depth", "seed"]
-    for key, group in rows.groupby(columns, sort=False):
+    for _, group in rows.groupby(columns, sort=False):
         sums = interactions(group).groupby("statistics", sort=False)[["sum", "both"]].mean().reset_index()
-        for column, value in zip(columns, key, strict=True):
-            sums[column] = [value] * len(sums)
-        parts.append(sums)
+        parts.append(sums.merge(group[columns].head(1), how="cross"))
     table = pd.concat(parts, ignore_index=True)
     return table[table["sum"] > 0]
 

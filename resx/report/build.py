@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from resx import lab, ledger, paper
 from resx.figures import FIGURES
-from resx.ledger import Entry, Experiment
+from resx.ledger import Entry, Evidence, Experiment
 from resx.probes import Findings
 from resx.probes.page import formatted, shown_tables
 from resx.report.data import pack
@@ -66,7 +66,11 @@ def html(content: Content, title: str) -> str:
         key: text for name, one in content.findings.items() for key, text in of_findings(places[name], one).items()
     }
     texts |= {key: text for entry in content.entries for key, text in of_entry(entry).items()}
-    shown = [_experiment(places[name], name, content) for name in content.findings]
+    deciding = {item.experiment.name for entry in content.entries for item in _deciding(entry)}
+    shown = [
+        _experiment(places[name], name, content, drawn=name in deciding or not content.entries)
+        for name in content.findings
+    ]
     return template.render(
         title=title,
         style=(folder / "page.css").read_text(encoding="utf-8"),
@@ -80,24 +84,30 @@ def html(content: Content, title: str) -> str:
     )
 
 
+def _deciding(entry: Entry) -> list[Evidence]:
+    """Return the strongest evidence on each of a statement's claims, in the order of their strength."""
+    return list({item.claim: item for item in reversed(entry.evidence)}.values())[::-1]
+
+
 def _entry(entry: Entry, places: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the template shows of a statement; deciding: the strongest evidence on each of its claims."""
-    deciding = list({item.claim: item for item in reversed(entry.evidence)}.values())[::-1]
+    """Return what the template shows of a statement."""
     return {
         "entry": entry,
         "key": f"statement|{entry.statement.number}",
-        "deciding": [(f"{places[item.experiment.name]}|{item.part}|{item.claim}", item) for item in deciding],
+        "deciding": [(f"{places[item.experiment.name]}|{item.part}|{item.claim}", item) for item in _deciding(entry)],
         "others": [(f"{places[item.experiment.name]}|{item.part}|{item.claim}", item) for item in entry.evidence],
     }
 
 
-def _experiment(place: str, name: str, content: Content) -> dict[str, Any]:
+def _experiment(place: str, name: str, content: Content, *, drawn: bool) -> dict[str, Any]:
+    """Return what the template shows of an experiment; drawn: with its figures, which a page of all has no room for."""
     findings, made = content.findings[name], content.experiments[name]
     keys = [(f"{place}|{part}|{verdict.key}", part, verdict) for part, verdict in verdicts(findings)]
     says = {verdict.key: verdict.says for _, _, verdict in keys}
     figures = [
-        (figure, inline(FIGURES[kind](drawn), f"f{place}{chr(97 + count)}", next(iter(says.values()), figure)))
-        for count, (figure, (kind, drawn)) in enumerate(findings.drawings().items())
+        (figure, inline(FIGURES[kind](own), f"f{place}{chr(97 + count)}", next(iter(says.values()), figure)))
+        for count, (figure, (kind, own)) in enumerate(findings.drawings().items())
+        if drawn
     ]
     tables = [(title, *formatted(table)) for title, table in shown_tables(findings).items()]
     environments = load_environments(made.folder)
