@@ -12,7 +12,8 @@ from the seed's own initial weights. `compute` states what a function costs in t
 the identity network. All in two orders: after a ReLU x is not negative, so relu(−x + F) throws the shortcut away and a
 rotation loses about half of it for that reason alone. The pre-activation order answers the question; the original one
 is what table 1 used. `--shortcut NAME`, also of a file given with `--plugin`, compares that one alone with the identity
-and with none; `--order` takes one order only; a grid may hold several functions, orders and depths.
+and with none; `--order` takes one order only; a grid may hold several functions, orders and depths. A function that
+costs more than the identity can be compared at as many parameters: in a [[grid]] of its own with another width.
 
 Primary outcome. log10 of the final training loss (eval mode, all training images), since most errors sit at 0 % on
 small data; errors stand next to it. Differences from the identity are paired by seed. Claims are about the greatest
@@ -32,7 +33,7 @@ import pandas as pd
 from pydantic import Field
 
 from resx import paper, stats
-from resx.claims import DEEP, Claim, Contrast, contrast, interaction
+from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
 from resx.probes.tidy import OUTCOMES, Outcome, check_alike, check_margin, kind_name, outcomes, summary
 from resx.spec import RunSpec, SpecError, parse_part
@@ -71,7 +72,11 @@ TABLE_1 = {
     "dropout:rate=0.5": "dropout 0.5",
 }
 PRIMARY, ORDER, OTHER = "{primary}", "{order}", "{other}"
-PLANNED = "planned contrasts"
+PLANNED, SINCE = "planned contrasts", "shortcuts since 2016"
+# what the claims since 2016 are about: both sides of a contrast in the pre-activation order, at each depth
+DOUBLY_STOCHASTIC, MIXING = "doubly-stochastic:groups=4,start=-8.0", "mixing:groups=4"
+HYPER, HYPER_DOUBLY_STOCHASTIC = "hyper:streams=4", "hyper-doubly-stochastic:streams=4,start=-8.0"
+DEEP_GATE, GATE_OF_2016 = "{deep gate}", "exclusive-gate:bias=-6.0"
 
 
 class ShortcutsSettings(Settings):
@@ -108,9 +113,10 @@ def _plan_grid(request: Request, grid: Mapping[str, Sequence[Any]]) -> list[RunS
     if several := [key for key, values in rest.items() if len(values) > 1]:
         raise SpecError(f"[grid] {several[0]}: this probe compares shortcuts at one {several[0]}; give one value")
     base = {**request.base, **{key: values[0] for key, values in rest.items()}}
+    baselines = BASELINES if not rest or len(request.grids) == 1 else ()  # otherwise another grid has them
     from_donor = [text for text in asked["shortcut"] if _transform(text)]
     donors = request.settings.donors if from_donor else ()
-    others = dict.fromkeys([*BASELINES, *donors, *(text for text in asked["shortcut"] if text not in from_donor)])
+    others = dict.fromkeys([*baselines, *donors, *(text for text in asked["shortcut"] if text not in from_donor)])
     specs: list[RunSpec] = []
     for depth, order, seed in product(asked["depth"], asked["order"], grid.get("seed", request.seeds)):
         cell = {**base, "depth": depth, "order": order, "seed": seed}
@@ -200,18 +206,21 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that are classifications by blocks, the first order first, with their `kind`.
 
     A map that comes from a trained network is named with its donor: fitted to residual; one whose donor is not among
-    these runs, with the donor's id. Raises SpecError where runs differ in the recipe.
+    these runs, with the donor's id; one whose width is not the identity's, with its width. Raises SpecError where runs
+    differ in the recipe.
     """
     names = runs.set_index("run_id")["shortcut"].to_dict()
     runs = runs[runs["order"].isin(list(ORDERS)) & (runs["train_error"].notna() | (runs["status"] == "diverged"))]
-    check_alike(runs, ("order", "init_from"))
+    check_alike(runs, ("order", "init_from", "width"))
+    usual = set(runs["width"][runs["shortcut"] == "identity"])
     donors: list[Any] = [getattr(start, "run", None) for start in runs["init_from"]]
     named = outcomes(runs).assign(
         kind=[_stated(text, "kind") or "other" for text in runs["shortcut"]],
         donor=donors,
         shortcut=[
-            text if donor is None else f"{text} to {kind_name(names.get(donor, donor))}"
-            for text, donor in zip(runs["shortcut"], donors, strict=True)
+            (text if donor is None else f"{text} to {kind_name(names.get(donor, donor))}")
+            + ("" if not usual or width in usual else f", width {width:g}")
+            for text, donor, width in zip(runs["shortcut"], donors, runs["width"], strict=True)
         ],
     )
     rank = named["order"].map(list(ORDERS).index)
@@ -336,6 +345,7 @@ def symbols(tables: Tables, settings: ShortcutsSettings) -> Mapping[str, Any]:
         "learned from elsewhere": tuple(pair[1] for pair in pairs),
         "learned from the identity": tuple(pair[0] for pair in pairs),
         "negated or rotated": tuple(name for name in CUT if name in functions),
+        "deep gate": tuple(name for name in functions if name.startswith("highway:") and ", width" in name),
     }
 
 
@@ -417,6 +427,22 @@ def _planned(key: str, says: str, expected: Literal[-1, 1], names: tuple[str, st
     return Claim(key, says, expected, _against(*names), tuple(others), family=PLANNED)
 
 
+def _since(key: str, says: str, shortcut: str, minus: str = "identity") -> Claim:
+    """Return a claim on a function published since 2016, at each depth; next to it what depth makes of the contrast."""
+    deep, shallow = (
+        tuple({"shortcut": name, "order": ORDER, "depth": depth} for name in (shortcut, minus))
+        for depth in (DEEP, SHALLOW)
+    )
+    return Claim(
+        key=key,
+        says=f"{says} ({{order_name}})",
+        expected=-1,
+        first=_against(shortcut, minus, depth="{depth}", over=("depth",)),
+        beside=(interaction(PRIMARY, (deep[0], deep[1]), (shallow[0], shallow[1])),),
+        family=SINCE,
+    )
+
+
 CLAIMS = (
     Claim(
         key="asked",
@@ -455,6 +481,41 @@ CLAIMS = (
             *(_explained(PREDICTORS["log10_gain"], order=order) for order in (ORDER, OTHER)),
         ),
         family=PLANNED,
+    ),
+    _since(
+        "constraint-helps",
+        "Doubly stochastic mixing of channel groups trains better than free mixing",
+        DOUBLY_STOCHASTIC,
+        MIXING,
+    ),
+    _since(
+        "doubly-stochastic-better",
+        "Doubly stochastic mixing of channel groups trains better than the identity",
+        DOUBLY_STOCHASTIC,
+    ),
+    _since(
+        "perpendicular-better",
+        "Adding only what is perpendicular to x trains better than the identity",
+        "perpendicular:over=position",
+    ),
+    _since("delta-better", "The delta rule trains better than the identity", "delta:beta=1.0"),
+    _since(
+        "deep-gate-helps",
+        "A gate as deep as its branch trains better than the gate of 2016, at as many parameters",
+        DEEP_GATE,
+        GATE_OF_2016,
+    ),
+    _since(
+        "deep-gate-better",
+        "A gate as deep as its branch trains better than the identity, at as many parameters",
+        DEEP_GATE,
+    ),
+    _since("streams-help", "Streams train better than the same mixing without streams", HYPER, MIXING),
+    _since(
+        "constrained-streams-help",
+        "Streams train better than the same mixing without streams, both doubly stochastic",
+        HYPER_DOUBLY_STOCHASTIC,
+        DOUBLY_STOCHASTIC,
     ),
 )
 

@@ -17,7 +17,7 @@ from resx.figures import FIGURES
 from resx.model import SHORTCUTS
 from resx.paper import IDENTITY_TABLE_1
 from resx.probes import Findings, Request, judge, planned
-from resx.probes.shortcuts import PROBE, TABLE_1, ShortcutsSettings, plan
+from resx.probes.shortcuts import PROBE, SINCE, TABLE_1, ShortcutsSettings, plan
 from resx.spec import RunSpec, SpecError, build_spec
 
 SETTINGS = ShortcutsSettings()
@@ -41,8 +41,16 @@ def made(effects: Mapping[str, float], seeds: int = 6, noise: float = 0.02, **gr
     """Return frames of a plan: log10 loss is −3 plus a function's effect (a share of it at a smaller depth), a seed's
     own level and noise; the spectrum says the effect.
     """
+    return frames_of(
+        planned_once(seeds, tuple((key, tuple(values)) for key, values in grid.items())), effects, seeds, noise
+    )
+
+
+def frames_of(
+    specs: list[RunSpec], effects: Mapping[str, float], seeds: int, noise: float = 0.02
+) -> dict[str, pd.DataFrame]:
+    """Return the runs and spectra of these specs, as `made` says."""
     stream = np.random.default_rng(1)
-    specs = planned_once(seeds, tuple((key, tuple(values)) for key, values in grid.items()))
     shortcut = {spec.run_id: spec.model.shortcut for spec in specs}
     names = {"none": "plain", "identity": "residual"}
     rows = []
@@ -133,7 +141,8 @@ KNOWN = {
 def test_a_known_answer_is_supported() -> None:
     findings = judge("shortcuts", made(KNOWN), SETTINGS)
     judged = words(findings)
-    assert list(judged) == [claim.key for claim in PROBE.claims if claim.key != "asked"]  # a survey
+    others = ["asked", *(claim.key for claim in PROBE.claims if getattr(claim, "family", "") == SINCE)]
+    assert list(judged) == [claim.key for claim in PROBE.claims if claim.key not in others]  # a survey
     assert {key: judged[key] for key in ("fixed-maps-worse", "known", "start-matters", "relu-cuts")} == {
         "fixed-maps-worse": "supported",
         "known": "supported",
@@ -202,6 +211,32 @@ def test_depths_and_orders_have_rankings_and_contrasts_of_their_own() -> None:
     for depth, mean in ((14, 14 / 32), (32, 1.0)):
         assert table(findings, "ranking", "post", depth).loc["negation", "difference"] == pytest.approx(mean, abs=0.05)
     assert findings.tables["ranking"].groupby(["order", "depth"])["rank"].max().eq(4).all()
+
+
+def test_functions_since_2016_are_one_family_at_each_depth_and_the_deep_gate_has_as_many_parameters() -> None:
+    names = ["mixing", "doubly-stochastic", "hyper", "exclusive-gate:bias=-6", "delta"]
+    union = [
+        {"shortcut": names, "depth": [14, 32], "order": ["pre"]},
+        {"shortcut": ["highway"], "width": [11], "depth": [14, 32], "order": ["pre"]},
+    ]
+    specs = planned(PROBE, Request({"preset": "digits"}, range(6), SETTINGS, resolve, union))
+    assert {spec.model.shortcut for spec in specs if spec.model.width == 11} == {"highway:bias=-6.0"}
+    known = {"mixing:groups=4": 0.5, "highway:bias=-6.0": -0.5, "delta:beta=1.0": 0.5, "hyper:streams=4": -0.5}
+    findings = judge("shortcuts", {"runs": frames_of(specs, known, 6)["runs"]}, SETTINGS)
+    judged = words(findings)
+    assert {key: judged.get(key) for key in (
+        "constraint-helps", "doubly-stochastic-better", "delta-better", "deep-gate-helps", "deep-gate-better",
+        "streams-help", "constrained-streams-help", "perpendicular-better",
+    )} == {
+        "constraint-helps": "supported", "doubly-stochastic-better": "inconclusive", "delta-better": "refuted",
+        "deep-gate-helps": "supported", "deep-gate-better": "supported", "streams-help": "supported",
+        "constrained-streams-help": None, "perpendicular-better": None,
+    }  # fmt: skip
+    verdict = findings.verdict("streams-help")
+    assert verdict
+    assert [one.mean for one in verdict.estimates] == pytest.approx([-14 / 32, -1, 14 / 32 - 1], abs=0.04)
+    assert "highway:bias=-6.0, width 11" in set(findings.tables["ranking"]["shortcut"])
+    assert len(findings.effects[findings.effects["family"] == SINCE]) == 6 * 3
 
 
 def test_a_diverged_function_is_a_row_and_leaves_the_others_judged() -> None:
