@@ -30,7 +30,7 @@ def draw(findings: Findings) -> Figure:
     colour = dict(zip((SHALLOW, DEEP, CONSTRUCTED), style.OKABE_ITO, strict=False))
     half = int(runs["steps"].max())
     with style.context():
-        figure, grid = style.panels(len(QUANTITIES), len(SPLITS), 1.5)
+        figure, grid = style.panels(len(QUANTITIES), len(SPLITS), 1.5, labels=1.5)  # for "constructed 0.20 %"
         grid[0, 0].set_ylim(0, 100)
         grid[1, 0].set_yscale("log")
         losses = lines.filter(like="loss").drop(columns="running_loss").to_numpy()

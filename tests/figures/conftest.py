@@ -41,6 +41,8 @@ def made_up(
                 frame = frame.iloc[: len(frame) // 2] if ended else frame
                 curves.append(frame)
                 result = {"status": "diverged" if ended else "finished", "data_label": "made-up digits"}
+                result |= {"parameters": 1000 * depth, "test_images": 297}
+                result |= frame.iloc[-1][["train_loss", "train_error", "test_loss", "test_error"]].to_dict()
                 rows.append({**spec.flat(), **result, "run_id": spec.run_id})
     return {"runs": pd.DataFrame(rows), "curves": pd.concat(curves, ignore_index=True)}
 

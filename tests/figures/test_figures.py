@@ -1,7 +1,6 @@
 """Every registered figure: drawn from tables, same bytes twice, and what the degradation figure must show."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,17 +12,15 @@ from rich.console import Console
 from resx import paper
 from resx.figures import FIGURES, select, style, terminal
 from resx.figures.style import END_LABEL, OKABE_ITO
+from resx.probes import Findings, Settings
 from resx.spec import SpecError
-from resx.store.tables import load_frames
 
-OF_CURVES = ("degradation", "curves")  # drawn from any runs; a study's figures need what its probes measured
-RESULTS = Path(__file__).parents[2] / "results"
-COMMITTED = [
-    (folder, name)
-    for folder in sorted(file.parent for file in RESULTS.glob("**/provenance.csv"))
-    for name in FIGURES
-    if (folder / f"{name}.png").exists()
-]
+OF_CURVES = ("degradation", "curves")  # drawn from any runs; other figures need what was measured
+
+
+def drawn(name, frames):
+    """Draw a figure that needs nothing but runs and curves."""
+    return FIGURES[name](Findings("", Settings(), frames))
 
 
 def test_figures_are_found_by_their_files():
@@ -36,7 +33,7 @@ def test_figures_are_found_by_their_files():
 def test_saving_twice_gives_the_same_bytes(name, made_up, tmp_path):
     before = dict(rcParams)
     stems = [tmp_path / "first" / "v1.5", tmp_path / "second" / "v1.5"]
-    first, second = (style.save(FIGURES[name](made_up(seeds=(0, 1))), stem) for stem in stems)
+    first, second = (style.save(drawn(name, made_up(seeds=(0, 1))), stem) for stem in stems)
     assert [path.name for path in first] == ["v1.5.pdf", "v1.5.svg", "v1.5.png"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert sorted(path.name for path in (tmp_path / "first").iterdir()) == sorted(path.name for path in first)
@@ -44,25 +41,16 @@ def test_saving_twice_gives_the_same_bytes(name, made_up, tmp_path):
 
 
 def test_the_users_matplotlib_settings_change_nothing(made_up, tmp_path, monkeypatch):
-    (plain,) = style.save(FIGURES["degradation"](made_up()), tmp_path / "plain", ["svg"])
+    (plain,) = style.save(drawn("degradation", made_up()), tmp_path / "plain", ["svg"])
     monkeypatch.setitem(rcParams, "axes.facecolor", "red")
     monkeypatch.setitem(rcParams, "font.size", 30)
-    (other,) = style.save(FIGURES["degradation"](made_up()), tmp_path / "other", ["svg"])
+    (other,) = style.save(drawn("degradation", made_up()), tmp_path / "other", ["svg"])
     assert plain.read_bytes() == other.read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("folder", "name"), COMMITTED, ids=lambda item: item if isinstance(item, str) else str(item.relative_to(RESULTS))
-)
-def test_a_committed_figure_is_drawn_again_from_its_tables(folder, name, tmp_path):
-    frames = load_frames(folder)
-    first, second = (style.save(FIGURES[name](frames), tmp_path / word, ["svg"])[0] for word in ("one", "two"))
-    assert first.read_bytes() == second.read_bytes()
 
 
 @pytest.mark.parametrize("name", OF_CURVES)
 def test_every_figure_has_a_picture_in_the_terminal(name, made_up):
-    figure = FIGURES[name](made_up())
+    figure = drawn(name, made_up())
     for width in (60, 120):
         console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
         console.print(terminal.picture(figure, width))
@@ -93,7 +81,7 @@ def lines_of(axes, colour=None):
 
 def test_degradation_shows_means_over_seeds_of_both_errors(made_up):
     frames = made_up(seeds=(0, 1, 2))
-    plain, residual = FIGURES["degradation"](frames).axes
+    plain, residual = drawn("degradation", frames).axes
     assert (plain.get_title("left"), residual.get_title("left")) == ("plain", "residual")
     assert plain.get_ylim() == residual.get_ylim()
     for axes, shortcut in ((plain, "none"), (residual, "identity")):
@@ -110,7 +98,7 @@ def test_degradation_shows_means_over_seeds_of_both_errors(made_up):
 
 
 def test_degradation_labels_the_ends_without_overlap(made_up):
-    axes = FIGURES["degradation"](made_up((20, 32, 44, 56), finals={})).axes[1]
+    axes = drawn("degradation", made_up((20, 32, 44, 56), finals={})).axes[1]
     labels = [text for text in axes.texts if text.get_gid() == END_LABEL]
     assert {text.get_text().split()[0] for text in labels} == {"20", "32", "44", "56"}
     boxes = sorted((text.get_window_extent() for text in labels), key=lambda box: box.y0)
@@ -119,7 +107,7 @@ def test_degradation_labels_the_ends_without_overlap(made_up):
 
 def test_labels_fit_into_the_figure(made_up):
     for frames in (made_up((20, 110)), made_up(shortcuts=("identity",))):
-        figure = FIGURES["degradation"](frames)
+        figure = drawn("degradation", frames)
         edge = figure.bbox.x1
         assert all(text.get_window_extent().x1 <= edge for axes in figure.axes for text in axes.texts)
 
@@ -127,7 +115,7 @@ def test_labels_fit_into_the_figure(made_up):
 def test_a_diverged_run_is_shown_to_its_end_and_not_in_the_mean(made_up):
     frames = made_up(seeds=(0, 1), diverged=[("none", 56, 1)])
     ended = frames["curves"].groupby("run_id")["step"].max().min()
-    figure = FIGURES["degradation"](frames)
+    figure = drawn("degradation", frames)
     crosses = [line for line in figure.axes[0].get_lines() if line.get_marker() == "x"]
     assert [line.get_xdata()[0] for line in crosses] == [ended]
     survivor = network(frames, "none", 56).query("seed == 0")["run_id"].item()
@@ -137,7 +125,7 @@ def test_a_diverged_run_is_shown_to_its_end_and_not_in_the_mean(made_up):
 
 
 def test_a_network_whose_only_run_diverged_is_labelled(made_up):
-    axes = FIGURES["degradation"](made_up(diverged=[("none", 56, 0)])).axes[0]
+    axes = drawn("degradation", made_up(diverged=[("none", 56, 0)])).axes[0]
     assert any("diverged" in text.get_text() for text in axes.texts)
 
 
@@ -147,15 +135,15 @@ def test_runs_that_diverged_before_the_first_evaluation_are_drawn(made_up):
     curves = frames["curves"].copy()
     curves.loc[curves["run_id"] == lost, curves.columns[3:]] = np.nan
     for name in OF_CURVES:
-        FIGURES[name]({"runs": frames["runs"], "curves": curves})
+        drawn(name, {"runs": frames["runs"], "curves": curves})
     nothing = {"runs": frames["runs"], "curves": curves.iloc[:0]}
     for name in OF_CURVES:
-        FIGURES[name](nothing)
+        drawn(name, nothing)
 
 
 def test_curves_show_the_rate_falling_where_it_did(made_up):
     frames = made_up()
-    rate = FIGURES["curves"](frames).axes[-1].get_lines()[-1]
+    rate = drawn("curves", frames).axes[-1].get_lines()[-1]
     x, y = rate.get_xdata(), rate.get_ydata()
     steps, drops = frames["runs"]["steps"].iloc[0], frames["runs"]["drops"].iloc[0]
     assert list(x[:-1][np.diff(y) < 0]) == [drop * steps for drop in drops]
@@ -173,29 +161,29 @@ def published_marks(figure):
 
 def test_the_papers_values_stand_only_beside_the_papers_networks(made_up):
     low = {"finals": {}, "floor": 15.0}
-    figure = FIGURES["degradation"](made_up(reference="cifar10", **low))
+    figure = drawn("degradation", made_up(reference="cifar10", **low))
     numbers = {key: paper.CIFAR_TEST_ERROR[key].value for key in paper.CIFAR_TEST_ERROR if key[1] in (20, 56)}
     markers = {"plain": "<", "residual": "D"}  # read off a curve, or from a table
     assert published_marks(figure) == {(kind, value, markers[kind]) for (kind, _), value in numbers.items()}
     (key,) = [legend for legend in figure.legends if "He et al." in legend.get_texts()[0].get_text()]
     assert ["read off" in text.get_text() for text in key.get_texts()] == [True, False]
     for other in ({}, {"reference": "cifar10", "width": 8}, {"reference": "cifar10", "adapter": "B"}):
-        assert not published_marks(FIGURES["degradation"](made_up(**low, **other)))
+        assert not published_marks(drawn("degradation", made_up(**low, **other)))
 
 
 def test_different_recipes_are_never_averaged(made_up):
     parts = [made_up(), made_up(lr=0.05)]
     mixed = {key: pd.concat([part[key] for part in parts], ignore_index=True) for key in parts[0]}
     with pytest.raises(SpecError, match=r"lr: 0\.02, 0\.05.*--where lr=0\.02") as caught:
-        FIGURES["degradation"](mixed)
+        drawn("degradation", mixed)
     assert len(caught.value.errors) == 1
-    FIGURES["degradation"](select(mixed, lr=["0.05"]))
-    assert len(FIGURES["curves"](mixed).axes) == 3 * 4  # there every recipe has its own column
+    drawn("degradation", select(mixed, lr=["0.05"]))
+    assert len(drawn("curves", mixed).axes) == 3 * 4  # there every recipe has its own column
 
 
 def test_a_warm_up_may_belong_to_one_depth_only(made_up):
     parts = [made_up((20,)), made_up((56,), warmup=True)]
-    FIGURES["degradation"]({key: pd.concat([part[key] for part in parts]) for key in parts[0]})
+    drawn("degradation", {key: pd.concat([part[key] for part in parts]) for key in parts[0]})
 
 
 def test_networks_that_differ_have_their_own_panels(made_up):
@@ -204,7 +192,7 @@ def test_networks_that_differ_have_their_own_panels(made_up):
         made_up(shortcuts=("identity",), order="pre"),
         made_up(shortcuts=("scaled:alpha=0.5",)),
     ]
-    figure = FIGURES["degradation"]({key: pd.concat([part[key] for part in parts]) for key in parts[0]})
+    figure = drawn("degradation", {key: pd.concat([part[key] for part in parts]) for key in parts[0]})
     titles = [axes.get_title("left") for axes in figure.axes if axes.axison]
     assert titles == ["plain", "residual, order post", "residual, order pre", "scaled:alpha=0.5"]
 

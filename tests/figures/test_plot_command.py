@@ -4,9 +4,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from resx import store
 from resx.cli.plot import plot
 from resx.spec import SpecError
+from resx.store import tables
 
 app = typer.Typer()
 app.command()(plot)
@@ -15,7 +15,7 @@ app.command()(plot)
 @pytest.fixture(name="invoke")
 def invoke_fixture(made_up, tmp_path, monkeypatch):
     frames = made_up()
-    monkeypatch.setattr(store, "load_runs", lambda root: (frames["runs"], frames["curves"]))
+    monkeypatch.setattr(tables, "load_frames", lambda root, **options: frames)
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
