@@ -20,6 +20,7 @@ from resx.model.construction import skeleton
 from resx.seeding import generator
 from resx.spec import ModelSpec, RunSpec, SpecError
 from resx.store.run import RunFolder
+from resx.training.evaluate import EVAL_BATCH
 
 
 def network_at(
@@ -63,6 +64,21 @@ def sample(
     else:
         x, y = next(batches.evaluation("train", images, images))
     return x.to(dtype), y.to(dtype) if dataset.task == "regression" else y
+
+
+def statistics_inputs(
+    run: RunFolder, dataset: Dataset, device: torch.device, images: int, statistics: str = "batch"
+) -> list[Tensor]:
+    """Return batches of about so many training images on which statistics can be estimated anew.
+
+    Un-augmented and class-balanced; or where `statistics` are of augmented images, whole batches as training drew them.
+    """
+    batches = Batches(dataset, run.spec.data, EVAL_BATCH, run.spec.seed, device)
+    if statistics != "augmented":
+        return [x for x, _ in batches.evaluation("train", images, EVAL_BATCH)]
+    count = max(1, round(images / EVAL_BATCH))
+    tables = batches.tables(0, count)
+    return [batches.assemble(tables, torch.tensor([k], device=device))[0] for k in range(count)]
 
 
 def kept_steps(run: RunFolder) -> list[int]:

@@ -23,7 +23,7 @@ plain minus residual at `shallow` layers, running statistics.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -52,9 +52,10 @@ Count = Annotated[int, Field(ge=1)]
 
 class LesionsSettings(Settings):
     """shallow, deep: layers. counts: blocks removed or exchanged at a time. draws: random sets of each count. pairs: of
-    blocks removed together. images: test images. reestimated: training images that statistics are re-estimated on.
-    ensembles: members x layers. active: blocks that train at each step. margin: of equivalence in test error (points).
-    interaction: share of the summed damage within which two removals add up.
+    blocks removed together. images: test images. reestimated: training images that statistics are re-estimated on;
+    statistics: whether as they are (batch) or cropped and flipped as in training (augmented). ensembles: members x
+    layers. active: blocks that train at each step. margin: of equivalence in test error (points). interaction:
+    share of the summed damage within which two removals add up.
     """
 
     shallow: int = Field(20, ge=1)
@@ -64,6 +65,7 @@ class LesionsSettings(Settings):
     pairs: int = Field(40, ge=1)
     images: int = Field(1000, ge=1)
     reestimated: int = Field(250, ge=2)
+    statistics: Literal["batch", "augmented"] = "batch"
     ensembles: tuple[Ensemble, ...] = ("3x20", "10x8")
     active: tuple[Count, ...] = (4, 12, 20)
     margin: float = Field(1.0, gt=0)
@@ -149,13 +151,13 @@ def _inputs(
 ) -> tuple[Network, list[Any], list[Any]]:
     """Return a trained network in eval mode, the test batches, and the inputs for re-estimated statistics."""
     from resx.data.batches import Batches
-    from resx.measurements.inputs import network_at
+    from resx.measurements.inputs import network_at, statistics_inputs
     from resx.training.evaluate import EVAL_BATCH
 
     batches = Batches(dataset, run.spec.data, run.spec.train.batch_size, run.spec.seed, device)
     network = network_at(run, dataset, device, max(run.snapshots()), EVAL_BATCH).eval()
     test = list(batches.evaluation("test", settings.images, EVAL_BATCH))
-    return network, test, [x for x, _ in batches.evaluation("train", settings.reestimated, EVAL_BATCH)]
+    return network, test, statistics_inputs(run, dataset, device, settings.reestimated, settings.statistics)
 
 
 def measure_lesions(run: RunFolder, dataset: Dataset, settings: LesionsSettings, device: torch.device) -> pd.DataFrame:
@@ -385,14 +387,14 @@ PROBE = Probe(
         "lesions": Measure(
             measure_lesions,
             refuses,
-            keys=("counts", "draws", "pairs", "images", "reestimated"),
+            keys=("counts", "draws", "pairs", "images", "reestimated", "statistics"),
             wants=is_lesioned,
         ),
         "ensembles": Measure(measure_ensembles, keys=("ensembles",), wants=is_deep),
         "short_paths": Measure(
             measure_short_paths,
             no_blocks,
-            keys=("draws", "images", "reestimated"),
+            keys=("draws", "images", "reestimated", "statistics"),
             wants=lambda spec, settings: spec.train.active_blocks is not None,
         ),
     },

@@ -10,8 +10,9 @@ import torch
 from resx import data
 from resx.data.batches import Batches
 from resx.engines import train_all
-from resx.measurements.inputs import first_and_last, network_at, sample
+from resx.measurements.inputs import first_and_last, network_at, sample, statistics_inputs
 from resx.store.run import RunFolder, read_run
+from resx.training.evaluate import EVAL_BATCH
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
 
@@ -42,6 +43,8 @@ def test_statistics_decide_on_the_mode_and_on_the_images(tmp_path: Path) -> None
     batches = Batches(dataset, run.spec.data, 24, run.spec.seed, CPU)
     first, _ = batches.assemble(batches.tables(0, 1), torch.tensor([0]))
     assert torch.equal(inputs["augmented"], first)
+    anew, augmented = (statistics_inputs(run, dataset, CPU, 90, one) for one in ("batch", "augmented"))
+    assert [len(x) for x in anew] == [90] and [len(x) for x in augmented] == [EVAL_BATCH]
     evaluated = network_at(run, dataset, CPU, 4, 24).eval()
     with torch.no_grad():
         assert torch.equal(outputs["running"], evaluated(inputs["running"]))
