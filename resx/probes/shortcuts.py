@@ -345,7 +345,7 @@ def symbols(tables: Tables, settings: ShortcutsSettings) -> Mapping[str, Any]:
         "learned from elsewhere": tuple(pair[1] for pair in pairs),
         "learned from the identity": tuple(pair[0] for pair in pairs),
         "negated or rotated": tuple(name for name in CUT if name in functions),
-        "deep gate": tuple(name for name in functions if name.startswith("highway:") and ", width" in name),
+        "deep gate": tuple(name for name in map(str, functions) if name.startswith("highway:") and ", width" in name),
     }
 
 
