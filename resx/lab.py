@@ -102,7 +102,11 @@ def plan(
 def _name(probe: str, specs: Sequence[RunSpec], asked: Mapping[str, Any]) -> str:
     """Name the folder of findings after what was asked for, so that one comparison does not overwrite another's."""
     data = specs[0].data.label or specs[0].data.dataset
-    words = [f"{key} {value}" for key, value in asked.items() if key not in ("preset", "dataset", "label", "seed")]
+    words = [
+        f"{key} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for key, value in asked.items()
+        if key not in ("preset", "dataset", "label", "seed")
+    ]
     text = " ".join([probe, data, *words])
     name = slug(text)
     return name if len(text) <= len(name) + 4 else f"{name[:50]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

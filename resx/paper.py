@@ -160,3 +160,29 @@ VEIT_FULL_TEST_ERROR = Reported(6.10, _VEIT, "M")
 
 # Yang et al. 2019: growth of a plain network's gradient per layer with batch norm, at initialisation
 PLAIN_GRADIENT_FACTOR = Reported(1.21, "Yang et al. 2019", "M", note="per layer, at initialisation")
+
+# Public networks whose weights can be measured here: test errors from their README files and of torchvision's weights
+_BEST_ON_TEST = "the epoch that was kept is the best one on the test images, so its error is a little flattered"
+_COSINE = f"200 epochs, batch 256, Nesterov momentum, rate 0.1 lowered as a cosine, decay 5e-4; {_BEST_ON_TEST}"
+PUBLIC_NETWORKS: dict[str, Reported] = {
+    **{
+        f"akamaster/resnet{depth}": Reported(
+            value, "akamaster/pytorch_resnet_cifar10", note=f"200 epochs by the paper's recipe; {_BEST_ON_TEST}"
+        )
+        for depth, value in {20: 8.27, 32: 7.37, 44: 6.90, 56: 6.61, 110: 6.32}.items()
+    },
+    **{
+        f"chenyaofo/{data}_resnet{depth}": Reported(value, "chenyaofo/pytorch-cifar-models", note=_COSINE)
+        for data, errors in {
+            "cifar10": {20: 7.40, 32: 6.47, 44: 5.99, 56: 5.63},
+            "cifar100": {20: 31.17, 32: 29.84, 44: 28.37, 56: 27.37},
+        }.items()
+        for depth, value in errors.items()
+    },
+    **{
+        f"torchvision/resnet{depth}": Reported(
+            value, "torchvision, IMAGENET1K_V1", note="centre crops of 224 pixels of images resized to 256"
+        )
+        for depth, value in {18: 30.242, 34: 26.686, 50: 23.870, 101: 22.626, 152: 21.688}.items()
+    },
+}

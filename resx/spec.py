@@ -207,13 +207,18 @@ class Foreign(Frozen):
 
     network: where the network comes from, such as akamaster/resnet56, or FILE:FUNCTION of a user's file (its name
     alone). weights: hash of the tensors' content (store/weights.py). code: hash of a user's file. blocks: the names or
-    patterns that the user gave, with commas between.
+    patterns that the user gave, with commas between. layers: how many of its tensors are weights of two or more
+    dimensions, where no layout knows its depth.
     """
 
     network: str
     weights: str
     code: str | None = None
     blocks: str | None = None
+    layers: int | None = Field(None, ge=1)
+
+    def __str__(self) -> str:
+        return self.network
 
 
 class RunSpec(Frozen):
@@ -504,4 +509,10 @@ def write_toml(experiment: Experiment, command: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    if isinstance(value, Frozen):
+        value = value.model_dump(exclude_none=True)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)

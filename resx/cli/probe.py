@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,7 +14,10 @@ from typer.core import TyperCommand
 from resx.claims import help_lines
 from resx.cli.options import DryRun, Format, Given, Json, Quiet, TableFormat, flowing, parse_seeds, training_options
 from resx.probes import load_probe, probe_names
-from resx.spec import SpecError, load_toml
+from resx.spec import Experiment, SpecError, load_toml
+
+if TYPE_CHECKING:
+    from resx.training.machine import Machine
 
 probe_app = typer.Typer(
     no_args_is_help=True,
@@ -40,9 +43,71 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting of the probe, as key=value; repeat for several.", show_default=False),
 ]
+FOREIGN = "Networks that others trained"
+Network = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Measure a trained network instead: akamaster/resnet56, torchvision/NAME, timm/NAME or FILE.py:FUNCTION; "
+        "repeat for several, each with its --weights.",
+        rich_help_panel=FOREIGN,
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A file of its weights (torch.save or safetensors; nothing in it is executed), a folder that holds those "
+        "which an experiment names, or DEFAULT for torchvision's.",
+        rich_help_panel=FOREIGN,
+        show_default=False,
+    ),
+]
+BlockNames = Annotated[
+    str | None,
+    typer.Option(
+        "--blocks",
+        help="Its blocks by name or pattern, with commas between, such as 'layer*.*'; otherwise they are found.",
+        rich_help_panel=FOREIGN,
+        show_default=False,
+    ),
+]
 Publish = Annotated[
     Path | None, typer.Option(help="Write the experiment here, in the form that is committed.", show_default=False)
 ]
+
+
+@dataclass(frozen=True)
+class Foreigners:
+    """The networks that others trained, as the options name them."""
+
+    networks: Sequence[str] = ()
+    weights: Sequence[str] = ()
+    blocks: str | None = None
+
+    def applied(self, grid: Mapping[str, Sequence[Any]], machine: Machine) -> tuple[dict[str, Sequence[Any]], Machine]:
+        """Return the grid with these networks in it, and the machine that knows where their weights are.
+
+        Raises SpecError where networks and weights do not pair up.
+        """
+        from resx.training.foreign import describe_foreign
+
+        placed = replace(machine, weights=tuple(self.weights))
+        if not self.networks:
+            if self.blocks:
+                raise SpecError("--blocks: is for a network that --network names")
+            return dict(grid), placed
+        if len(self.networks) != len(self.weights):
+            raise SpecError(
+                f"--network: {len(self.networks)} networks and {len(self.weights)} --weights; give a pair each"
+            )
+        pairs = zip(self.networks, self.weights, strict=True)
+        files = [Path(name.rpartition(":")[0]) for name in self.networks if ".py:" in name]
+        values = [describe_foreign(network, weights, self.blocks) for network, weights in pairs]
+        return {**grid, "foreign": values}, replace(placed, code=files[0] if files else None)
+
+
+def _is_foreign(written: Experiment | None, grid: Mapping[str, Sequence[Any]] | None) -> bool:
+    return any("foreign" in one for one in (*(written.grids if written else ()), grid or {}))
 
 
 def execute(
@@ -58,6 +123,7 @@ def execute(
     form: Format | None = None,
     quiet: bool = False,
     dry_run: bool = False,
+    foreign: Foreigners | None = None,
 ) -> None:
     """Run a probe and print its findings. Exit code 1 where a run failed."""
     from resx import lab
@@ -67,15 +133,21 @@ def execute(
     from resx.engines import left_to_train
 
     written = load_toml(experiment) if experiment else None
+    machine = given.machine()
+    if foreign:
+        grid, machine = foreign.applied(grid or {}, machine)
     plan = lab.plan(
         name,
         written,
-        fields=given.with_preset(written.run if written else {}),
+        fields=given.fields if _is_foreign(written, grid) else given.with_preset(written.run if written else {}),
         grid=grid,
         seeds=parse_seeds(seeds) if seeds else None,
         settings=_settings(pairs),
-        machine=given.machine(),
+        machine=machine,
     )
+    if dry_run and all(spec.foreign for spec in plan.specs):
+        typer.echo(f"{len(plan.specs)} networks that others trained are recorded and measured; nothing is trained")
+        return
     if dry_run:
         print_estimate(plan.specs, plan.machine, as_json=json)
         return
@@ -109,6 +181,9 @@ def _command(name: str) -> Callable[..., None]:
         shortcut: Shortcut = None,
         seeds: Seeds = None,
         set_: Set = None,
+        network: Network = None,
+        weights: Weights = None,
+        blocks: BlockNames = None,
         publish: Publish = None,
         json: Json = False,
         format: TableFormat = None,
@@ -116,6 +191,7 @@ def _command(name: str) -> Callable[..., None]:
         dry_run: DryRun = False,
     ) -> None:
         options: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet, "dry_run": dry_run, "form": format}
+        options["foreign"] = Foreigners(network or (), weights or (), blocks)
         several = {"shortcut": shortcut} if shortcut and len(shortcut) > 1 else {}
         if shortcut and not several:
             given = replace(given, fields={**given.fields, "shortcut": shortcut[0]})
@@ -130,6 +206,7 @@ def run(
     experiment: Annotated[Path, typer.Argument(help="An experiment's TOML file, which names its probe.")],
     seeds: Seeds = None,
     set_: Set = None,
+    weights: Weights = None,
     publish: Publish = None,
     json: Json = False,
     format: TableFormat = None,
@@ -146,6 +223,7 @@ def run(
             f'{experiment}: names no probe; write probe = "…" at its top, or use `resx probe NAME {experiment}`'
         )
     options: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet, "dry_run": dry_run, "form": format}
+    options["foreign"] = Foreigners(weights=weights or ())
     execute(name, given, experiment, seeds=seeds, pairs=set_ or [], **options)
 
 

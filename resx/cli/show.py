@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resx.cli.terminal import CONSOLE, duration, number, print_json, print_table
-from resx.probes import CLAIM_COLUMNS, Findings
+from resx.probes import CLAIM_COLUMNS, Findings, of_others
 from resx.probes.page import formatted, latex, markdown, shown_tables
 from resx.spec import RunSpec, printable
 from resx.stats import MIN_SEEDS
@@ -80,12 +80,16 @@ def print_frame(frame: pd.DataFrame, title: str) -> None:
 def print_findings(done: Done, machine: Machine) -> None:
     """Print the findings of a probe: its tables, a line per claim, the answer, the files, and what to type next."""
     findings = done.findings
+    errors = of_others(findings.frames["runs"])
+    for line in errors:
+        typer.echo(line)
     for name, table in shown_tables(findings).items():
         print_frame(table, f"{name.replace('_', ' ')}: {findings.scale} scale")
     _print_effects(findings)
     CONSOLE.print(findings)
     for line in findings.notes():
-        typer.echo(line)
+        if line not in errors:
+            typer.echo(line)
     for file in done.files:
         if file.suffix in (".png", ".md"):
             typer.echo(f"written: {file}")
@@ -116,6 +120,8 @@ def _print_effects(findings: Findings) -> None:
 
 def next_step(done: Done, jobs: int) -> str:
     """Say what the seeds at hand allow to conclude, and what to type next."""
+    if all(outcome.spec.foreign for outcome in done.outcomes):
+        return "Networks that others trained, one of each: shown, not judged."
     seeds = len({outcome.spec.seed for outcome in done.outcomes})
     if seeds >= MIN_SEEDS:
         return f"{seeds} seeds: judged. `resx report` makes a page of it, `resx plot` draws the figures again."

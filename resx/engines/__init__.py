@@ -20,6 +20,7 @@ from resx.engines import here, processes
 from resx.engines.tasks import Datasets, Ended, Task
 from resx.spec import RunSpec
 from resx.store.run import finished_result
+from resx.training.foreign import record_all
 from resx.training.loop import Report
 from resx.training.machine import Machine
 
@@ -49,14 +50,16 @@ class Outcome:
 def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambda progress: None) -> list[Outcome]:
     """Train what is not finished yet and return the outcome of every spec, in the order given.
 
-    A diverged run is an outcome; a failed one has `error`. Raises Stopped, with checkpoints left, on Ctrl-C or SIGTERM.
+    A diverged run is an outcome; a failed one has `error`. Weights that were trained elsewhere are recorded instead.
+    Raises Stopped, with checkpoints left, on Ctrl-C or SIGTERM.
     """
     errors: dict[str, str] = {}
     todo = [spec for spec in specs if finished_result(spec, machine.results) is None]
     todo.sort(key=lambda spec: spec.model.depth * spec.train.steps, reverse=True)  # the longest first: none waits alone
     for wanted in dict.fromkeys(spec.data for spec in todo):
         data.fetch(wanted, machine.data_dir)
-    for generation in _generations(todo):
+    errors |= record_all([spec for spec in todo if spec.foreign], machine)
+    for generation in _generations([spec for spec in todo if not spec.foreign]):
         groups = here.cohorts(generation, Datasets(machine.data_dir), _shared(machine, len(generation)))
         while groups:  # where one of a group fails, or they do not fit together, its halves go on
             tasks = {_task(group): group for group in groups}
@@ -122,4 +125,5 @@ def _generations(todo: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:
 
 def left_to_train(specs: Sequence[RunSpec], machine: Machine) -> dict[str, int]:
     """Return the steps of every run that is not finished yet, by its id. Raises StoreError where one is damaged."""
-    return {spec.run_id: spec.train.steps for spec in specs if finished_result(spec, machine.results) is None}
+    own = [spec for spec in specs if not spec.foreign]
+    return {spec.run_id: spec.train.steps for spec in own if finished_result(spec, machine.results) is None}

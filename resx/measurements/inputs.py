@@ -16,11 +16,15 @@ from torch import Tensor
 from resx import model
 from resx.data import Dataset
 from resx.data.batches import Batches
+from resx.measurements.adopt import adopt
+from resx.measurements.taps import Blocks
 from resx.model.construction import skeleton
 from resx.seeding import generator
 from resx.spec import ModelSpec, RunSpec, SpecError
 from resx.store.run import RunFolder
 from resx.training.evaluate import EVAL_BATCH
+from resx.training.foreign import load_foreign
+from resx.training.resolve import ADOPTED
 
 
 def network_at(
@@ -31,18 +35,30 @@ def network_at(
     batch: int,
     dtype: torch.dtype = torch.float32,
     statistics: str = "batch",
-) -> model.Network:
+) -> Blocks:
     """Return a run's network with the weights of a kept step, in the mode that its `statistics` ask for.
 
-    batch: how many inputs it will be given; modules that want random numbers get theirs for as many. Raises
-    StoreError where the step was not kept.
+    batch: how many inputs it will be given; modules that want random numbers get theirs for as many. A network that no
+    layout knows is adopted. Raises StoreError where the step was not kept.
     """
+    if run.spec.foreign and run.spec.model.family == ADOPTED:
+        adopted = _adopted(run, dataset, step).to(device, dtype)
+        adopted.train(statistics != "running")
+        return adopted
     network = model.build(run.spec.model, dataset.input_shape, dataset.n_outputs, run.spec.seed)
     network.load_state_dict(run.load_weights(step))
     for name, module in model.stochastic_modules(network):
         module.noise = module.draw(generator(run.spec.seed, "noise", name, step), batch)
     assert isinstance(network, model.Network)
     return network.to(device, dtype).train(statistics != "running")
+
+
+def _adopted(run: RunFolder, dataset: Dataset, step: int) -> Blocks:
+    """Return a foreign network with taps on its blocks, which are found on two test images."""
+    assert run.spec.foreign
+    patterns = run.spec.foreign.blocks.split(",") if run.spec.foreign.blocks else None
+    x, _ = next(Batches(dataset, run.spec.data, 2, 0, "cpu").evaluation("test", 2, 2))
+    return adopt(load_foreign(run, dataset, step).eval(), x, blocks=patterns).network
 
 
 def sample(
@@ -95,6 +111,8 @@ def first_and_last(run: RunFolder) -> list[int]:
 
 def without_blocks(spec: RunSpec) -> str | None:
     """Say why a probe of blocks cannot be applied, or return None for a network of blocks on images."""
+    if spec.model.family == ADOPTED:
+        return None  # adopting it says what is missing
     return None if _has_blocks(spec.model) else f"the {spec.model.family} family has no blocks on images"
 
 

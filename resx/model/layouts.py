@@ -1,8 +1,8 @@
 """Layouts of public networks that are this project's own under other names: where each tensor goes, and what is known.
 
 akamaster/pytorch_resnet_cifar10 (option A, padded on both sides), chenyaofo/pytorch-cifar-models (option B),
-torchvision's ResNets, and timm's of the same depths (option B, stride in the 3×3 convolution). Published errors are
-those of their README files, and of torchvision's weights IMAGENET1K_V1.
+torchvision's ResNets, and timm's of the same depths (option B, stride in the 3×3 convolution). What was published of
+them stands in paper.py.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import torch
 from torch import Tensor, nn
 
 from resx.model.construction import skeleton
-from resx.spec import ModelSpec, SpecError, did_you_mean
-
-TEST_CHOSEN = "the epoch that was kept is the best one on the test images, so its error is a little flattered"
+from resx.spec import ModelSpec, SpecError
 
 
 @dataclass(frozen=True)
 class Layout:
     """A public network. model: the same network here; outputs: its classes; normalize: of DataSpec.
 
-    published: test error (%), null where none is. recipe: what fields of a RunSpec can say of its training; note: what
-    else is known, in words.
+    recipe: what fields of a RunSpec can say of its training.
     """
 
     name: str
     model: ModelSpec
     outputs: int
     normalize: str
-    published: float | None = None
     recipe: Mapping[str, Any] = field(default_factory=lambda: {"steps": 0})
-    note: str = ""
+
+    @property
+    def dataset(self) -> str:
+        """Return the name of its own data set, empty where images come from a folder."""
+        return f"cifar{self.outputs}" if self.model.family == "cifar" else "folder"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -90,41 +90,25 @@ def translated_name(name: str) -> str:
 
 
 def _akamaster() -> Iterator[Layout]:
-    errors = {20: 8.27, 32: 7.37, 44: 6.90, 56: 6.61, 110: 6.32}
     # 200 epochs of 391 batches, the rate divided by 10 after 100 and 150 (trainer.py)
     recipe = {"steps": 78_200, "batch_size": 128, "lr": 0.1, "drops": (0.5, 0.75), "augment": "crop-flip"}
-    for depth, error in errors.items():
+    for depth in (20, 32, 44, 56, 110):
         model = ModelSpec.model_validate({"depth": depth, "adapter": "subsample+pad-both"})
-        yield Layout(f"akamaster/resnet{depth}", model, 10, "imagenet", error, recipe, TEST_CHOSEN)
+        yield Layout(f"akamaster/resnet{depth}", model, 10, "imagenet", recipe)
 
 
 def _chenyaofo() -> Iterator[Layout]:
-    published = {
-        "cifar10": {20: 7.40, 32: 6.47, 44: 5.99, 56: 5.63},
-        "cifar100": {20: 31.17, 32: 29.84, 44: 28.37, 56: 27.37},
-    }
-    note = f"200 epochs, batch 256, Nesterov momentum, the rate 0.1 lowered as a cosine, decay 5e-4; {TEST_CHOSEN}"
-    for data, errors in published.items():
-        for depth, error in errors.items():
-            model, outputs = ModelSpec.model_validate({"depth": depth, "adapter": "B"}), int(data.removeprefix("cifar"))
-            yield Layout(f"chenyaofo/{data}_resnet{depth}", model, outputs, data, error, note=note)
+    for data, outputs in (("cifar10", 10), ("cifar100", 100)):
+        for depth in (20, 32, 44, 56):
+            model = ModelSpec.model_validate({"depth": depth, "adapter": "B"})
+            yield Layout(f"chenyaofo/{data}_resnet{depth}", model, outputs, data)
 
 
 def _imagenet() -> Iterator[Layout]:
-    errors = {18: 30.242, 34: 26.686, 50: 23.870, 101: 22.626, 152: 21.688}
-    for depth, error in errors.items():
+    for depth in (18, 34, 50, 101, 152):
         model = ModelSpec(family="imagenet", depth=depth, width=None, stride_in="3x3")
-        note = "published: centre crops of 224 pixels of images resized to 256, weights IMAGENET1K_V1"
-        yield Layout(f"torchvision/resnet{depth}", model, 1000, "imagenet", error, note=note)
+        yield Layout(f"torchvision/resnet{depth}", model, 1000, "imagenet")
         yield Layout(f"timm/resnet{depth}", model, 1000, "imagenet")
 
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for make in (_akamaster, _chenyaofo, _imagenet) for layout in make()}
-
-
-def find_layout(name: str) -> Layout:
-    """Return a known layout. Raises SpecError with the nearest name."""
-    if name not in LAYOUTS:
-        known = ", ".join(dict.fromkeys(key.partition("/")[0] for key in LAYOUTS))
-        raise SpecError(f"--network: no layout '{name}'{did_you_mean(name, LAYOUTS)}; there are networks of {known}")
-    return LAYOUTS[name]

@@ -23,9 +23,9 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from resx import claims
+from resx import claims, paper
 from resx.claims import Claim, Combination, Contrast, Verdict
-from resx.spec import Frozen, RunSpec, SpecError, did_you_mean
+from resx.spec import Foreign, Frozen, RunSpec, SpecError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +68,11 @@ class Request:
         if len(self.grids) > 1:
             raise SpecError("[[grid]]: this probe takes one [grid], not several")
         return self.grids[0]
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it asks for networks that others trained, and so for no others."""
+        return any(cell.get("foreign") for cell in (self.base, *self.grids))
 
     def runs(self, **own: Sequence[Any]) -> list[RunSpec]:
         """Return the specs of a grid over the seeds; what was asked for as grid or as field goes before `own`."""
@@ -116,7 +121,7 @@ class Probe:
     settings): what {name} stands for in claims, beside {deep}, {shallow} and the settings. comment(findings): sentences
     that only this probe can say. limits: what it does not show. figures: names in resx.figures.FIGURES. parts: probes
     that a combined claim rests on, by the name under which it refers to their claims. drawn: tables that only figures
-    read.
+    read. adopts: whether it can be asked of networks that others trained, instead of those that it plans.
     """
 
     plan: Callable[[Request], list[RunSpec]]
@@ -134,6 +139,7 @@ class Probe:
     seeds: int = 2
     parts: Mapping[str, Part] = field(default_factory=dict)
     drawn: Sequence[str] = ()
+    adopts: bool = False
 
     def __post_init__(self) -> None:
         """Refuse, when the package is imported, a combined claim that rests on a claim which does not exist."""
@@ -240,7 +246,8 @@ def judge(name: str, frames: Frames, settings: Frozen) -> Findings:
         if len(part.frames(frames)["runs"])
     }
     tables = probe.tables(frames, settings)
-    return replace(conclude(name, settings, tables, parts, claims.scale(frames["runs"])), frames=frames)
+    findings = conclude(name, settings, tables, parts, claims.scale(frames["runs"]))
+    return replace(findings, frames=frames, answer=[*of_others(frames["runs"]), *findings.answer])
 
 
 def conclude(name: str, settings: Frozen, tables: Tables, parts: Mapping[str, Findings], scale: str) -> Findings:
@@ -256,6 +263,22 @@ def conclude(name: str, settings: Frozen, tables: Tables, parts: Mapping[str, Fi
     marked = [replace(one, key=f"{name}:{one.key}", scale=scale) for one in [*combined, *verdicts]]
     findings = Findings(name, settings, {}, tables, effects, marked, (), scale, parts)
     return replace(findings, answer=_answer(probe, findings))
+
+
+def of_others(runs: pd.DataFrame) -> list[str]:
+    """Return a sentence per network that others trained: its error measured here next to the published one."""
+    lines = []
+    for run in runs.to_dict("records") if "foreign" in runs else ():
+        foreign = run["foreign"]
+        if not isinstance(foreign, Foreign):
+            continue
+        measured = "no error" if pd.isna(run["test_error"]) else f"{run['test_error']:.2f} % test error"
+        published = paper.PUBLIC_NETWORKS.get(foreign.network)
+        known = "nothing is known here of its training"
+        if published:
+            known = f"{published.value:.2f} % published ({published.source}: {published.note})"
+        lines.append(f"{foreign}, trained by others: {measured} measured on {run['test_images']:,.0f} images, {known}.")
+    return lines
 
 
 def _depths(tables: Tables) -> dict[str, int]:
@@ -330,6 +353,10 @@ def planned(probe: Probe, request: Request) -> list[RunSpec]:
 
 
 def _plan(probe: Probe, request: Request) -> list[RunSpec]:
+    if request.is_foreign:
+        if not probe.adopts:
+            raise SpecError("--network: this probe takes no networks that others trained")
+        return replace(request, seeds=[0]).runs()
     return list(dict.fromkeys(probe.plan(request)))
 
 

@@ -117,9 +117,10 @@ def tables(frames: Frames, settings: GradientsSettings) -> dict[str, pd.DataFram
     growth = _growth_by_phase(steps)
     half = _half_distances(alike)
     by = [*NETWORK, "phase"]
-    shown = summary(growth[growth["phase"] != "trained"], by, ("growth", "within", "first_over_last"))
+    shown = growth[(growth["phase"] != "trained") | ~_followed(growth, growth["phase"] == "initial")]
+    shown = summary(shown, by, ("growth", "within", "first_over_last"))
     lost = growth[growth["phase"] == "initial"].groupby(list(NETWORK))["status"].agg(lambda s: (s == "diverged").sum())
-    shown = shown.merge(lost.rename("diverged").reset_index(), on=list(NETWORK))
+    shown = shown.merge(lost.rename("diverged").reset_index(), how="left", on=list(NETWORK))
     return {
         "growth": _by_size(shown, sizes),
         "shattering": _by_size(summary(half, by, ("log10_half",)), sizes),
@@ -144,6 +145,11 @@ def _by_size(table: pd.DataFrame, sizes: list[str]) -> pd.DataFrame:
     return table.sort_values("images", key=lambda names: names.map(sizes.index), kind="stable", ignore_index=True)
 
 
+def _followed(table: pd.DataFrame, initial: pd.Series) -> pd.Series:
+    """Return whether the run of each row was followed from its initial weights on; what others trained was not."""
+    return initial.groupby([table[column] for column in (*NETWORK, "seed")]).transform("any")
+
+
 def _growth_by_step(rows: pd.DataFrame) -> pd.DataFrame:
     """Return, per run and kept step, growth and growth within stages (% per layer), and the first norm over the
     last."""
@@ -164,7 +170,8 @@ def _growth_by_phase(steps: pd.DataFrame) -> pd.DataFrame:
     columns = [*NETWORK, "seed", "status"]
     last = steps.groupby(columns, sort=False)["step"].transform("max")
     finished = (steps["step"] > 0) & (steps["status"] == "finished")
-    means = steps[finished].groupby(columns, sort=False)[["growth", "within", "first_over_last"]].mean().reset_index()
+    followed = finished & _followed(steps, steps["step"] == 0)
+    means = steps[followed].groupby(columns, sort=False)[["growth", "within", "first_over_last"]].mean().reset_index()
     ends = (
         steps[steps["step"] == 0].assign(phase="initial"),
         means.assign(phase="training"),
@@ -264,6 +271,7 @@ CLAIMS = (
 )
 
 PROBE = Probe(
+    adopts=True,
     plan=plan,
     tables=tables,
     claims=CLAIMS,

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import torch
 
     from resx.data import Dataset
-    from resx.model import Network
+    from resx.measurements.taps import Blocks
     from resx.store.run import RunFolder
 
 MEMBER_SEEDS = 1000  # an ensemble's members have seeds from 1000·(seed + 1) on, which no probe uses otherwise
@@ -115,11 +115,18 @@ def plan(request: Request) -> list[RunSpec]:
 
 def is_deep(spec: RunSpec, settings: LesionsSettings) -> bool:
     """Return whether a run is the deep network that the controls are compared with."""
-    return is_lesioned(spec, settings) and spec.model.shortcut != "none" and spec.model.depth == settings.deep
+    return (
+        not spec.foreign
+        and is_lesioned(spec, settings)
+        and spec.model.shortcut != "none"
+        and spec.model.depth == settings.deep
+    )
 
 
 def is_lesioned(spec: RunSpec, settings: LesionsSettings) -> bool:
     """Return whether a run is one of the compared networks, not a control."""
+    if spec.foreign:
+        return True
     own = spec.seed < MEMBER_SEEDS and spec.train.active_blocks is None
     return own and spec.model.depth in (settings.shallow, settings.deep)
 
@@ -130,10 +137,13 @@ def refuses(spec: RunSpec) -> str | None:
     from resx.measurements.lesions import too_small
     from resx.model import Network
     from resx.model.construction import skeleton
+    from resx.training.resolve import ADOPTED
 
     reason = without_blocks(spec)
     if reason:
         return reason
+    if spec.model.family == ADOPTED:
+        return None
     network = skeleton(spec.model, (3, 32, 32), 10)
     assert isinstance(network, Network)
     return too_small(network.blocks)
@@ -148,7 +158,7 @@ def no_blocks(spec: RunSpec) -> str | None:
 
 def _inputs(
     run: RunFolder, dataset: Dataset, settings: LesionsSettings, device: torch.device
-) -> tuple[Network, list[Any], list[Any]]:
+) -> tuple[Blocks, list[Any], list[Any]]:
     """Return a trained network in eval mode, the test batches, and the inputs for re-estimated statistics."""
     from resx.data.batches import Batches
     from resx.measurements.inputs import network_at, statistics_inputs
@@ -174,9 +184,10 @@ def measure_short_paths(
 ) -> pd.DataFrame:
     """Test a network that was trained with subsets of its blocks."""
     from resx.measurements.lesions import short_paths
+    from resx.model import Network
 
     network, test, statistics = _inputs(run, dataset, settings, device)
-    assert run.spec.train.active_blocks is not None
+    assert run.spec.train.active_blocks is not None and isinstance(network, Network)
     return short_paths(network, run.spec.train.active_blocks, test, statistics, dataset.task, settings.draws)
 
 
@@ -376,6 +387,7 @@ CLAIMS = (
 )
 
 PROBE = Probe(
+    adopts=True,
     plan=plan,
     tables=tables,
     claims=CLAIMS,

@@ -163,6 +163,7 @@ CLAIMS = (
 )
 
 PROBE = Probe(
+    adopts=True,
     plan=plan,
     tables=tables,
     claims=CLAIMS,

@@ -130,6 +130,7 @@ CLAIMS = (
 )
 
 PROBE = Probe(
+    adopts=True,
     plan=plan,
     tables=tables,
     claims=CLAIMS,

@@ -30,10 +30,11 @@ def kind_name(shortcut: str) -> str:
 def kinds(runs: pd.DataFrame) -> pd.Series:
     """Return each run's kind of network: its shortcut's name after that of a special start or activation, if any.
 
-    Such as plain, residual, looks-linear plain, crelu plain.
+    Such as plain, residual, looks-linear plain, crelu plain. A network that no layout knows is called by its name.
     """
     start = runs["init"].fillna(runs["activation"]).fillna("")
-    return (start + " " + runs["shortcut"].map(kind_name)).str.strip()
+    names = (start + " " + runs["shortcut"].map(kind_name)).str.strip()
+    return names.where(runs["family"] != "adopted", runs["foreign"].map(str))
 
 
 def arm(table: pd.DataFrame) -> str:
@@ -52,7 +53,7 @@ def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
 
 def join(measured: pd.DataFrame, runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """Return a measurement with columns of its runs: kind, depth, norm, seed, status, and those that are named."""
-    named = runs.assign(kind=kinds(runs))
+    named = runs.assign(kind=kinds(runs), norm=runs["norm"].fillna(""))  # which nobody knows of a foreign network
     return measured.merge(named[["run_id", "kind", "depth", "norm", "seed", "status", *columns]], on="run_id")
 
 

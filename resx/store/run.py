@@ -143,7 +143,7 @@ class RunFolder:
         files = Committed(self.path)
         names = sorted({*files.names(), *self._session.written})
         steps = {int(name[15:-3]): self.path / name for name in names if name.startswith("snapshots/")}
-        if files.manifest is None and steps and 0 not in steps:
+        if files.manifest is None and steps and 0 not in steps and not self.spec.foreign:
             raise Damaged(self.path / "snapshots" / "step-0000000.pt", "is missing")
         return steps
 
@@ -505,7 +505,9 @@ def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
     names = Committed(run.path).names()
     checks = {name: check for name, check in checks.items() if name in names}
     steps = [int(name[15:-3]) for name in names if name.startswith("snapshots/")]
-    for step in sorted({0, *steps}) if steps and "snapshots/step-0000000.pt" not in names else steps:
+    if steps and not run.spec.foreign:  # weights of others have no initial ones
+        steps = sorted({0, *steps})
+    for step in steps:
         checks[f"snapshots/step-{step:07d}.pt"] = partial(run.load_weights, step)
     for name in run.probes():
         checks[f"probes/{name}.csv"] = partial(run.read_probe, name)

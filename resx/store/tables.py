@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from resx.spec import FIELDS, InitFrom, RunSpec
+from resx.spec import FIELDS, Frozen, RunSpec
 from resx.store.files import LOG, StoreError, read_json, results_root, to_json, write_atomic
 from resx.store.run import METRICS, OUTCOMES, RunFolder, find_runs, is_recorded, read_record
 
@@ -292,7 +292,7 @@ def _value(cell: str) -> Any:
 
 def _cell(value: Any) -> str:
     """Write a value so that `_value` returns it; whole numbers as such."""
-    if isinstance(value, InitFrom):
+    if isinstance(value, Frozen):
         value = value.model_dump()
     if isinstance(value, np.generic):
         value = value.item()

@@ -26,7 +26,7 @@ def read_weights(path: Path) -> State:
     by executing code that is in it.
     """
     if not path.is_file():
-        raise SpecError(f"--weights {path}: no such file")
+        raise SpecError(f"--weights {path}: {'is a folder; name a file in it' if path.is_dir() else 'no such file'}")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

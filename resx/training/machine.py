@@ -22,7 +22,8 @@ class Machine:
     """Where and how runs are made; nothing here can change a number of a CPU run.
 
     results: the folder that holds runs/. data_dir: where data sets lie. jobs: runs at a time. plugin: a user's file.
-    checkpoint_activations: less memory, more time, the same numbers.
+    checkpoint_activations: less memory, more time, the same numbers. weights: files, or folders of them, where weights
+    that were trained elsewhere are looked for by their content. code: a user's file whose function makes a network.
     """
 
     results: Path = field(default_factory=results_root)
@@ -32,6 +33,8 @@ class Machine:
     allow_change: bool = False
     plugin: Path | None = None
     checkpoint_activations: bool = False
+    weights: tuple[str, ...] = ()
+    code: Path | None = None
 
 
 def default_device() -> str:
