@@ -121,7 +121,7 @@ def _print_effects(findings: Findings) -> None:
 def next_step(done: Done, jobs: int) -> str:
     """Say what the seeds at hand allow to conclude, and what to type next."""
     if all(outcome.spec.foreign for outcome in done.outcomes):
-        return "Networks that others trained, one of each: shown, not judged."
+        return "Networks that others trained, one of each: no verdict is more than screening."
     seeds = len({outcome.spec.seed for outcome in done.outcomes})
     if seeds >= MIN_SEEDS:
         return f"{seeds} seeds: judged. `resx report` makes a page of it, `resx plot` draws the figures again."
