@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from resx.figures import FIGURES, parts, style
 from resx.probes import Findings
 
+NARROW = 2.0  # ratio of the axis' ends below which its ticks are evenly spaced
+MARGIN = 0.15  # of the residual networks' range, on either side
 LOOKS: dict[str, Any] = {"plain": style.DASHED, "residual": "-"}
 
 
@@ -20,7 +23,8 @@ def draw(findings: Findings) -> Figure:
     """Standard deviation of layer responses in layer order and sorted; ‖F(x)‖/‖x‖ and cosine by block.
 
     One colour per depth, means over seeds. Above: after training, plain dashed, residual full (at initialisation all
-    are 1 with batch normalisation, the thin line). Below: residual, initialisation dotted.
+    are 1 with batch normalisation, the thin line). The axis is that of the residual networks, so that they can be told
+    apart; where a plain one leaves it, a line says how far it goes. Below: residual, initialisation dotted.
     """
     runs, rows = findings.frames["runs"], findings.tables["layers"]
     colour = style.colours(sorted(rows["depth"].unique()))
@@ -43,6 +47,7 @@ def draw(findings: Findings) -> Figure:
             look: dict[str, Any] = {"color": colour[depth], "linestyle": LOOKS.get(str(kind), ":"), "linewidth": 1.2}
             grid[0, 0].plot(means.index, means, **look)
             grid[0, 1].plot(range(1, len(descending) + 1), descending, **look)
+        _fit_axis(grid[0], rows[(rows["quantity"] == "std") & (rows["phase"] == "trained")])
         for axes, quantity in zip(grid[1], ("ratio", "cosine"), strict=True):
             _draw_blocks(axes, rows[rows["quantity"] == quantity], colour)
         for axes, name in zip(grid.flat, ("layer", "layers, strongest first", "block", "block"), strict=True):
@@ -61,6 +66,32 @@ def draw(findings: Findings) -> Figure:
         kinds.append(parts.handle("residual, at initialisation", linewidth=1.0, linestyle=":"))
         style.key(figure, _depths(colour), kinds)
     return figure
+
+
+def _fit_axis(row: Iterable[Axes], trained: pd.DataFrame) -> None:
+    """Let residual networks set the axis, and say in words which networks leave it, and how far they go."""
+    means = trained.groupby(["kind", "depth", "layer"])["value"].mean()
+    own = means[means.index.get_level_values("kind") != "plain"]
+    if own.empty:
+        return
+    residual = trained[trained["kind"] != "plain"]
+    ranked = [values for _, group in residual.groupby(["kind", "depth"]) for values in _sorted(group)]
+    low, high = min(own.min(), *ranked, 1.0), max(own.max(), *ranked, 1.0)
+    margin = (high / low) ** MARGIN
+    ends = means.groupby(["kind", "depth"]).agg(["min", "max"])
+    beyond = [
+        f"{kind}-{depth}: {end['min']:.2g} to {end['max']:.2g}"
+        for (kind, depth), end in ends.iterrows()
+        if end["max"] > high * margin or end["min"] < low / margin
+    ]
+    for axes in row:
+        axes.set_ylim(low / margin, high * margin)
+        if high / low < NARROW:
+            axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        if beyond:
+            text = "\n".join(["beyond the axis:", *beyond])
+            look = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            axes.text(0.98, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize=6, bbox=look)
 
 
 def _depths(colour: dict[Any, str]) -> list[Any]:
