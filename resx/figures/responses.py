@@ -78,10 +78,10 @@ def _fit_axis(row: Iterable[Axes], trained: pd.DataFrame) -> None:
     ranked = [values for _, group in residual.groupby(["kind", "depth"]) for values in _sorted(group)]
     low, high = min(own.min(), *ranked, 1.0), max(own.max(), *ranked, 1.0)
     margin = (high / low) ** MARGIN
-    ends = means.groupby(["kind", "depth"]).agg(["min", "max"])
+    ends = means.groupby(["kind", "depth"]).agg(["min", "max"]).reset_index().to_dict("records")
     beyond = [
-        f"{kind}-{depth}: {end['min']:.2g} to {end['max']:.2g}"
-        for (kind, depth), end in ends.iterrows()
+        f"{end['kind']}-{end['depth']}: {end['min']:.2g} to {end['max']:.2g}"
+        for end in ends
         if end["max"] > high * margin or end["min"] < low / margin
     ]
     for axes in row:
