@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from resx.spec import RunSpec, SpecError, build_spec
 
 if TYPE_CHECKING:
-    from resx.lab import run, train
+    from resx.lab import compare, run, train
     from resx.measurements.adopt import adopt, measure
     from resx.store.tables import load_runs
 
-__all__ = ["RunSpec", "SpecError", "adopt", "build_spec", "load_runs", "measure", "run", "train"]
+__all__ = ["RunSpec", "SpecError", "adopt", "build_spec", "compare", "load_runs", "measure", "run", "train"]
 
 _HOMES = {
     "adopt": "resx.measurements.adopt",
+    "compare": "resx.lab",
     "load_runs": "resx.store.tables",
     "measure": "resx.measurements.adopt",
     "run": "resx.lab",
@@ -31,4 +32,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("resx")
     raise AttributeError(f"module 'resx' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

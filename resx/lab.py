@@ -9,6 +9,7 @@ always gives the same findings.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from resx.training.machine import Machine
 
 Say = Callable[[str], None]
+PATHS = ("results", "data_dir", "plugin")  # settings of a machine that may be text
 PUBLISHED = ("svg", "png")  # formats of figures that are committed
 
 
@@ -122,21 +124,54 @@ def run(
     machine: Machine | None = None,
     **fields: Any,
 ) -> Findings:
-    """Run a probe and return its findings: the Python face of `resx probe` and `resx compare`.
+    """Run a probe and return its findings: the Python face of `resx probe`.
 
-    experiment: a TOML file. seeds: how many, or which. fields: of every run, such as preset="digits" or depth=20.
+    experiment: a TOML file. seeds: how many, or which. fields: of every run, such as preset="digits" or depth=20, and
+    what the command has flags for: device, jobs, results, data_dir, plugin, …, where no machine is given, and plain.
     Findings show themselves as a table in a notebook; files go to the machine's results. Raises SpecError for bad input
     and StoreError where no run finished.
     """
-    from resx.training.machine import default_preset, make_machine
+    from resx.training.machine import default_preset
 
-    machine = machine or make_machine()
+    fields, machine = _as_flags(fields, machine)
     written = load_toml(Path(experiment)) if isinstance(experiment, str | Path) else experiment
     if "preset" not in {**(written.run if written else {}), **fields}:
         fields["preset"], _ = default_preset(machine)
     numbers = list(range(seeds)) if isinstance(seeds, int) else seeds
     made = plan(probe, written, fields=fields, grid=grid, seeds=numbers, settings=settings, machine=machine)
     return carry_out(made).findings
+
+
+def compare(
+    *, depths: Sequence[int] | None = None, shortcut: str | Sequence[str] | None = None, **given: Any
+) -> Findings:
+    """Compare plain networks, the identity and other shortcuts at several depths: the Python face of `resx compare`.
+
+    given: as in `run`, such as seeds=6, plugin="mine.py".
+    """
+    shortcuts = [shortcut] if isinstance(shortcut, str) else list(shortcut or ())
+    grid = {**given.pop("grid", {}), **({"depth": list(depths)} if depths else {})}
+    return run("degradation", grid=grid | ({"shortcut": shortcuts} if shortcuts else {}), **given)
+
+
+def _as_flags(fields: Mapping[str, Any], machine: Machine | None) -> tuple[dict[str, Any], Machine]:
+    """Return fields of runs and the machine, from fields among which those of the machine may be.
+
+    Raises SpecError where both a machine and such fields are given, and both plain and a shortcut.
+    """
+    from resx.training.machine import Machine, make_machine
+
+    own = {field.name for field in dataclasses.fields(Machine)}
+    settings = {key: value for key, value in fields.items() if key in own}
+    fields = {key: value for key, value in fields.items() if key not in own}
+    if machine and settings:
+        raise SpecError(f"{', '.join(settings)}: give either a machine or these")
+    if "plain" in fields:
+        if "shortcut" in fields:
+            raise SpecError("plain: give either it or a shortcut")
+        fields["shortcut"] = "none" if fields.pop("plain") else "identity"
+    paths = {key: Path(value) for key, value in settings.items() if key in PATHS and value is not None}
+    return fields, machine or make_machine(**{**settings, **paths})
 
 
 def carry_out(
@@ -314,15 +349,16 @@ def as_document(done: Done, machine: Machine) -> dict[str, Any]:
 def train(spec: RunSpec | None = None, *, machine: Machine | None = None, **fields: Any) -> dict[str, Any]:
     """Train one network, or return it where it is finished already: the Python face of `resx train`.
 
-    Give a RunSpec or flat fields (`train(preset="digits", depth=56, shortcut="none")`). Returns the content of
+    Give a RunSpec or flat fields (`train(preset="digits", depth=56, plain=True)`), and, as in `run`, settings of the
+    machine. Without a preset the machine decides, as it does for the command. Returns the content of
     result.json with the folder. Raises SpecError for bad input, StoreError where training failed.
     """
     from resx.engines import train_all
-    from resx.training.machine import make_machine
+    from resx.training.machine import default_preset
     from resx.training.resolve import resolve
 
-    machine = machine or make_machine()
-    given = spec.flat() if spec else {}
+    fields, machine = _as_flags(fields, machine)
+    given = spec.flat() if spec else {"preset": default_preset(machine)[0]}
     [resolved] = resolve([{**given, **fields}], machine)
     [outcome] = train_all([resolved], machine)
     if outcome.result is None:
