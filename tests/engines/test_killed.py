@@ -58,7 +58,7 @@ def test_workers_of_a_killed_process_end_and_nothing_is_lost(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("delay", [0.1, 0.4])
+@pytest.mark.parametrize("delay", [0.05, 0.15])  # while modules are imported
 def test_an_early_signal_is_one_line(number: int, code: int, delay: float) -> None:
     command = [sys.executable, "-c", "import resx.__main__ as r; print(flush=True); r.main()", "train", "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -100,8 +100,8 @@ def test_an_adapter_of_ones_own_is_compared_with_the_reference(
     assert done.code == code, done.err
     assert words in done.err
     if code == 0:
-        outcomes = json.loads(done.out)["tables"]["outcomes"]
-        assert {row["network"] for row in outcomes} == {"subsample+pad+chop", "grow: mine", "plain"}
+        networks = json.loads(done.out)["tables"]["networks"]
+        assert {row["arm"] for row in networks} == {"subsample+pad+chop", "grow: mine", "plain"}
 
 
 @pytest.mark.parametrize(
