@@ -96,7 +96,7 @@ def test_the_page_asks_for_nothing_and_links_only_to_itself(page: str) -> None:
 
 def test_every_figure_says_what_it_shows(page: str) -> None:
     figures = re.findall(r'<svg role="img" aria-label="([^"]+)"', page)
-    assert len(figures) == len(NAMES)
+    assert len(figures) >= len(NAMES)
     assert all(figures)
 
 
