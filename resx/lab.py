@@ -220,7 +220,7 @@ def _measure(probe: Probe, outcomes: list[Outcome], settings: Any, machine: Mach
             text = _settings_text(measure, settings)
             if one.spec.run_id not in reasons and not _is_measured(one.spec, name, text, machine):
                 call = partial(measure_run, name, measure.function, one.spec, settings, text)
-                task = Task(f"{name}: {one.spec.run_id}", call, uses_plugin=one.spec.plugin is not None)
+                task = Task(f"{name}: {one.spec.run_id}", call)
                 tasks[task] = one.spec.run_id
     if not tasks:
         return outcomes
@@ -260,7 +260,9 @@ def measure_run(
     import torch
 
     from resx.store.run import read_run
+    from resx.training.resolve import load_plugin_of
 
+    load_plugin_of(spec, desk.machine)
     run = read_run(desk.machine.results / "runs" / spec.run_id)
     table = function(run, desk.datasets(spec.data), settings, torch.device(desk.machine.device))
     run.save_probe(name, table.assign(settings=settings_text))

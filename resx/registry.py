@@ -3,16 +3,24 @@
 An entry is a factory. Its keyword-only parameters are the arguments that a spec may set (`scaled:alpha=0.5`), and
 their defaults are filled in, so that the same network is always written the same way. A registry that users add to
 takes further parameters with a default as such arguments too, so that nobody has to know of the `*`.
+
+A plugin is a user's Python file, and its code is executed. What runs are exactly the bytes that are hashed: the file
+and the files next to it that it imports, whole, comments and all. The hash is part of a run that uses something which
+the plugin registered, and of no other.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, TracebackType
 from typing import Any, Generic, TypeVar
 
 from resx.spec import SpecError, did_you_mean, parse_part
@@ -32,17 +40,36 @@ class Registry(Generic[F]):
         self.kind = kind
         self._positional, self._adapt = positional, adapt
         self._entries: dict[str, F] = {}
+        self._plugins: dict[str, str] = {}  # name -> hash of the plugin that registered it
 
     def register(self, name: str) -> Callable[[F], F]:
-        """Decorate a factory to make it known by `name`. Raises ValueError where the name is taken."""
+        """Decorate a factory to make it known by `name`.
+
+        Raises ValueError where the name is taken or cannot be written in a spec, TypeError for an argument whose
+        default a spec cannot hold.
+        """
 
         def add(factory: F) -> F:
             if name in self._entries:
                 raise ValueError(f"{self.kind} '{name}' is registered twice")
-            self._entries[name] = self._adapt(factory)
+            if not isinstance(name, str) or not name.strip() or set(name) & set(":,=+@ ") or not name.isprintable():
+                raise ValueError(f"{self.kind} {name!r} is no name: no spaces and none of : , = + @")
+            made = self._adapt(factory)
+            for key, default in settable(made, self._positional).items():
+                if not isinstance(default, bool | int | float | str):
+                    raise TypeError(
+                        f"{self.kind} '{name}': its argument {key} needs a number, a text or a bool as default"
+                    )
+            self._entries[name] = made
+            if _loading:
+                self._plugins[name] = _loading[-1]
             return factory
 
         return add
+
+    def plugin(self, text: str | None) -> str | None:
+        """Return the hash of the plugin that registered what `name:key=value` names, or None."""
+        return self._plugins.get(parse_part(text)[0]) if text else None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -133,28 +160,143 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def load_plugin(path: Path) -> str:
-    """Run a user's file, whose decorators register what it adds, and return the hash of its source.
+_loading: list[str] = []  # hash of the plugin that is being executed
+_loaded: dict[str, Path] = {}  # hash -> file
 
-    Loading the same source twice does nothing. Raises SpecError that names the file where it does not import.
+
+def load_plugins(paths: Path | Sequence[Path]) -> None:
+    """Load every one of some plugin files. Raises SpecError that names the file where one does not import."""
+    for path in [paths] if isinstance(paths, Path) else paths:
+        load_plugin(path)
+
+
+def load_plugin(path: Path) -> str:
+    """Execute a user's file, whose decorators register what it adds, and return the hash of its source.
+
+    The source is the file and those next to it that it imports. Loading the same source twice does nothing. Raises
+    SpecError that names the file where it does not import.
     """
-    try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise SpecError(f"plugin {path}: cannot be read ({error.strerror})") from error
-    digest = hashlib.sha256(source).hexdigest()[:16]
+    path = Path(path)
+    source = _read_source(path, path)
+    helpers = _imported(path, source)
+    hashed = hashlib.sha256(source)
+    for helper in sorted(helpers):
+        hashed.update(b"\0" + helper.encode() + b"\0" + helpers[helper][1])
+    digest = hashed.hexdigest()[:16]
     name = f"resx_plugin_{digest}"
     if name in sys.modules:
         return digest
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    if module_spec is None or module_spec.loader is None:
-        raise SpecError(f"plugin {path}: not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
+    for helper, (_, text) in helpers.items():
+        if getattr(sys.modules.get(helper), "__resx_source__", text) != text:
+            raise SpecError(f"plugin {path}: another module named {helper} is loaded already; rename one of them")
+    module = ModuleType(name)
+    module.__file__ = str(path)
     sys.modules[name] = module
+    finder = _Helpers(helpers)
+    sys.meta_path.insert(0, finder)
+    _loading.append(digest)
     try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:  # a user's file may fail in any way; the user needs its name and the reason
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+    except (Exception, SystemExit) as error:  # a user's file may fail in any way; the user needs its name and why
         del sys.modules[name]
+        sys.meta_path.remove(finder)
         reason = str(error).partition("\n")[0]
         raise SpecError(f"plugin {path}: does not import ({type(error).__name__}: {reason})") from error
+    finally:
+        _loading.pop()
+    _loaded[digest] = path
     return digest
+
+
+def used_plugins(digests: Iterable[str | None]) -> str | None:
+    """Return the hash that stands for some plugins in a spec: that of the one, or of all; None for none."""
+    distinct = sorted({digest for digest in digests if digest})
+    if len(distinct) < 2:
+        return distinct[0] if distinct else None
+    return hashlib.sha256(" ".join(distinct).encode()).hexdigest()[:16]
+
+
+def failed_plugin(traceback: TracebackType | None) -> Path | None:
+    """Return the file of the plugin whose code an exception came through, or None."""
+    files = {str(path): path for path in _loaded.values()}
+    found = None
+    while traceback is not None:
+        found = files.get(traceback.tb_frame.f_code.co_filename, found)
+        traceback = traceback.tb_next
+    return found
+
+
+def _read_source(file: Path, plugin: Path) -> bytes:
+    try:
+        if file.exists() and not file.is_file():
+            raise SpecError(f"plugin {plugin}: {file} is not a file")
+        return file.read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, SpecError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise SpecError(f"plugin {plugin}: cannot be read ({reason})") from error
+
+
+def _imported(path: Path, source: bytes) -> dict[str, tuple[Path, bytes]]:
+    """Return the modules next to a plugin that it imports, and those that they import: file and source of each."""
+    found: dict[str, tuple[Path, bytes]] = {}
+    waiting = [source]
+    while waiting:
+        for name in _imports(waiting.pop()):
+            parts = name.split(".")
+            for length in range(1, len(parts) + 1):  # a package before what is in it
+                module = ".".join(parts[:length])
+                file = _file_of(path.parent, module)
+                if file is not None and module not in found and _is_helper(parts[0], path.parent):
+                    found[module] = (file, _read_source(file, path))
+                    waiting.append(found[module][1])
+    return found
+
+
+def _imports(source: bytes) -> list[str]:
+    """Return the names of what a source imports anywhere, functions included; none where it is not Python."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def _file_of(folder: Path, module: str) -> Path | None:
+    place = folder.joinpath(*module.split("."))
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+
+
+def _is_helper(name: str, folder: Path) -> bool:
+    """Whether a module is the user's: not Python's, and not installed anywhere but in the plugin's folder."""
+    if name in sys.stdlib_module_names or name == "resx":
+        return False
+    if name in sys.modules:
+        return hasattr(sys.modules[name], "__resx_source__")
+    found = importlib.util.find_spec(name)
+    return found is None or found.origin is None or folder.resolve() in Path(found.origin).resolve().parents
+
+
+class _Helpers(MetaPathFinder, Loader):
+    """Finds the modules next to a plugin and executes the very bytes that were hashed, without a cache of bytecode."""
+
+    def __init__(self, sources: Mapping[str, tuple[Path, bytes]]) -> None:
+        self.sources = sources
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name not in self.sources:
+            return None
+        file = self.sources[name][0]
+        spec = ModuleSpec(name, self, origin=str(file), is_package=file.name == "__init__.py")
+        spec.has_location = True
+        return spec
+
+    def exec_module(self, module: ModuleType) -> None:
+        file, source = self.sources[module.__name__]
+        module.__dict__["__resx_source__"] = source
+        exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)

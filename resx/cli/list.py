@@ -31,7 +31,9 @@ Row = tuple[str, str, str]  # name, arguments with their defaults, first line
 
 def list_names(
     kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
-    plugin: Annotated[Path | None, typer.Option(help="A file that registers shortcuts or adapters of yours.")] = None,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="A file that registers shortcuts or adapters of yours; it is executed.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List shortcuts, adapters, presets, figures, probes or data sets: names, arguments, what each is.
@@ -39,10 +41,9 @@ def list_names(
     Examples: [bold]resx list shortcuts[/bold], [bold]resx list figures[/bold]
     """
     from resx.cli.terminal import print_json, print_table
-    from resx.registry import load_plugin
+    from resx.registry import load_plugins
 
-    if plugin:
-        load_plugin(plugin)
+    load_plugins(plugin or [])
     rows = list(_rows(kind))
     if json:
         print_json([dict(zip(("name", "arguments", "summary"), row, strict=True)) for row in rows])

@@ -80,7 +80,11 @@ MACHINE_OPTIONS: dict[str, Any] = {
     ),
     "results": _option(Path, MACHINE, "Folder of everything recorded; by default RESX_RESULTS or results/."),
     "data_dir": _option(Path, MACHINE, "Where the data set lies, or is downloaded to."),
-    "plugin": _option(Path, MACHINE, "A Python file of yours that registers a shortcut or an adapter."),
+    "plugin": _option(
+        list[Path],
+        MACHINE,
+        "A Python file of yours that registers a shortcut or an adapter; its code is executed. Repeat for several.",
+    ),
     "checkpoint_activations": _option(
         bool,
         MACHINE,
@@ -153,6 +157,8 @@ def training_options(*omit: str) -> Callable[[Callable[..., None]], Callable[...
         def wrapper(**values: Any) -> None:
             options = {name: values.pop(name) for name in [*fields, *machine]}
             options = {name: value for name, value in options.items() if value is not None}
+            if "plugin" in options:
+                options["plugin"] = tuple(options["plugin"])
             if "drops" in options:
                 options["drops"] = _fractions(options["drops"])
             given = Given(

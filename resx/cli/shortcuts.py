@@ -22,7 +22,9 @@ HEADER = ("shortcut", "formula, source, parameters of a block of C channels", "p
 
 def shortcuts(
     names: Annotated[list[str] | None, typer.Argument(help="Which; all where none is named")] = None,
-    plugin: Annotated[Path | None, typer.Option("--plugin", help="A file that registers shortcuts of your own")] = None,
+    plugin: Annotated[
+        list[Path] | None, typer.Option("--plugin", help="A file that registers shortcuts of your own; it is executed")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
 ) -> None:
     """List the shortcut functions: formula, source, parameters, multiply-adds, and whether they keep the length of x.
@@ -30,10 +32,9 @@ def shortcuts(
     What is printed comes from the functions themselves: a plugin's are listed like any other.
     """
     from resx.model.facts import facts
-    from resx.registry import load_plugin
+    from resx.registry import load_plugins
 
-    if plugin:
-        load_plugin(plugin)
+    load_plugins(plugin or [])
     rows = list(facts(names or ()))
     if json:
         typer.echo(json_format.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))

@@ -53,6 +53,7 @@ __all__ = [
     "check_names",
     "complete",
     "data_root",
+    "facts",
     "fetch",
     "load",
     "look",
@@ -99,6 +100,17 @@ def complete(spec: DataSpec, data_dir: Path | None = None) -> DataSpec:
     filled = spec.model_dump() | filled
     filled["reference"] = _comparable(filled, facts, spec.reference)
     return DataSpec(**filled)
+
+
+def facts(spec: DataSpec, data_dir: Path | None = None) -> Facts:
+    """Return the size of what a complete specification loads, subsets apart; named data sets are not read."""
+    name, _ = DATASETS.arguments(spec.dataset)
+    if name in FACTS:
+        raw = FACTS[name]
+    else:
+        raw = _read(spec.dataset, data_root(data_dir).resolve(), spec.image_size).facts
+    shape = (raw.shape[0], spec.image_size, spec.image_size) if spec.image_size and raw.images else raw.shape
+    return replace(raw, shape=shape)
 
 
 def load(spec: DataSpec, data_dir: Path | None = None) -> Dataset:
@@ -169,7 +181,15 @@ def _read(text: str, root: Path, image_size: int | None) -> Dataset:
     """Read a whole data set. A loader that can bring images of many sizes to one takes image_size as well."""
     name, _ = DATASETS.arguments(text)
     sized = "image_size" in inspect.signature(DATASETS[name]).parameters
-    dataset: Dataset = DATASETS.create(text, root, *((image_size,) if sized else ()))
+    try:
+        dataset: Dataset = DATASETS.create(text, root, *((image_size,) if sized else ()))
+    except Exception as error:
+        if DATASETS.plugin(text) is None or isinstance(error, SpecError):
+            raise
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise SpecError(f"dataset '{name}': the plugin fails ({reason})") from error
+    if not isinstance(dataset, Dataset):
+        raise SpecError(f"dataset '{name}': returns a {type(dataset).__name__}, not a Dataset")
     return dataset
 
 

@@ -39,6 +39,7 @@ class Facts:
     test: int
     outputs: int
     images: bool = True
+    regression: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,8 @@ class Dataset:
     @property
     def facts(self) -> Facts:
         """The size of this data set."""
-        return Facts(self.input_shape, len(self.train_x), len(self.test_x), self.n_outputs, self.is_images)
+        regression = self.task == "regression"
+        return Facts(self.input_shape, len(self.train_x), len(self.test_x), self.n_outputs, self.is_images, regression)
 
     def split(self, name: Split) -> tuple[Tensor, Tensor]:
         """Return the inputs and targets of a split. Raises ValueError for 'val' where none was held out."""

@@ -110,7 +110,7 @@ def _shared(machine: Machine, runs: int) -> Machine:
 
 def _task(specs: Sequence[RunSpec]) -> Task:
     name = specs[0].run_id if len(specs) == 1 else f"{specs[0].run_id} and {len(specs) - 1} more"
-    return Task(name, partial(here.train_group, specs), True, any(spec.plugin for spec in specs))
+    return Task(name, partial(here.train_group, specs), True)
 
 
 def _generations(todo: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:

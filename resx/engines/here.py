@@ -17,6 +17,7 @@ from resx.store.run import open_run
 from resx.training.loop import Report, Stopped, train_networks
 from resx.training.machine import Machine, own_settings
 from resx.training.memory import memory_needed, memory_warning
+from resx.training.resolve import load_plugin_of
 
 LOG = logging.getLogger("resx")
 
@@ -81,6 +82,8 @@ def cohorts(specs: Sequence[RunSpec], datasets: Callable[[DataSpec], Dataset], m
 def train_group(specs: Sequence[RunSpec], desk: Desk) -> None:
     """Train specs that share data and schedule side by side in this process, and record them."""
     machine = desk.machine
+    for spec in specs:
+        load_plugin_of(spec, machine)
     with ExitStack() as stack:
         folders = [stack.enter_context(open_run(machine.results, spec)) for spec in specs]
         train_networks(

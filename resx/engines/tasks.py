@@ -16,7 +16,7 @@ from pathlib import Path
 from resx import data
 from resx.data import Dataset
 from resx.engines.signals import Stop
-from resx.registry import load_plugin
+from resx.registry import failed_plugin, load_plugins
 from resx.spec import DataSpec, SpecError
 from resx.store.files import StoreError
 from resx.training.loop import Report, Stopped
@@ -55,21 +55,19 @@ class Task:
     """Something to run. call: picklable; it records what it makes, and may be called again after a failure.
 
     name: of the run or the measurement, in messages. checkpoints: it looks at `desk.stop` and leaves a checkpoint; any
-    other task is interrupted. uses_plugin: a user's code runs in it.
+    other task is interrupted.
     """
 
     name: str
     call: Callable[[Desk], None]
     checkpoints: bool = False
-    uses_plugin: bool = False
 
 
 def perform(task: Task, desk: Desk) -> str | None:
     """Run a task in this process and return a line that says why it failed, if it did. Raises Stopped."""
     desk.stop.at_once = not task.checkpoints
     try:
-        if desk.machine.plugin:
-            load_plugin(desk.machine.plugin)
+        load_plugins(desk.machine.plugin)
         task.call(desk)
         return None
     except Stopped as stopped:
@@ -92,7 +90,8 @@ def failure(task: Task, error: BaseException, machine: Machine) -> str:
         return str(error)
     if is_out_of_memory(error):
         return f"{task.name}: out of memory on {machine.device}; {memory_advice(machine.checkpoint_activations)}"
-    who = f"plugin {machine.plugin} failed" if task.uses_plugin else "failed"
+    plugin = failed_plugin(error.__traceback__)
+    who = f"plugin {plugin} failed" if plugin else "failed"
     where = " ".join(getattr(error, "__notes__", ()))
     reason = str(error).strip().partition("\n")[0]
     return f"{task.name}: {' '.join(filter(None, (who, where)))}: {type(error).__name__}: {reason}"

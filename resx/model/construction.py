@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import numpy
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -76,9 +78,14 @@ def _tried(factory: Callable[..., nn.Module], name: str, values: tuple[tuple[str
                 if device == "cpu":
                     initialise(module, 0)
                 wrong = _wrong_shape(module)
+                if device == "cpu" and not wrong and not factory.__module__.startswith("resx."):
+                    wrong = _wrong_in_training(lambda channels: factory(channels, **dict(values)))
         except SpecError as error:
             return tuple(error.errors)
-        except Exception as error:  # a user's module may fail in any way; the user needs its name and the reason
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a user's module may fail in any way; the user needs its name and the reason
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             where = " on the meta device, which counts networks" if device == "meta" else ""
             return (f"shortcut '{name}': fails for x and F(x) of {given}{where} ({reason})",)
@@ -101,6 +108,45 @@ def _wrong_shape(module: Any) -> str | None:
     if x is not fx and isinstance(result, Tensor) and result.dim() == x.dim():
         expected = x[:, :1].repeat(1, max(x.shape[1], result.shape[1]), 1, 1, 1)
     return None if _shown(result) == _shown(expected) else f"returns {_shown(result)} for {given}; {rule}"
+
+
+def _wrong_in_training(make: Callable[[int], nn.Module]) -> str | None:
+    """Say what a user's shortcut does that training or a measurement has no use for, or return None.
+
+    It is tried on other sizes, in channels_last, with gradients, in eval mode, in bfloat16 and in float64. Raises
+    whatever it raises.
+    """
+    for batch, channels, height, width in ((3, 8, 5, 3), (2, 4, 2, 2), TRIAL):
+        module = make(channels).train()
+        initialise(module, 0)
+        fx = torch.rand(batch, channels, height, width).contiguous(memory_format=torch.channels_last)
+        x = fx.unsqueeze(1).repeat(1, getattr(module, "streams", 1), 1, 1, 1) if hasattr(module, "read") else fx + 1
+        for place, (_, part) in enumerate(module.named_modules()):
+            if hasattr(part, "draw"):
+                part.noise = part.draw(torch.Generator().manual_seed(place), batch)
+        before, states = (x.clone(), fx.clone()), _random_states()
+        with torch.no_grad():
+            result = module(x, fx)
+        if _random_states() != states:
+            return "draws random numbers in forward, so no run could be repeated; let it `draw` them as its `noise`"
+        if not all(map(torch.equal, (x, fx), before)):
+            return "changes x or F(x) in place; return a new tensor"
+        if not isinstance(result, Tensor) or (x.dim() == fx.dim() and result.shape != fx.shape):
+            return f"returns {_shown(result)} for x and F(x) of {_shown(fx)}; it must return the same shape"
+        leaves = [x.requires_grad_(), fx.requires_grad_()]
+        module(leaves[0] * 1, leaves[1] * 1).square().sum().backward()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            module(x, fx)
+        with torch.no_grad():
+            module.eval()(x, fx)
+            module.double()(x.double(), fx.double())
+    return None
+
+
+def _random_states() -> tuple[object, ...]:
+    """Return the states of the generators that a module might draw from: torch's, Python's and numpy's."""
+    _, keys, place, *_ = numpy.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), numpy.asarray(keys).tobytes(), place
 
 
 def _shown(value: object) -> str:

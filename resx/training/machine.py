@@ -21,7 +21,7 @@ COHORT = 10  # networks at a time on a GPU: one seed of five depths, plain and r
 class Machine:
     """Where and how runs are made; nothing here can change a number of a CPU run.
 
-    results: the folder that holds runs/. data_dir: where data sets lie. jobs: runs at a time. plugin: a user's file.
+    results: the folder that holds runs/. data_dir: where data sets lie. jobs: runs at a time. plugin: users' files.
     checkpoint_activations: less memory, more time, the same numbers. weights: files, or folders of them, where weights
     that were trained elsewhere are looked for by their content. code: a user's file whose function makes a network.
     """
@@ -31,7 +31,7 @@ class Machine:
     device: str = "cpu"
     jobs: int = 1
     allow_change: bool = False
-    plugin: Path | None = None
+    plugin: Path | tuple[Path, ...] = ()
     checkpoint_activations: bool = False
     weights: tuple[str, ...] = ()
     code: Path | None = None

@@ -7,9 +7,11 @@ from about a third more arithmetic. Running statistics of normalisations are lef
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from resx.model import Block
 from resx.model.construction import skeleton
-from resx.spec import RunSpec, SpecError
+from resx.spec import RunSpec, SpecError, TrainSpec
 
 OPTION = "--checkpoint-activations"
 COPIES = 4  # of every weight: itself, gradient, momentum, and the copy that a graph's warm-up restores
@@ -99,6 +101,62 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
     )
+
+
+def refuse_too_large(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, checkpointed: bool) -> None:
+    """Raise SpecError for a run that this machine has not the memory to train on its CPU; with what would fit.
+
+    A network that is small by a rough count is not looked at.
+    """
+    available = available_memory()
+    if available is None or _roughly(spec, input_shape) < available / 4:
+        return
+    need = _needed(spec, input_shape, n_outputs, checkpointed)
+    if need <= available:
+        return
+    one = _needed(spec.model_copy(update={"train": _batch_of(spec, 1)}), input_shape, n_outputs, checkpointed)
+    each = (need - one) / max(1, spec.train.batch_size - 1)
+    fits = int((available - one) / each) + 1 if each and one < available else 0
+    advice = f"a --batch-size up to {fits:,} fits" if fits else "make the network smaller (--width, --depth)"
+    raise SpecError(
+        f"batch_size: {spec.train.batch_size:,} images a step in a network of {spec.model.depth} layers take about "
+        f"{need / 2**30:.1f} GiB to train, and {available / 2**30:.1f} GiB are available; {advice}"
+        + ("" if checkpointed or not fits else f", and {OPTION} needs less")
+    )
+
+
+def _batch_of(spec: RunSpec, size: int) -> TrainSpec:
+    return spec.train.model_copy(update={"batch_size": size})
+
+
+def _roughly(spec: RunSpec, input_shape: tuple[int, ...]) -> float:
+    """Return more bytes than a network of the CIFAR family needs."""
+    width, depth = spec.model.width or 64, spec.model.depth
+    positions = math.prod(input_shape[1:]) if len(input_shape) > 1 else 1
+    return 4.0 * depth * width * (6 * spec.train.batch_size * positions + COPIES * 9 * 16 * width)
+
+
+@cache
+def _needed(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, checkpointed: bool) -> int:
+    with suppress(ValueError):  # batch normalisation of one value
+        return memory_needed(spec, input_shape, n_outputs, checkpointed)
+    return 0
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this process can still take: of the machine, and of its control group; None if unknown."""
+    free = []
+    with suppress(OSError, ValueError, IndexError):
+        [line] = [line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable")]
+        free.append(int(line.split()[1]) * 1024)
+    for limit, usage in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):
+            root = Path("/sys/fs/cgroup")
+            free.append(max(0, int((root / limit).read_text()) - int((root / usage).read_text())))
+    return min(free) if free else None
 
 
 def memory_advice(checkpointed: bool) -> str:

@@ -1,18 +1,31 @@
-"""Flat fields in, complete specs out: names checked, defaults filled in, data and plugin hashed."""
+"""Flat fields in, complete specs out: names checked, defaults filled in, data and plugin hashed, sizes compared."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from resx import data, model
 from resx.data.dataset import CHANNELS
+from resx.model.adapters import PARTS
+from resx.model.construction import skeleton
+from resx.model.init import INITS
 from resx.model.layouts import LAYOUTS
+from resx.model.network import FAMILIES
+from resx.model.shortcuts import SHORTCUTS
 from resx.model.subset import check_active_blocks
-from resx.registry import load_plugin
-from resx.spec import DataSpec, Foreign, RunSpec, SpecError, build_spec
+from resx.registry import load_plugins, used_plugins
+from resx.spec import MAX_RUNS, DataSpec, Foreign, RunSpec, SpecError, build_spec
+from resx.store.files import LOG, StoreError, read_file
+from resx.store.run import find_runs, read_run
 from resx.training.initial import TRANSFORMS
 from resx.training.machine import Machine
+from resx.training.memory import refuse_too_large
+from resx.training.schedule import WARMUP_UNTIL
 
 ADOPTED = "adopted"  # in the place of a family: a network whose blocks are found when it is measured
 NORMALIZATIONS = ("symmetric", "channel-mean", "pixel-mean", *CHANNELS)
@@ -21,32 +34,34 @@ NORMALIZATIONS = ("symmetric", "channel-mean", "pixel-mean", *CHANNELS)
 def resolve(fields: Iterable[Mapping[str, Any]], machine: Machine) -> list[RunSpec]:
     """Turn flat fields into complete specs: names checked, parts' defaults filled in, data and plugin hashed.
 
-    Raises SpecError with every mistake of every spec, each once.
+    Raises SpecError with every mistake of every spec, each once; also for networks that the machine's memory or a
+    batch of one cannot train.
     """
-    plugin = load_plugin(machine.plugin) if machine.plugin else None
-    specs: list[RunSpec] = []
+    load_plugins(machine.plugin)
+    specs: dict[RunSpec, None] = {}
     errors: dict[str, None] = {}
     completed: dict[DataSpec, DataSpec] = {}  # a folder is hashed once, not once a run
-    for item in fields:
+    for count, item in enumerate(fields):
+        if count == MAX_RUNS:
+            raise SpecError(f"more than {MAX_RUNS:,} runs in one command; make the grid smaller")
         try:
             item = of_others(item) if item.get("foreign") else item
             if item.get("family") == ADOPTED:  # no family of this project's: there are no names to check
-                specs.append(_adopted(item, machine))
+                specs[_adopted(item, machine)] = None
                 continue
-            spec = build_spec({**item, "plugin": plugin}, (model.check_names, data.check_names, _check_run))
+            spec = build_spec({**item, "plugin": None}, (model.check_names, data.check_names, _check_run))
             if spec.data not in completed:
-                completed[spec.data] = data.complete(spec.data, machine.data_dir)
-            update = {"model": model.complete(spec.model), "data": completed[spec.data]}
-            specs.append(spec.model_copy(update=update))
-            if spec.train.active_blocks is not None:
-                check_active_blocks(specs[-1].model, spec.train.active_blocks)
-            if spec.train.precision == "tf32" and not machine.device.startswith("cuda"):
-                raise SpecError("precision: tf32 needs a CUDA device; use fp32")
+                completed[spec.data] = _as_recorded(data.complete(spec.data, machine.data_dir), machine.results)
+            spec = spec.model_copy(update={"model": model.complete(spec.model), "data": completed[spec.data]})
+            spec = spec.model_copy(update={"plugin": plugin_of(spec)})
+            if spec.foreign is None:
+                _check_sizes(spec, machine)
+            specs[spec] = None
         except SpecError as error:
             errors |= dict.fromkeys(error.errors)
     if errors:
         raise SpecError(errors)
-    return list(dict.fromkeys(specs))
+    return list(specs)
 
 
 def of_others(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,3 +99,81 @@ def _check_run(fields: Mapping[str, Any]) -> list[str]:
     start = fields.get("init_from")
     name = start.get("transform") if isinstance(start, dict) else getattr(start, "transform", None)
     return TRANSFORMS.check(name) if name else []
+
+
+def plugin_of(spec: RunSpec) -> str | None:
+    """Return the hash of the plugin that a run uses something of (of several, one hash for all), or None."""
+    adapter = spec.model.adapter
+    parts = [registry.plugin(getattr(adapter, key)) for key, registry in PARTS.items()] if adapter else []
+    start = spec.init_from.transform if spec.init_from else None
+    named = [
+        SHORTCUTS.plugin(spec.model.shortcut),
+        FAMILIES.plugin(spec.model.family),
+        INITS.plugin(spec.model.init),
+        data.DATASETS.plugin(spec.data.dataset),
+        TRANSFORMS.plugin(start),
+    ]
+    return used_plugins([*parts, *named])
+
+
+def load_plugin_of(spec: RunSpec, machine: Machine) -> None:
+    """Load the machine's plugins in this process. Raises SpecError where they are not those that the spec names."""
+    load_plugins(machine.plugin)
+    if plugin_of(spec) != spec.plugin:
+        raise SpecError(
+            f"{spec.run_id}: was made with another plugin, or its file has changed since this command began"
+        )
+
+
+def _as_recorded(spec: DataSpec, results: Path) -> DataSpec:
+    """Return a folder's data under the label and reference that runs on the same content are recorded with.
+
+    Both are for show and part of older ids all the same, so that one content is one label in a folder of results.
+    """
+    if spec.content is None:
+        return spec
+    others = _recorded_data(spec.content, results)
+    if not others or spec in others:
+        return spec
+    LOG.warning("data: these images are recorded as '%s', and so are the new runs on them", others[0].label)
+    return spec.model_copy(update={"label": others[0].label, "reference": others[0].reference})
+
+
+def _recorded_data(content: str, results: Path) -> list[DataSpec]:
+    specs: dict[DataSpec, None] = {}
+    for path in find_runs(results):
+        try:
+            if content.encode() in read_file(path / "spec.json"):
+                specs[read_run(path).spec.data] = None
+        except (StoreError, FileNotFoundError):
+            continue
+    return [spec for spec in specs if spec.content == content]
+
+
+def _check_sizes(spec: RunSpec, machine: Machine) -> None:
+    """Raise SpecError for a run that would fail after it has begun."""
+    if spec.train.active_blocks is not None:
+        check_active_blocks(spec.model, spec.train.active_blocks)
+    if spec.train.precision == "tf32" and not machine.device.startswith("cuda"):
+        raise SpecError("precision: tf32 needs a CUDA device; use fp32")
+    facts = data.facts(spec.data, machine.data_dir)
+    if spec.train.warmup and not facts.regression and 1 - 1 / facts.outputs <= WARMUP_UNTIL:
+        raise SpecError(
+            f"warmup: it lasts until the running error is below {WARMUP_UNTIL:.0%}, which {facts.outputs} classes are "
+            "by chance; leave it out (--no-warmup)"
+        )
+    if spec.train.batch_size == 1 and not _trains_on_one(spec, facts.shape, facts.outputs):
+        raise SpecError("batch_size: 1 leaves one value a channel, which batch normalisation cannot use; use 2 or more")
+    if machine.device == "cpu":
+        refuse_too_large(spec, facts.shape, facts.outputs, machine.checkpoint_activations)
+
+
+@cache
+def _trains_on_one(spec: RunSpec, shape: tuple[int, ...], outputs: int) -> bool:
+    try:
+        skeleton(spec.model, shape, outputs).train()(torch.empty(1, *shape, device="meta"))
+    except ValueError as error:
+        return "more than 1 value per channel" not in str(error)
+    except Exception:  # what else is wrong will be said where it happens
+        return True
+    return True

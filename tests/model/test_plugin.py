@@ -1,6 +1,8 @@
 """A user's own shortcut: `--plugin FILE` makes it known, and what is wrong with it is said in one line."""
 
+import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,12 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from resx.cli import run
+from resx.engines import train_all
 from resx.model import GROW, SHORTCUTS
+from resx.registry import load_plugin
+from resx.spec import SpecError
+from resx.training.machine import Machine
+from resx.training.resolve import load_plugin_of, resolve
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_shortcut.py"
 STREAMS = EXAMPLE.with_name("my_streams.py")
+SMALL = {"preset": "digits", "depth": 8, "width": 4, "steps": 2, "eval_every": 2, "subset": 40}
 TINY = ["--preset", "digits", "--depth", "8", "--width", "4", "--steps", "2", "--eval-every", "2", "--subset", "40"]
 
 
@@ -153,6 +162,134 @@ def test_a_file_that_does_not_import_is_named(resx: Any, source: str, words: str
     assert done.code == 2
     assert words in done.err and "broken.py" in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "init", "words"),
+    [
+        ("x.add_(fx)", "", "in place"),
+        ("torch.nn.functional.dropout(x) + fx", "", "draws random numbers"),
+        ("self.drop(x) + fx", "self.drop = torch.nn.Dropout()", "draws random numbers"),
+        ("x + torch.randn_like(fx)", "", "draws random numbers"),
+        ("x + fx + random.random()", "import random; globals()['random'] = random", "draws random numbers"),
+        ("x.view(len(x), -1).view(x.shape) + fx", "", "fails"),  # channels_last
+        ("x + fx * torch.ones(4, 4)", "", "fails"),  # of one size only
+        ("x + fx[:2]", "", "fails"),  # of one batch only
+        ("x + fx * self.weight", "self.weight = torch.ones(1, 16, 1, 1)", "fails"),  # of one width only
+        ("x + fx if self.training else x.missing", "", "fails"),
+        ("x.detach().numpy() + fx", "", "fails"),
+        ("exit()", "", "fails"),
+        ("sys.exit(0)", "import sys; globals()['sys'] = sys", "fails"),
+        ("x + fx + torch.ones(1, dtype=torch.float32) @ fx.flatten(0, 2)[:1]", "", "fails"),
+    ],
+)
+def test_what_would_fail_in_training_is_refused_before_it(
+    resx: Any, body: str, init: str, words: str, tmp_path: Path
+) -> None:
+    done = resx("train", *TINY, "--plugin", plugin(tmp_path, body, init), "--shortcut", "mine")
+    assert done.code == 2, done.err
+    assert words in done.err and "mine" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("failure", ["raise KeyError('late')", "raise SystemExit", "1 / 0"])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_gets_past_the_trial_ends_that_run_and_says_where(
+    resx: Any, failure: str, jobs: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from resx.model import SHORTCUTS\n"
+        "steps = 0\n"
+        "@SHORTCUTS.register('mine')\n"
+        "def mine(x, fx):\n"
+        "    global steps\n"
+        "    steps += len(x) == 64 and x.requires_grad and x.shape[1] == 4 and not x.is_meta\n"
+        f"    if steps == 9: {failure}\n"
+        "    return x + fx\n"
+    )
+    specs = resolve(
+        [{**SMALL, "steps": 20, "shortcut": name} for name in ("mine", "identity")], Machine(plugin=file, jobs=jobs)
+    )
+    outcomes = train_all(specs, Machine(results=tmp_path, plugin=file, jobs=jobs))
+    assert [outcome.result is None for outcome in outcomes] == [True, False]
+    assert f"plugin {file} failed at step 9: " in str(outcomes[0].error)
+
+
+def test_a_plain_function_is_a_shortcut_and_its_defaults_are_arguments(resx: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from resx.model import SHORTCUTS\n"
+        "@SHORTCUTS.register('mine')\n"
+        "def mine(x, fx, gain=0.5):\n    'Half of F.'\n    return x + gain * fx\n"
+    )
+    done = resx("train", *TINY, "--plugin", file, "--shortcut", "mine:gain=2", "--json")
+    assert done.code == 0, done.err
+    spec = json.loads((Path(json.loads(done.out)["folder"]) / "spec.json").read_text())["spec"]
+    assert spec["model"]["shortcut"] == "mine:gain=2.0"
+    assert SHORTCUTS.summary("mine") == "Half of F."
+
+
+def test_the_hash_belongs_to_runs_that_use_something_of_it(resx: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text("from resx.model import SHORTCUTS\n@SHORTCUTS.register('theirs')\ndef f(x, fx): return x - fx\n")
+    machine = Machine(plugin=(plugin(tmp_path), other))
+    names = ("none", "identity", "mine", "theirs")
+    hashes = [spec.plugin for spec in resolve([{**SMALL, "shortcut": name} for name in names], machine)]
+    assert hashes[:2] == [None, None]
+    assert hashes[2] == hashlib.sha256(plugin(tmp_path).read_bytes()).hexdigest()[:16]
+    assert hashes[3] not in (None, hashes[2])
+
+
+def test_what_runs_is_what_was_hashed(resx: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    text = "from near import GAIN\nfrom resx.model import SHORTCUTS\n@SHORTCUTS.register('mine{}')\n"
+    text += "def f(x, fx):\n    return x + GAIN * fx\n"
+    hashes = []
+    for number, gain in enumerate((1.0, 2.0, 2.0)):
+        before = file.stat() if file.exists() else None
+        file.write_text(text.format(number))
+        (tmp_path / "near.py").write_text(f"GAIN = {gain}\n")
+        if before:  # a cache of bytecode would take it for the same
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        sys.modules.pop("near", None)
+        hashes.append(load_plugin(file))
+        assert SHORTCUTS.create(f"mine{number}", 4)(torch.zeros(1), torch.ones(1)) == gain
+    sys.modules.pop("near", None)
+    assert len(set(hashes)) == 3
+    assert not list(tmp_path.rglob("__pycache__"))
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("@SHORTCUTS.register('a b')\ndef f(x, fx): ...\n", "no name"),
+        ("@SHORTCUTS.register('a:b')\ndef f(x, fx): ...\n", "no name"),
+        ("@SHORTCUTS.register('a')\ndef f(channels, *, alpha): ...\n", "alpha needs a default"),
+        ("@SHORTCUTS.register('a')\ndef f(x, fx, names=[1]): ...\n", "default of names"),
+        ("raise SystemExit\n", "SystemExit"),
+        ("exit()\n", "SystemExit"),
+        ("\0\n", "does not import"),
+    ],
+)
+def test_a_file_that_registers_what_cannot_be_is_named(resx: Any, source: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("from resx.model import SHORTCUTS\n" + source)
+    done = resx("train", *TINY, "--plugin", file, "--shortcut", "a")
+    assert done.code == 2
+    assert words in done.err and "broken.py" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_a_file_that_changed_since_the_command_began_is_refused(resx: Any, tmp_path: Path) -> None:
+    file = plugin(tmp_path)
+    [spec] = resolve([{**SMALL, "shortcut": "mine"}], Machine(plugin=file))
+    load_plugin_of(spec, Machine(plugin=file))
+    file.write_text(file.read_text() + "# another\n")
+    SHORTCUTS._entries.pop("mine")
+    with pytest.raises(SpecError, match="another plugin"):
+        load_plugin_of(spec, Machine(plugin=file))
 
 
 def test_a_gate_bias_that_is_no_number(resx: Any) -> None:

@@ -3,9 +3,9 @@
 To add one without weights, register a function `f(x, fx)`: x is the block's input after its adapter, fx the branch's
 output, both [B, channels, …]; the result has the same shape. To add any other, register a factory `(channels,
 arguments…) -> nn.Module` whose module has `forward(x, fx)`. Further arguments have defaults, and are set in a spec as
-`name:key=value`. A module with tensors of its own may define
-`initialise(generator_for)` (see init.py). Random maps are buffers that are drawn there once, from a stream
-with the buffer's full name, so every block and every seed has its own.
+`name:key=value`. A module with tensors of its own may define `initialise(generator_for)` (see init.py). Random maps are
+buffers that are drawn there once, from a stream with the buffer's full name, so every block and every seed has its own.
+No module draws a number in `forward`: one that needs some has `draw(generator, batch_size)`, and reads its `noise`.
 
 In networks of images a shortcut may carry several streams between blocks, x being [B, streams, channels, H, W] (Zhu
 et al. 2024). Two things make it so, both optional:
