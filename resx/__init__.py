@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 from resx.spec import RunSpec, SpecError, build_spec
 
 if TYPE_CHECKING:
-    from resx.lab import compare, run, train
+    from resx.lab import compare, load, run, train
     from resx.measurements.adopt import adopt, measure
     from resx.store.tables import load_runs
 
-__all__ = ["RunSpec", "SpecError", "adopt", "build_spec", "compare", "load_runs", "measure", "run", "train"]
+__all__ = ["RunSpec", "SpecError", "adopt", "build_spec", "compare", "load", "load_runs", "measure", "run", "train"]
 
 _HOMES = {
     "adopt": "resx.measurements.adopt",
     "compare": "resx.lab",
+    "load": "resx.lab",
     "load_runs": "resx.store.tables",
     "measure": "resx.measurements.adopt",
     "run": "resx.lab",

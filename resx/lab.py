@@ -27,6 +27,8 @@ from resx.store.files import StoreError, write_atomic
 from resx.store.tables import load_environments, load_frames, write_frames
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from resx.engines import Outcome
     from resx.engines.tasks import Desk
     from resx.training.loop import Report
@@ -366,3 +368,20 @@ def train(spec: RunSpec | None = None, *, machine: Machine | None = None, **fiel
     if outcome.result is None:
         raise StoreError(outcome.error or f"{resolved.run_id}: did not finish")
     return {**outcome.result, "folder": str(machine.results / "runs" / resolved.run_id)}
+
+
+def load(name: str, *, results: Path | None = None, step: int | None = None, data_dir: Path | None = None) -> nn.Module:
+    """Return a recorded run's network in eval mode, on the CPU, with the weights of a kept step, by default the last.
+
+    name: a run id, or how it begins or ends. Raises SpecError for a name that is not one run's, StoreError where its
+    weights are damaged or were not kept.
+    """
+    from resx import data
+    from resx.store.files import results_root
+    from resx.store.run import find_run
+    from resx.training.initial import unloaded_network
+
+    run = find_run(results_root(results), name)
+    network = unloaded_network(run.spec, data.load(run.spec.data, data_dir))
+    network.load_state_dict(run.load_weights(step))
+    return network.eval()

@@ -91,6 +91,9 @@ MACHINE_OPTIONS: dict[str, Any] = {
         "Compute activations again instead of keeping them: less memory, the same numbers, slower.",
         "--checkpoint-activations",
     ),
+    "snapshots": _option(
+        str, MACHINE, "Weights that are kept on the way: none, ends (first and last) or log (about 8, the default)."
+    ),
     "allow_change": _option(bool, MACHINE, "Go on with a run on another device or torch; recorded.", "--allow-change"),
 }
 Results = Annotated[

@@ -93,6 +93,7 @@ def train_group(specs: Sequence[RunSpec], desk: Desk) -> None:
             results=machine.results,
             allow_change=machine.allow_change,
             checkpointed=machine.checkpoint_activations,
+            snapshots=machine.snapshots,
             report=desk.report,
             should_stop=desk.stop.asked,
         )

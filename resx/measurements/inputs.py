@@ -21,6 +21,7 @@ from resx.measurements.taps import Blocks
 from resx.model.construction import skeleton
 from resx.seeding import generator
 from resx.spec import ModelSpec, RunSpec, SpecError
+from resx.store.files import StoreError
 from resx.store.run import RunFolder
 from resx.training.evaluate import EVAL_BATCH
 from resx.training.foreign import load_foreign
@@ -100,6 +101,8 @@ def statistics_inputs(
 def kept_steps(run: RunFolder) -> list[int]:
     """Return the steps whose weights were kept; of a run of one step, made for its initial weights, the first only."""
     steps = list(run.snapshots())
+    if not steps:
+        raise StoreError(f"{run.path}: no weights were kept on the way (--snapshots none)")
     return steps if run.spec.train.steps > 1 else steps[:1]
 
 

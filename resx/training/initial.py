@@ -186,6 +186,12 @@ def _block_products(parent: Network, child: Network, inputs: Iterable[Tensor]) -
     return products
 
 
+def unloaded_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
+    """Build a run's network as its seed initialises it; the weights of `init_from` are not in it."""
+    network = model.build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed)
+    return network if spec.train.active_blocks is None else SubsetNetwork(network, spec.train.active_blocks)
+
+
 def build_network(spec: RunSpec, dataset: Dataset, results: Path) -> nn.Module:
     """Build a run's network with the weights it starts training from.
 
@@ -196,9 +202,7 @@ def build_network(spec: RunSpec, dataset: Dataset, results: Path) -> nn.Module:
         raise SpecError(
             f"{spec.run_id}: its weights were trained elsewhere, and it is not recorded here; give --weights"
         )
-    network = model.build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed)
-    if spec.train.active_blocks is not None:
-        network = SubsetNetwork(network, spec.train.active_blocks)
+    network = unloaded_network(spec, dataset)
     if spec.init_from is None:
         return network
     folder = results / "runs" / spec.init_from.run

@@ -81,6 +81,7 @@ class Trainee:
     rows: list[dict[str, float]] = field(default_factory=list)
     running: Running = field(default_factory=Running)
     diverged: bool = False
+    snapshots: str = "log"
 
     @property
     def spec(self) -> RunSpec:
@@ -115,14 +116,16 @@ def train_networks(
     results: Path,
     allow_change: bool = False,
     checkpointed: bool = False,
+    snapshots: str = "log",
     report: Report = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train the networks of some runs side by side, from their checkpoints where they have any, until all are done.
 
     They share the data set, the number of steps and that between evaluations; one that is behind the others catches up
-    first. checkpointed: activations are computed again instead of kept. Raises Stopped (after a checkpoint) when
-    `should_stop` says so, StoreError where something recorded cannot be read, written or continued.
+    first. checkpointed: activations are computed again instead of kept. snapshots: which weights are kept on the way,
+    see `snapshot_steps`. Raises Stopped (after a checkpoint) when `should_stop` says so, StoreError where something
+    recorded cannot be read, written or continued.
     """
     set_precision(folders[0].spec.train.precision)
     feeds = make_feeds([folder.spec for folder in folders], dataset, device)
@@ -130,7 +133,7 @@ def train_networks(
     for folder, feed in zip(folders, feeds, strict=True):
         with _noted(lambda: "at step 0"):
             learner = make_learner(folder.spec, dataset, feed, results, checkpointed)
-        trainees.append(Trainee(folder, dataset, learner))
+        trainees.append(Trainee(folder, dataset, learner, snapshots=snapshots))
         _start(trainees[-1], allow_change)
     attempt = _Attempt(trainees, device)
     for trainee in trainees:
@@ -146,7 +149,8 @@ def _start(trainee: Trainee, allow_change: bool) -> None:
     """Go to where the run's checkpoint stands; without one, keep the initial weights."""
     saved = trainee.folder.load_checkpoint()
     if saved is None:
-        trainee.folder.save_snapshot(0, trainee.learner.network.state_dict())
+        if 0 in snapshot_steps(trainee.spec.train, trainee.snapshots):
+            trainee.folder.save_snapshot(0, trainee.learner.network.state_dict())
         return
     _refuse_change(trainee.folder, trainee.learner.rate.device, allow_change)
     state, trainee.rows = saved
@@ -242,7 +246,7 @@ def _read_chunk(trainee: Trainee, n_steps: int) -> None:
 def _keep(trainee: Trainee, report: Report) -> None:
     """Write what is to be kept of this step, and report where the run stands."""
     train = trainee.spec.train
-    if trainee.step in snapshot_steps(train) and not trainee.diverged:
+    if trainee.step in snapshot_steps(train, trainee.snapshots) and not trainee.diverged:
         trainee.folder.save_snapshot(trainee.step, trainee.learner.network.state_dict())
     if trainee.diverged or trainee.step in evaluation_steps(train):
         _record(trainee, report)

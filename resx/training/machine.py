@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,8 +22,9 @@ class Machine:
     """Where and how runs are made; nothing here can change a number of a CPU run.
 
     results: the folder that holds runs/. data_dir: where data sets lie. jobs: runs at a time. plugin: users' files.
-    checkpoint_activations: less memory, more time, the same numbers. weights: files, or folders of them, where weights
-    that were trained elsewhere are looked for by their content. code: a user's file whose function makes a network.
+    checkpoint_activations: less memory, more time, the same numbers. snapshots: which weights are kept on the way,
+    none, the first and the last, or about 8; probes of weights need them. weights: files, or folders of them, where
+    weights that were trained elsewhere are looked for by their content. code: a user's file whose function makes a network.
     """
 
     results: Path = field(default_factory=results_root)
@@ -33,6 +34,7 @@ class Machine:
     allow_change: bool = False
     plugin: Path | tuple[Path, ...] = ()
     checkpoint_activations: bool = False
+    snapshots: Literal["none", "ends", "log"] = "log"
     weights: tuple[str, ...] = ()
     code: Path | None = None
 
@@ -55,6 +57,8 @@ def make_machine(
         raise SpecError(f"--device: '{device}' is not supported; write cpu, cuda or cuda:N")
     if kind == "cuda" and not torch.cuda.is_available():
         raise SpecError("--device: this machine has no CUDA device (or torch cannot see one); use --device cpu")
+    if settings.get("snapshots", "log") not in ("none", "ends", "log"):
+        raise SpecError(f"--snapshots: write none, ends or log, not '{settings['snapshots']}'")
     if jobs is not None and jobs < 1:
         raise SpecError(f"--jobs: must be at least 1, not {jobs}")
     at_a_time = jobs or (COHORT if kind == "cuda" else available_cores())

@@ -32,6 +32,11 @@ def evaluation_steps(train: TrainSpec) -> set[int]:
     return {*range(0, train.steps, train.eval_every), train.steps}
 
 
-def snapshot_steps(train: TrainSpec) -> set[int]:
-    """Return the about 8 log-spaced numbers of steps whose weights are kept, the initial and the final among them."""
+def snapshot_steps(train: TrainSpec, which: str = "log") -> set[int]:
+    """Return the steps whose weights are kept.
+
+    which: `log` for about 8, log-spaced, the initial and the final among them; `ends` for these two; `none`.
+    """
+    if which != "log":
+        return {0, train.steps} if which == "ends" else set()
     return {0} | {max(1, round(train.steps / 2**halvings)) for halvings in range(SNAPSHOTS - 1)}
