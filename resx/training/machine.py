@@ -24,7 +24,8 @@ class Machine:
     results: the folder that holds runs/. data_dir: where data sets lie. jobs: runs at a time. plugin: users' files.
     checkpoint_activations: less memory, more time, the same numbers. snapshots: which weights are kept on the way,
     none, the first and the last, or about 8; probes of weights need them. weights: files, or folders of them, where
-    weights that were trained elsewhere are looked for by their content. code: a user's file whose function makes a network.
+    weights that were trained elsewhere are looked for by their content. code: a user's file whose function makes a
+    network.
     """
 
     results: Path = field(default_factory=results_root)
