@@ -266,8 +266,8 @@ def test_what_runs_is_what_was_hashed(resx: Any, tmp_path: Path) -> None:
     [
         ("@SHORTCUTS.register('a b')\ndef f(x, fx): ...\n", "no name"),
         ("@SHORTCUTS.register('a:b')\ndef f(x, fx): ...\n", "no name"),
-        ("@SHORTCUTS.register('a')\ndef f(channels, *, alpha): ...\n", "alpha needs a default"),
-        ("@SHORTCUTS.register('a')\ndef f(x, fx, names=[1]): ...\n", "default of names"),
+        ("@SHORTCUTS.register('a')\ndef f(channels, *, alpha): ...\n", "alpha needs a number"),
+        ("@SHORTCUTS.register('a')\ndef f(x, fx, names=[1]): ...\n", "names needs a number"),
         ("raise SystemExit\n", "SystemExit"),
         ("exit()\n", "SystemExit"),
         ("\0\n", "does not import"),
