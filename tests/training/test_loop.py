@@ -14,7 +14,7 @@ from resx import data, model
 from resx.data.batches import Batches
 from resx.engines import train_all
 from resx.lab import train
-from resx.spec import TrainSpec
+from resx.spec import SpecError, TrainSpec
 from resx.store.run import read_run
 from resx.store.tables import load_runs
 from resx.training.machine import Machine
@@ -177,3 +177,8 @@ def test_an_annealed_weight_is_the_step_s_own_and_is_saved_with_the_weights(tmp_
     run = read_run(Path(result["folder"]))
     weights = {step: float(run.load_weights(step)["stages.0.0.shortcut.weight"]) for step in run.snapshots()}
     assert weights == pytest.approx({0: 1, 1: 1, 2: 1, 5: 1, 10: 3 / 8, 20: 0})
+
+
+def test_a_warm_up_that_two_classes_end_by_chance_is_refused() -> None:
+    with pytest.raises(SpecError, match="by chance"):
+        resolve([{"dataset": "synthetic:classes=2", "depth": 8, "warmup": True}], Machine())
