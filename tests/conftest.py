@@ -1,4 +1,4 @@
-"""What all tests share: what needs CUDA is skipped without it, and every network trains on one thread."""
+"""What all tests share: what needs CUDA is skipped without it, what names no device uses the CPU, with one thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pretended_cuda
 import pytest
 import torch
 
-from resx.training import drive
+from resx.training import drive, machine
 
 torch.set_num_threads(1)
 
@@ -21,6 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+@pytest.fixture(autouse=True)
+def cpu_by_default(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what names no device use the CPU, on a machine with a GPU too, and in processes that a test starts."""
+    if request.node.get_closest_marker("cuda") is None:
+        monkeypatch.setattr(machine, "default_device", lambda: "cpu")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 @pytest.fixture
 def cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[pretended_cuda.Machine]:
     """Run a test on a machine with two pretended CUDA cards."""
@@ -28,5 +36,6 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[pretended_cuda.Machine]:
         pytest.skip("there is a CUDA device, so none has to be pretended")
     monkeypatch.setattr(drive, "_STREAMS", {})
     monkeypatch.setattr(drive, "_INVALIDATED", [])
-    with pretended_cuda.pretended(monkeypatch) as machine:
-        yield machine
+    machine._warn.cache_clear()
+    with pretended_cuda.pretended(monkeypatch) as pretended:
+        yield pretended

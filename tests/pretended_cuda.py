@@ -151,6 +151,7 @@ class Machine:
         self.graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
         self.captures: list[int] = []  # for every capture: graphs that were alive when it began
         self.synchronized: list[int] = []  # devices that were waited for
+        self.error: Exception | None = None  # raised by every operation
         self.end_error: Exception | None = None  # raised when a capture ends
         self.free = [2**36] * CARDS
         self.reserved, self.allocated = [0] * CARDS, [0] * CARDS
@@ -305,6 +306,8 @@ def _launch(func: Any, args: Any, kwargs: Any) -> Any:
     if name in READS:
         MACHINE.forbid(name)
     assert card is not None
+    if MACHINE.error is not None:
+        raise MACHINE.error
     if not func.is_view and name not in ("detach", "alias"):
         _check_stream(ours, card)
     result = _record(func, name, host_args, host_kwargs, card)

@@ -45,8 +45,7 @@ from resx.spec import RunSpec
 from resx.store.environment import describe_environment
 from resx.store.files import write_atomic
 from resx.training.evaluate import autocast, evaluate, evaluation_batch, loss_of
-from resx.training.loop import set_precision
-from resx.training.machine import Machine
+from resx.training.machine import Machine, computing, wait_for
 from resx.training.resolve import resolve
 from resx.training.step import drive, load_chunk, make_feeds, make_learner
 
@@ -265,10 +264,9 @@ def _serve(connection: Connection, name: str, plan: Plan, depth: int) -> None:
     """Measure what the parent asks for until it closes the connection."""
     torch.set_num_threads(plan.threads)
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's complaints about absent devices
-    set_precision(plan.precision)
     before = _peak_memory(plan.device)
     counts: dict[str, int] = {}
-    with suppress(EOFError, OSError):
+    with suppress(EOFError, OSError), computing(plan.precision):
         try:
             with SUBJECTS[name](plan, depth) as subject:
                 for what in ("train", "evaluate"):
@@ -416,8 +414,7 @@ def _best(act: Callable[[], Any], device: torch.device, times: int = 4) -> float
         for _ in range(times):
             begun = time.perf_counter()
             act()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            wait_for(device)
             best = min(best, time.perf_counter() - begun)
     return best
 
@@ -433,7 +430,7 @@ def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict
     """
     load = os.getloadavg()[0]
     device = torch.device(plan.device)
-    environment = describe_environment(device.type, plan.threads)
+    environment = describe_environment(plan.device, plan.threads)
     cores = 1 if device.type == "cuda" else plan.processes
     rows: list[dict[str, Any]] = []
     ratios: list[dict[str, Any]] = []
@@ -508,7 +505,8 @@ def _measure_depth(
                 add(f"{ENGINE} × {cores}", "train", _joined([process.answer() for process in engines]))
             threads = torch.get_num_threads()
             torch.set_num_threads(plan.threads)
-            limits.append(machine_limit(torch.device(plan.device), plan.precision))
+            with computing(plan.precision):
+                limits.append(machine_limit(torch.device(plan.device), plan.precision))
             torch.set_num_threads(threads)
             tell(f"depth {depth}: {repetition + 1} of {plan.repetitions}")
         peaks = {ENGINE: engines[0].ask("memory"), CONVENTIONAL: baseline.ask("memory")}

@@ -22,7 +22,8 @@ from resx.data.dataset import CHANNELS, Dataset, Split
 from resx.seeding import generator
 from resx.spec import DataSpec
 
-CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**28}  # that the batches of one seed may take
+CHUNK = {"cpu": 32, "cuda": 250}  # steps between two looks at the losses; a replayed one takes less than a millisecond
+CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**28}  # that the batches of one seed may take in a chunk
 ASSEMBLED = 8  # batches at a time: what lies in between takes several times their memory
 PAPER_PAD, PAPER_SIZE = 4, 32  # zeros on each side of an image; other sizes are padded in proportion
 
@@ -163,17 +164,21 @@ class Batches:
         return padded.index_select(0, pixels.view(-1)).view(batch, height, width, channels)
 
 
+def chunk_rows(batch_bytes: int, kind: str) -> int:
+    """Return for how many steps batches are held at a time on a kind of device, for a batch of this size."""
+    return max(1, min(CHUNK[kind], CHUNK_BYTES[kind] // batch_bytes))
+
+
 class Feed:
     """The batches of a chunk of steps of one seed, on the device; row k is step k's.
 
     All networks of a seed read the same ones. The memory stays where it is, since a CUDA graph reads it there.
     """
 
-    def __init__(self, batches: Batches, rows: int) -> None:
-        """rows: at most so many steps; fewer where their batches would take more than CHUNK_BYTES."""
+    def __init__(self, batches: Batches) -> None:
         self.batches = batches
         inputs, targets = batches.assemble(batches.tables(0, 1), torch.zeros(1, dtype=torch.int64, device=self.device))
-        self.rows = max(1, min(rows, CHUNK_BYTES[self.device.type] // inputs.nbytes))
+        self.rows = chunk_rows(inputs.nbytes, self.device.type)
         if batches.is_images:
             inputs = inputs.permute(0, 2, 3, 1)  # in the order of the memory
         self._inputs = inputs.new_zeros(self.rows, *inputs.shape)

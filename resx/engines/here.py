@@ -12,11 +12,12 @@ import torch
 from resx.data import Dataset
 from resx.engines.signals import stop_signals
 from resx.engines.tasks import Datasets, Desk, Ended, Task, perform
-from resx.spec import DataSpec, RunSpec
+from resx.spec import DataSpec, RunSpec, SpecError
+from resx.store.files import StoreError
 from resx.store.run import open_run
 from resx.training.loop import Report, Stopped, train_networks
-from resx.training.machine import Machine, own_settings
-from resx.training.memory import memory_needed, memory_warning
+from resx.training.machine import Machine, computing, own_settings
+from resx.training.memory import cohort_memory, evaluation_memory, free_memory, memory_needed, memory_warning
 from resx.training.resolve import load_plugin_of
 
 LOG = logging.getLogger("resx")
@@ -45,7 +46,7 @@ def run(
 def cohorts(specs: Sequence[RunSpec], datasets: Callable[[DataSpec], Dataset], machine: Machine) -> list[list[RunSpec]]:
     """Group specs that can train side by side on a GPU: same data, batch and schedule, as many as fit.
 
-    On a CPU every spec is alone. Logs a line for a run whose memory will probably not suffice.
+    On a CPU every spec is alone, as is one that cannot be built or whose data cannot be read, so that it fails alone.
     """
     if not machine.device.startswith("cuda"):
         return [[spec] for spec in specs]
@@ -54,28 +55,38 @@ def cohorts(specs: Sequence[RunSpec], datasets: Callable[[DataSpec], Dataset], m
         train = spec.train
         key = (spec.data, train.steps, train.batch_size, train.eval_every, train.precision)
         alike.setdefault(key, []).append(spec)
-    free, _ = torch.cuda.mem_get_info(machine.device)
-    needs: dict[Any, int] = {}
     groups: list[list[RunSpec]] = []
     for members in alike.values():
-        dataset = datasets(members[0].data)
-        images = dataset.train_x.nbytes + dataset.test_x.nbytes
-        taken = 0
-        for position, spec in enumerate(members):
-            if spec.model not in needs:
-                needs[spec.model] = images + memory_needed(
-                    spec, dataset.input_shape, dataset.n_outputs, machine.checkpoint_activations
-                )
-            need = needs[spec.model]
-            warning = memory_warning(need, free, machine.checkpoint_activations)
-            if warning:
-                LOG.warning("%s: %s", spec.run_id, warning)
-            if position == 0 or len(groups[-1]) == machine.jobs or taken + need > free:
-                groups.append([])
-                taken = 0
-            groups[-1].append(spec)
-            taken += need
-        needs.clear()  # the next data set's inputs are of another size
+        try:
+            groups += _packed(members, datasets(members[0].data), machine)
+        except (SpecError, StoreError):
+            groups += [[spec] for spec in members]
+    return groups
+
+
+def _packed(specs: Sequence[RunSpec], dataset: Dataset, machine: Machine) -> list[list[RunSpec]]:
+    """Return groups of at most `jobs` specs that fit into the GPU's memory; log a line for one that does not alone."""
+    device = torch.device(machine.device)
+    free, shape, outputs = free_memory(device), dataset.input_shape, dataset.n_outputs
+    networks = {spec.model: spec for spec in specs}
+    training = {
+        model: memory_needed(spec, shape, outputs, machine.checkpoint_activations) for model, spec in networks.items()
+    }
+    needs = {spec: training[spec.model] for spec in specs}
+    evaluation = max(evaluation_memory(spec, shape, outputs, device) for spec in networks.values())
+    groups: list[list[RunSpec]] = []
+    for spec in specs:
+        warning = memory_warning(
+            cohort_memory([spec], dataset, device, needs, evaluation), free, machine.checkpoint_activations
+        )
+        if warning:
+            LOG.warning("%s: %s", spec.run_id, warning)
+        together = [*(groups[-1] if groups else []), spec]
+        fits = cohort_memory(together, dataset, device, needs, evaluation) <= free
+        if groups and fits and len(together) <= machine.jobs:
+            groups[-1] = together
+        else:
+            groups.append([spec])
     return groups
 
 
@@ -85,6 +96,7 @@ def train_group(specs: Sequence[RunSpec], desk: Desk) -> None:
     for spec in specs:
         load_plugin_of(spec, machine)
     with ExitStack() as stack:
+        stack.enter_context(computing(specs[0].train.precision))
         folders = [stack.enter_context(open_run(machine.results, spec)) for spec in specs]
         train_networks(
             folders,

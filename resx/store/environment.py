@@ -16,9 +16,14 @@ from typing import Any
 
 
 def describe_environment(device: str, threads: int) -> dict[str, Any]:
-    """Return what made the numbers: time, command, versions, commit and hardware."""
+    """Return what made the numbers: time, command, versions, commit and hardware.
+
+    device: as torch writes it, with the card's number where it has one; its kind is recorded, and the card's name.
+    """
     import torch  # here, so that what only reads records does not wait for it
 
+    kind = device.partition(":")[0]
+    card = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": _driver()}
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shortened(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
@@ -26,9 +31,10 @@ def describe_environment(device: str, threads: int) -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "device": device,
+        "device": kind,
         "hardware": _hardware(device),
         "threads": threads,
+        **(card if kind == "cuda" else {}),
     }
 
 
@@ -64,6 +70,15 @@ def _commit() -> str | None:
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def _driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """Return the version of NVIDIA's driver, or None where it cannot be read."""
+    try:
+        found = re.search(r"Module.*?\s(\d+\.[\d.]+)", path.read_text(errors="replace"))
+    except OSError:
+        return None
+    return found.group(1) if found else None
 
 
 @cache

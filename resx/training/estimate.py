@@ -1,4 +1,4 @@
-"""What a set of runs will cost, told before any of them starts: measured on a few real steps, scaled to the rest."""
+"""What a set of runs will cost, before any of them starts: measured on a few real steps, scaled to the rest."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ import torch
 from resx import data, model
 from resx.spec import RunSpec
 from resx.store.run import finished_result
-from resx.training.machine import Machine, own_settings
+from resx.training.machine import TENSOR_CORES, Machine, computing, own_settings, wait_for
 from resx.training.schedule import SNAPSHOTS, evaluation_steps
 from resx.training.step import drive, load_chunk, make_feeds, make_learner
 
-TIMED_STEPS = 3
+TIMED_STEPS = 3  # on a CPU; on a GPU chunks of steps until enough time has passed, since a step takes less than a clock
+TIMED_SECONDS = 0.5
 BYTES_PER_PARAMETER = 4 * (SNAPSHOTS + 2)  # snapshots, and the checkpoint with its momentum
 
 
 @dataclass(frozen=True)
 class Cost:
-    """runs: all of them; to_train: those not finished yet; seconds on this machine at `jobs` runs at a time."""
+    """runs: all of them; to_train: those not finished yet; seconds on this machine at `jobs` runs at a time.
+
+    On a GPU the seconds are at most these: what networks gain from training side by side is not counted.
+    """
 
     runs: int
     to_train: int
@@ -47,33 +51,59 @@ def estimate_cost(specs: Sequence[RunSpec], machine: Machine) -> Cost:
         costs.append(complexities[key].multiply_adds * spec.train.batch_size)
         sizes.append(complexities[key].parameters * BYTES_PER_PARAMETER)
     low, high = costs.index(min(costs)), costs.index(max(costs))
-    low_time, high_time = _step_seconds(todo[low], machine), _step_seconds(todo[high], machine)
     span = max(costs) - min(costs)
+    high_time = _step_seconds(todo[high], machine)
+    low_time = _step_seconds(todo[low], machine) if span else high_time
     seconds = 0.0
     for spec, cost in zip(todo, costs, strict=True):
         share = (cost - min(costs)) / span if span else 1.0
         step = low_time + share * (high_time - low_time)
         evaluated = 2 * len(evaluation_steps(spec.train)) * (spec.train.eval_images or 10_000)
         seconds += step * (spec.train.steps + evaluated / spec.train.batch_size / 3)
-    # networks that share a GPU share its time; how much a cohort gains is not promised
-    at_a_time = 1 if machine.device.startswith("cuda") else min(machine.jobs, len(todo))
-    return Cost(len(specs), len(todo), seconds / at_a_time, sum(sizes))
+    return Cost(len(specs), len(todo), seconds / min(machine.at_once, len(todo)), sum(sizes))
+
+
+def outlook(specs: Sequence[RunSpec], machine: Machine) -> str | None:
+    """Return a line on how long runs take on a GPU and what takes less; None on a CPU, and where none is to be trained.
+
+    For someone who has not asked for the long runs that a machine with a GPU takes by default.
+    """
+    if not machine.device.startswith("cuda"):
+        return None
+    cost = estimate_cost(specs, machine)
+    if not cost.to_train:
+        return None
+    card = torch.cuda.get_device_name(machine.device)
+    line = f"{cost.to_train} runs to train: at most about {_hours(cost.seconds)} on {card}"
+    capable = torch.cuda.get_device_capability(machine.device) >= TENSOR_CORES
+    if capable and all(spec.train.precision == "fp32" for spec in specs):
+        faster = [
+            spec.model_copy(update={"train": spec.train.model_copy(update={"precision": "tf32"})}) for spec in specs
+        ]
+        line += f", {_hours(estimate_cost(faster, machine).seconds)} with --precision tf32"
+    return f"{line}. Shorter: --preset small (minutes), --preset digits (a minute), or --steps N"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{max(1, round(seconds / 60))} minutes"
 
 
 def _step_seconds(spec: RunSpec, machine: Machine) -> float:
     dataset = data.load(spec.data, machine.data_dir)
     parentless = spec.model_copy(update={"init_from": None})  # a parent may not be trained yet, and costs no time
     device = torch.device(machine.device)
-    with own_settings():
+    with own_settings(), computing(spec.train.precision):
         [feed] = make_feeds([parentless], dataset, device)
         learner = make_learner(parentless, dataset, feed, machine.results, machine.checkpoint_activations)
-        load_chunk([learner], 0, TIMED_STEPS)
+        steps = TIMED_STEPS if device.type == "cpu" else learner.chunk.rows
+        load_chunk([learner], 0, steps)
         driver = drive([learner])
         driver.run(1, lambda: False)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        driver.run(TIMED_STEPS, lambda: False)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - started) / TIMED_STEPS
+        wait_for(device)
+        started, done = time.perf_counter(), 0
+        while True:
+            done += driver.run(steps, lambda: False)
+            wait_for(device)
+            seconds = time.perf_counter() - started
+            if device.type == "cpu" or seconds >= TIMED_SECONDS:
+                return seconds / done

@@ -127,7 +127,6 @@ def train_networks(
     see `snapshot_steps`. Raises Stopped (after a checkpoint) when `should_stop` says so, StoreError where something
     recorded cannot be read, written or continued.
     """
-    set_precision(folders[0].spec.train.precision)
     feeds = make_feeds([folder.spec for folder in folders], dataset, device)
     trainees = []
     for folder, feed in zip(folders, feeds, strict=True):
@@ -158,13 +157,13 @@ def _start(trainee: Trainee, allow_change: bool) -> None:
 
 
 def _refuse_change(folder: RunFolder, device: torch.device, allow_change: bool) -> None:
-    """Raise StoreError for a resume on another kind of device or another torch, which would change the numbers."""
+    """Raise StoreError for a resume on what gives other numbers: another torch, kind of device, card or cuDNN."""
     before = folder.attempts()[-1] if folder.attempts() else {}
-    now = {"device": device.type, "torch": torch.__version__}
-    for key, value in now.items():
-        if not allow_change and before.get(key, value) != value:
+    now = describe_environment(str(device), torch.get_num_threads())
+    for key in ("device", "torch", *(("hardware", "cudnn") if device.type == "cuda" else ())):
+        if not allow_change and before.get(key, now[key]) != now[key]:
             raise StoreError(
-                f"{folder.path}: was trained with {key} {before[key]}, this is {value}, so its numbers would differ "
+                f"{folder.path}: was trained with {key} {before[key]}, this is {now[key]}, so its numbers would differ "
                 "from an uninterrupted run's; --allow-change goes on all the same and records it"
             )
 
@@ -174,6 +173,7 @@ def _train(trainees: Sequence[Trainee], attempt: _Attempt, report: Report, shoul
     driver: Driver | None = None
     driven: list[Trainee] = []
     first = asked = 0
+    device = trainees[0].learner.feed.device
 
     def ask() -> bool:  # on a CPU it is asked between two steps
         nonlocal asked
@@ -181,7 +181,7 @@ def _train(trainees: Sequence[Trainee], attempt: _Attempt, report: Report, shoul
         return should_stop()
 
     def where() -> str:
-        return f"at step {first + asked + 1}"
+        return f"at step {first + asked + 1}" if device.type == "cpu" else f"after step {first}"
 
     while active := [trainee for trainee in trainees if not trainee.is_done]:
         group, end = _next_chunk(active)
@@ -191,6 +191,7 @@ def _train(trainees: Sequence[Trainee], attempt: _Attempt, report: Report, shoul
         if driver is None or group != driven:
             driver = None  # a graph's memory is given back before the next is captured
             driver, driven = drive(learners), group
+            attempt.note(driver.mode)
         first, asked = group[0].step, 0
         with _noted(where):
             done = driver.run(n_steps, ask)
@@ -323,18 +324,18 @@ def _finish(trainee: Trainee) -> None:
     )
 
 
-def set_precision(precision: str) -> None:
-    """Allow TF32 in matrix products and convolutions exactly where the spec says so."""
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-
-
 class _Attempt:
-    """What this process adds to some runs: checkpoints, and an entry of each in its environment.json."""
+    """What this process adds to some runs: checkpoints, and an entry of each in its environment.json.
+
+    An entry's seconds are the network's share where several train side by side. On a GPU it says how many these were
+    (cohort), and whether steps were replayed as a graph or started one by one (steps).
+    """
 
     def __init__(self, trainees: Sequence[Trainee], device: torch.device) -> None:
         self.first_steps = {trainee: trainee.step for trainee in trainees}
-        self.environment = describe_environment(device.type, torch.get_num_threads())
+        self.environment = describe_environment(str(device), torch.get_num_threads())
+        if device.type == "cuda":
+            self.environment["cohort"] = len(trainees)
         self.started = self.committed = time.monotonic()
         self.cost = 0.0  # seconds that the last commit took
         for trainee in trainees:
@@ -342,7 +343,13 @@ class _Attempt:
 
     def _entry(self, trainee: Trainee) -> dict[str, Any]:
         steps = {"first_step": self.first_steps[trainee], "last_step": trainee.step}
-        return {**self.environment, **steps, "seconds": round(time.monotonic() - self.started, 2)}
+        seconds = (time.monotonic() - self.started) / len(self.first_steps)
+        return {**self.environment, **steps, "seconds": round(seconds, 2)}
+
+    def note(self, mode: str) -> None:
+        """Record how steps are driven; eager steps are not forgotten where a later graph can be captured."""
+        if "cohort" in self.environment and self.environment.get("steps") != "eager":
+            self.environment["steps"] = mode
 
     def is_due(self) -> bool:
         """Whether checkpoints can be written again and stay a small share of the time."""

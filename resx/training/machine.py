@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +17,11 @@ import torch
 from resx.spec import SpecError
 from resx.store.files import results_root
 
-COHORT = 10  # networks at a time on a GPU: one seed of five depths, plain and residual
+COHORT = 10  # networks at a time on a GPU at most; `resx bench --networks 1,2,4,10` measures what is best on a card
+NO_CARD = "this machine has no CUDA device"
+NVIDIA_CARD = Path("/dev/nvidia0")
+TENSOR_CORES = (8, 0)  # compute capability from which a card computes in bfloat16 and TF32
+LOG = logging.getLogger("resx")
 
 
 @dataclass(frozen=True)
@@ -39,16 +46,106 @@ class Machine:
     weights: tuple[str, ...] = ()
     code: Path | None = None
 
+    @property
+    def at_once(self) -> int:
+        """How many runs' seconds pass at the same time: on GPUs as many as cards, whose networks share their time."""
+        if not self.device.startswith("cuda"):
+            return self.jobs
+        return 1 if torch.device(self.device).index is not None else max(1, torch.cuda.device_count())
+
 
 def default_device() -> str:
-    """Return `cuda` where there is one, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Return `cuda` where torch can compute on a card, else `cpu`; a card that it cannot use is named in the log."""
+    reason = why_unusable("cuda")
+    if reason is None:
+        return "cuda"
+    if reason != NO_CARD:
+        _warn(f"the CPU is used: {reason}")
+    return "cpu"
+
+
+@cache
+def _warn(line: str) -> None:
+    """Log a line once in this process."""
+    LOG.warning(line)
+
+
+def why_unusable(device: str) -> str | None:
+    """Return why torch cannot compute on a CUDA device, in a line, or None where it can: one operation is tried."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's are several lines long; the line says the same
+        if not torch.cuda.is_available():
+            return _why_absent()
+        number, count = torch.device(device).index or 0, torch.cuda.device_count()
+        if number >= count:
+            return f"there is no {device}: torch sees {count}, of which the first is cuda:0"
+        try:
+            torch.zeros(1, device=device).add_(1).item()
+            return None
+        except RuntimeError as error:
+            return _why_unsupported(device) or f"{device} does not work ({_first_line(error)})"
+
+
+def _why_absent() -> str:
+    if torch.version.cuda is None:
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        has_card = NVIDIA_CARD.exists() and not hidden
+        return f"there is a CUDA device, but this torch ({torch.__version__}) has no CUDA" if has_card else NO_CARD
+    if torch.cuda.device_count() == 0:  # asks the driver's own library, which an old driver has too
+        return NO_CARD
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return f"torch cannot use this machine's CUDA device ({_first_line(error)})"
+    return NO_CARD
+
+
+def _why_unsupported(device: str) -> str | None:
+    """Return which torch a card needs that this one is not built for, or None where that is not the reason."""
+    capability = torch.cuda.get_device_capability(device)
+    built = torch.cuda.get_arch_list()
+    oldest = min((int(name.rpartition("_")[2].rstrip("af")) for name in built), default=0)
+    if capability[0] * 10 + capability[1] >= oldest:
+        return None
+    card = f"{torch.cuda.get_device_name(device)} (compute capability {capability[0]}.{capability[1]})"
+    return (
+        f"{card} is too old for this torch ({torch.__version__}, from {oldest / 10} on); "
+        "install torch for CUDA 12.6, which takes 5.0 to 9.0"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was given, which a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raise SpecError where a device cannot compute in this precision."""
+    is_cuda = device.startswith("cuda")
+    if precision == "tf32" and not is_cuda:
+        raise SpecError("precision: tf32 needs a CUDA device; use fp32")
+    if precision != "fp32" and is_cuda:
+        capability = torch.cuda.get_device_capability(device)
+        if capability < TENSOR_CORES:
+            have, need = (".".join(map(str, pair)) for pair in (capability, TENSOR_CORES))
+            raise SpecError(
+                f"precision: {precision} needs a card of compute capability {need} or later, and "
+                f"{torch.cuda.get_device_name(device)} has {have}; use fp32"
+            )
 
 
 def make_machine(
     *, device: str | None = None, jobs: int | None = None, results: Path | None = None, **settings: Any
 ) -> Machine:
-    """Fill in what the user left open: the device, as many jobs as it takes. Raises SpecError for an absent device."""
+    """Fill in what the user left open: the device, as many jobs as it takes.
+
+    Raises SpecError for a device that is not there or that torch cannot use.
+    """
     device = device or default_device()
     try:
         kind = torch.device(device).type
@@ -56,8 +153,9 @@ def make_machine(
         raise SpecError(f"--device: no '{device}'; write cpu, cuda or cuda:N") from error
     if kind not in ("cpu", "cuda"):
         raise SpecError(f"--device: '{device}' is not supported; write cpu, cuda or cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise SpecError("--device: this machine has no CUDA device (or torch cannot see one); use --device cpu")
+    reason = why_unusable(device) if kind == "cuda" else None
+    if reason:
+        raise SpecError(f"--device {device}: {reason}; or use --device cpu")
     if settings.get("snapshots", "log") not in ("none", "ends", "log"):
         raise SpecError(f"--snapshots: write none, ends or log, not '{settings['snapshots']}'")
     if jobs is not None and jobs < 1:
@@ -99,13 +197,30 @@ def _quotas(own: Path, root: Path) -> Iterator[float]:
 
 
 @contextmanager
+def computing(precision: str = "fp32") -> Iterator[None]:
+    """Compute in this precision and reproducibly, and restore what was set.
+
+    The one place that decides it, for training, measurements and timings. Matrix products and convolutions take float32
+    as TF32 exactly where it is asked for; torch's own default does so in convolutions. cuDNN takes algorithms that give
+    the same bits every time, and takes them by rule, not by timing.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    try:
+        matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+        cudnn.deterministic, cudnn.benchmark = True, False
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextmanager
 def own_settings() -> Iterator[None]:
-    """Give torch the settings that every run has, whatever the caller's are, and restore those.
+    """Give torch the settings that every task has, whatever the caller's are, and restore those.
 
     One thread, float32, gradients, no autocast; the caller's random numbers go on as if nothing had been drawn.
     """
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
@@ -115,6 +230,7 @@ def own_settings() -> Iterator[None]:
             stack.enter_context(torch.device("cpu"))
         for kind in ("cpu", "cuda"):
             stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(computing("fp32"))
         try:
             torch.set_num_threads(1)
             torch.set_default_dtype(torch.float32)
@@ -122,4 +238,3 @@ def own_settings() -> Iterator[None]:
         finally:
             torch.set_num_threads(threads)
             torch.set_default_dtype(dtype)
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32

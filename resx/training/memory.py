@@ -8,7 +8,7 @@ from about a third more arithmetic. Running statistics of normalisations are lef
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -19,15 +19,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from resx.data import Dataset
+from resx.data.batches import ASSEMBLED, chunk_rows
 from resx.model import Block
 from resx.model.construction import skeleton
 from resx.spec import RunSpec, SpecError, TrainSpec
+from resx.training.evaluate import evaluation_batch
 
 OPTION = "--checkpoint-activations"
 COPIES = 4  # of every weight: itself, gradient, momentum, and the copy that a graph's warm-up restores
 BATCH_TYPES = {"fp32": 1.0, "tf32": 1.0, "bf16": 0.5}  # size of a kept activation, relative to float32
 # cudaErrorMemoryAllocation; CUBLAS_STATUS_ALLOC_FAILED; CUDNN_STATUS_…_ALLOCATION_FAILED; the CPU's allocator
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "DefaultCPUAllocator")
+EVALUATED = 4  # of the largest output of a layer: a block's input, two in its branch, and their sum
+ASSEMBLED_COPIES = 4  # of the batches that are assembled at a time: padded images and the places of their pixels
 SLACK = 1.3  # workspaces of convolutions, temporaries of the backward pass, fragmentation
 
 
@@ -69,10 +74,10 @@ def _statistics_kept(branch: nn.Module) -> Iterator[None]:
 
 
 def memory_needed(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, checkpointed: bool = False) -> int:
-    """Return about how many bytes training takes beside the images, from a forward pass on the meta device.
+    """Return about how many bytes a network takes in training, from a forward pass on the meta device.
 
     Counted: every tensor that autograd keeps for the backward pass, and the weights with what belongs to each. An
-    estimate, with SLACK for what libraries take.
+    estimate, with SLACK for what libraries take. Images and batches are not its own.
     """
     network = skeleton(spec.model, input_shape, n_outputs).train()
     if checkpointed:
@@ -90,7 +95,45 @@ def memory_needed(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, c
     activations = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
     states = sum(tensor.untyped_storage().nbytes() for tensor in weights.values())
     del outputs
-    return round(SLACK * (COPIES * states + BATCH_TYPES[spec.train.precision] * activations))
+    kind = BATCH_TYPES[spec.train.precision]
+    copies = COPIES + 2 * kind if kind < 1 else COPIES  # rounded weights and their gradients
+    return round(SLACK * (copies * states + kind * activations))
+
+
+def evaluation_memory(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, device: torch.device) -> int:
+    """Return about how many bytes an evaluation takes beside the network: its largest layers, a batch at a time."""
+    network = skeleton(spec.model, input_shape, n_outputs).eval()
+    sizes: list[int] = []
+
+    def measure(module: nn.Module, inputs: Any, output: Any) -> None:
+        sizes.append(output.nbytes if isinstance(output, Tensor) else 0)
+
+    for module in network.modules():
+        module.register_forward_hook(measure)
+    with torch.no_grad():
+        network(torch.empty(1, *input_shape, device="meta"))
+    batch = evaluation_batch(spec.train.batch_size, input_shape, device)
+    return round(SLACK * EVALUATED * max(sizes) * batch * BATCH_TYPES[spec.train.precision])
+
+
+def cohort_memory(
+    specs: Sequence[RunSpec], dataset: Dataset, device: torch.device, needs: Mapping[RunSpec, int], evaluation: int
+) -> int:
+    """Return about how many bytes runs of one data set take side by side on a GPU.
+
+    needs: `memory_needed` of each network. evaluation: what the largest evaluation takes. Images are there once,
+    batches once for each seed, and networks are evaluated one after the other, while the graph keeps its memory.
+    """
+    batch = specs[0].train.batch_size * dataset.train_x[0].numel() * 4
+    chunk = batch * (chunk_rows(batch, device.type) + ASSEMBLED_COPIES * ASSEMBLED)
+    images = dataset.train_x.nbytes + dataset.test_x.nbytes
+    return images + len({spec.seed for spec in specs}) * chunk + evaluation + sum(needs[spec] for spec in specs)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes a GPU has left; what torch holds in its cache for later is free, too."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ from resx.spec import MAX_RUNS, DataSpec, Foreign, RunSpec, SpecError, build_spe
 from resx.store.files import LOG, StoreError, read_file
 from resx.store.run import find_runs, read_run
 from resx.training.initial import TRANSFORMS
-from resx.training.machine import Machine
+from resx.training.machine import Machine, check_precision
 from resx.training.memory import refuse_too_large
 from resx.training.schedule import WARMUP_UNTIL
 
@@ -154,8 +154,7 @@ def _check_sizes(spec: RunSpec, machine: Machine) -> None:
     """Raise SpecError for a run that would fail after it has begun."""
     if spec.train.active_blocks is not None:
         check_active_blocks(spec.model, spec.train.active_blocks)
-    if spec.train.precision == "tf32" and not machine.device.startswith("cuda"):
-        raise SpecError("precision: tf32 needs a CUDA device; use fp32")
+    check_precision(spec.train.precision, machine.device)
     facts = data.facts(spec.data, machine.data_dir)
     if spec.train.warmup and not facts.regression and 1 - 1 / facts.outputs <= WARMUP_UNTIL:
         line = (

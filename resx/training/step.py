@@ -22,7 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from resx import model
 from resx.data import Dataset
-from resx.data.batches import Batches, Feed
+from resx.data.batches import CHUNK, Batches, Feed
 from resx.model.construction import skeleton
 from resx.seeding import generator
 from resx.spec import RunSpec
@@ -32,7 +32,6 @@ from resx.training.initial import build_network
 from resx.training.memory import checkpoint_activations
 from resx.training.schedule import WARMUP_FACTOR, WARMUP_UNTIL, learning_rates
 
-CHUNK, CUDA_CHUNK = 32, 250  # steps of a chunk at most; a replayed step takes well under a millisecond
 RUNNING_ERROR_WEIGHT = 0.05  # of one batch in the running error that ends the warm-up
 
 
@@ -157,8 +156,7 @@ def make_feeds(specs: Sequence[RunSpec], dataset: Dataset, device: torch.device)
     """Return the batches of each of these runs of one data set on the device; runs of one seed share theirs."""
     first = specs[0]
     batches = Batches(dataset, first.data, first.train.batch_size, first.seed, device)
-    rows = CHUNK if device.type == "cpu" else CUDA_CHUNK
-    feeds = {seed: Feed(batches.with_seed(seed), rows) for seed in dict.fromkeys(spec.seed for spec in specs)}
+    feeds = {seed: Feed(batches.with_seed(seed)) for seed in dict.fromkeys(spec.seed for spec in specs)}
     return [feeds[spec.seed] for spec in specs]
 
 
@@ -207,7 +205,9 @@ def _called_once(spec: RunSpec, dataset: Dataset) -> set[str]:
 
 def _make_chunk(spec: RunSpec, network: nn.Module, feed: Feed) -> Chunk:
     stochastic = model.stochastic_modules(network)
-    rows = min(feed.rows, CHUNK) if stochastic else feed.rows  # random numbers can take as much as all activations
+    rows = (
+        min(feed.rows, CHUNK["cpu"]) if stochastic else feed.rows
+    )  # random numbers can be as large as all activations
     planned = {}
     for name, module in model.scheduled_modules(network):
         planned[name] = (module.weight, module.weight.new_zeros(rows, *module.weight.shape))

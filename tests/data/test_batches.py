@@ -225,7 +225,7 @@ def test_inputs_that_are_no_images_are_only_ordered(device):
 
 @pytest.mark.parametrize("augment", ["crop-flip", None])
 def test_a_feed_holds_the_batches_of_a_chunk_of_steps(dataset, augment):
-    feed, batches = Feed(make(dataset, augment=augment), 21), make(dataset, augment=augment)
+    feed, batches = Feed(make(dataset, augment=augment)), make(dataset, augment=augment)
     for first, n in ((0, 21), (21, 3)):  # the second leaves the other rows as they were
         feed.load(first, n)
         tables = batches.tables(first, n)
@@ -240,9 +240,9 @@ def test_a_feed_holds_the_batches_of_a_chunk_of_steps(dataset, augment):
 def test_a_feed_takes_no_more_memory_than_it_may(dataset, monkeypatch):
     one = 32 * 3 * 9 * 9 * 4  # bytes of a batch
     monkeypatch.setitem(module.CHUNK_BYTES, "cpu", 5 * one + 1)
-    assert Feed(make(dataset), 32).rows == 5
+    assert Feed(make(dataset)).rows == 5
     monkeypatch.setitem(module.CHUNK_BYTES, "cpu", 1)
-    assert Feed(make(dataset), 32).rows == 1
+    assert Feed(make(dataset)).rows == 1
 
 
 def test_batches_of_another_seed_are_of_the_same_images(dataset):
@@ -271,7 +271,7 @@ def test_tables_are_the_same_on_every_device_and_a_graph_replays_a_batch(dataset
     tables = there.tables(0, 6)
     for a, b in zip(columns(here.tables(0, 6)), columns(tables), strict=True):
         assert torch.equal(a, b.cpu())
-    k, feed = torch.zeros(1, dtype=torch.int64, device="cuda"), Feed(there, 6)
+    k, feed = torch.zeros(1, dtype=torch.int64, device="cuda"), Feed(there)
     feed.load(0, 6)
     feed.batch(k)
     graph = torch.cuda.CUDAGraph()

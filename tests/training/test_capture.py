@@ -14,7 +14,9 @@ from resx import data
 from resx.engines import train_all
 from resx.model import FAMILIES, SHORTCUTS
 from resx.spec import RunSpec
+from resx.store.run import read_run
 from resx.training import drive as driving
+from resx.training import loop
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
 from resx.training.step import Learner, drive, load_chunk, make_feeds, make_learner
@@ -289,6 +291,42 @@ def test_a_sweep_on_a_card_writes_what_a_cpu_writes(tmp_path: Path, cards: Cards
         weights = [torch.load(max((path / "snapshots").iterdir()), weights_only=True) for path in (there, here)]
         for one, two in zip(weights[0].values(), weights[1].values(), strict=True):
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["graph", "eager"])
+def test_a_run_says_on_which_card_and_how_it_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: Cards, mode: str
+) -> None:
+    if mode == "eager":
+        monkeypatch.setattr(driving, "_INVALIDATED", ["not tried"])
+    specs = specs_of({"steps": 3}, {"steps": 3, "seed": 1})
+    train_all(specs, Machine(results=tmp_path, device="cuda:1", jobs=2))
+    for spec in specs:
+        [attempt] = read_run(tmp_path / "runs" / spec.run_id).attempts()
+        recorded = {key: attempt[key] for key in ("device", "hardware", "cohort", "steps")}
+        assert recorded == {"device": "cuda", "hardware": "Pretended Card 1", "cohort": 2, "steps": mode}
+        assert {"cuda", "cudnn", "driver"} <= attempt.keys()
+
+
+def test_a_resume_on_another_card_is_refused(tmp_path: Path, cards: Cards) -> None:
+    [spec] = specs_of({"steps": 3})
+    train_all([spec], Machine(results=tmp_path, device="cuda:0"))
+    (tmp_path / "runs" / spec.run_id / "result.json").unlink()
+    [outcome] = train_all([spec], Machine(results=tmp_path, device="cuda:1"))
+    assert "hardware Pretended Card 0, this is Pretended Card 1" in str(outcome.error)
+    [outcome] = train_all([spec], Machine(results=tmp_path, device="cuda:1", allow_change=True))
+    assert outcome.result is not None
+
+
+def test_the_seconds_of_a_cohort_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: Cards) -> None:
+    """The seconds of a sweep's runs add up to what the GPU was busy for."""
+    now = iter(range(0, 10_000, 10))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(now)))
+    specs = specs_of(*({"steps": 2, "seed": seed} for seed in range(4)))
+    outcomes = train_all(specs, Machine(results=tmp_path, device="cuda:0", jobs=4))
+    seconds = [outcome.result["seconds"] for outcome in outcomes if outcome.result]
+    assert len(seconds) == 4
+    assert sum(seconds) < next(now), "not four times the clock"
 
 
 def test_steps_started_one_by_one_stop_when_asked(cards: Cards) -> None:
