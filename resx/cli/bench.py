@@ -51,7 +51,8 @@ def bench(
     Examples: [bold]resx bench[/bold],
     [bold]resx bench --depths 20,56,110 --precision bf16 --networks 10 --publish results/bench[/bold]
     """
-    from resx.bench import plan as library
+    from resx.bench import process, show
+    from resx.bench.plan import Plan
     from resx.cli.terminal import print_json, print_table
     from resx.training.machine import make_machine
 
@@ -59,7 +60,7 @@ def bench(
         _count_kernels(publish, json)
         return
     machine = make_machine(device=device, jobs=processes)
-    plan = library.Plan(
+    plan = Plan(
         depths=tuple(parse_list(depths, "depths")),
         batch_size=batch_size,
         image_size=image_size,
@@ -76,17 +77,17 @@ def bench(
     )
     for depth in plan.depths:
         plan.spec(depth)  # what cannot be trained is said before anything is measured
-    result = library.measure(plan, lambda line: None if quiet else typer.echo(line, err=True))
-    files = library.publish(result, publish) if publish else []
+    result = process.measure(plan, lambda line: None if quiet else typer.echo(line, err=True))
+    files = show.publish(result, publish) if publish else []
     for warning in result["warnings"]:
         typer.echo(f"resx: warning: {warning}", err=True)
     if json:
         print_json({**result, "files": files})
         return
-    columns = [f"<{name}" if name in ("what", "loop") else name for name in library.COLUMNS]
+    columns = [f"<{name}" if name in ("what", "loop") else name for name in show.COLUMNS]
     title = f"{result['environment']['hardware']}: median (least–most) of {repetitions}"
-    print_table(library.table_rows(result), columns, title=title)
-    for line in library.summary_lines(result):
+    print_table(show.table_rows(result), columns, title=title)
+    for line in show.summary_lines(result):
         typer.echo(line)
     for file in files:
         typer.echo(f"written: {file}")

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from resx import data, model
-from resx.bench import plan as bench
+from resx.bench import process, roofline, show, subjects
+from resx.bench.plan import ENGINE, Plan
 from resx.training.step import drive, load_chunk, make_feeds, make_learner
 
-TINY = bench.Plan(
+TINY = Plan(
     depths=(8,), batch_size=8, image_size=8, processes=1, workers=0, repetitions=2, seconds=0.001, shortcut="none"
 )
 
@@ -27,9 +28,10 @@ def test_the_baselines_steps_are_the_recipes() -> None:
     batches = [feed.batch(torch.tensor([k])) for k in range(3)]
     network = model.build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed)
     network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    optimizer = bench.conventional_optimizer(network, spec)
+    optimizer = subjects.conventional_optimizer(network, spec)
     losses = [
-        bench.conventional_step(network, optimizer, inputs.contiguous(), labels, "fp32") for inputs, labels in batches
+        subjects.conventional_step(network, optimizer, inputs.contiguous(), labels, "fp32")
+        for inputs, labels in batches
     ]
     drive([learner]).run(3, lambda: False)
     assert learner.chunk.losses[:3].tolist() == pytest.approx(losses, rel=1e-4)
@@ -40,19 +42,19 @@ def test_the_baselines_steps_are_the_recipes() -> None:
 
 def test_the_baselines_images_are_augmented_and_normalised() -> None:
     dataset = data.load(TINY.spec(8).data, None)
-    pictures = bench.Pictures(dataset.train_x, dataset.train_y, augment=True)
+    pictures = subjects.Pictures(dataset.train_x, dataset.train_y, augment=True)
     image, label = pictures[5]
     assert image.shape == (3, 8, 8)
     assert label == int(dataset.train_y[5])
     assert any(not torch.equal(pictures[5][0], image) for _ in range(10))
-    plain = bench.Pictures(dataset.train_x, dataset.train_y, augment=False)
+    plain = subjects.Pictures(dataset.train_x, dataset.train_y, augment=False)
     expected = (dataset.train_x[5, 0].float() / 255 - 0.49) / 0.25
     torch.testing.assert_close(plain[5][0][0], expected)
 
 
 def test_the_arithmetic_of_a_step_is_that_of_the_network() -> None:
-    plan = bench.Plan(batch_size=4)
-    counted = bench.work(plan, 20)
+    plan = Plan(batch_size=4)
+    counted = roofline.work(plan, 20)
     complexity = model.count(plan.spec(20).model, (3, 32, 32), 10)
     forward = 2 * complexity.multiply_adds * 4
     assert counted["evaluate"].flops == forward
@@ -62,14 +64,14 @@ def test_the_arithmetic_of_a_step_is_that_of_the_network() -> None:
 
 
 def test_the_roofline_is_the_longer_of_arithmetic_and_traffic() -> None:
-    work = bench.Work(flops=100, bytes=50)
+    work = roofline.Work(flops=100, bytes=50)
     assert work.seconds(10, 1) == 50
     assert work.seconds(1, 10) == 100
 
 
 def test_traffic_counts_inputs_and_outputs_once_and_views_not_at_all() -> None:
     x = torch.zeros(8, 4)
-    with bench._Traffic() as traffic:
+    with roofline._Traffic() as traffic:
         y = x + x
         y.view(4, 8)
         y.relu_()
@@ -77,16 +79,16 @@ def test_traffic_counts_inputs_and_outputs_once_and_views_not_at_all() -> None:
 
 
 def test_a_busy_machine_is_said_to_be_one() -> None:
-    assert bench._busy([0.99, 1.0, 0.98], 0.1) == []
-    [line] = bench._busy([0.4, 0.5, 0.99], 7.3)
+    assert process._busy([0.99, 1.0, 0.98], 0.1) == []
+    [line] = process._busy([0.4, 0.5, 0.99], 7.3)
     assert "50%" in line and "7.3" in line
 
 
 def test_a_measurement_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes start, answer in turns and end; the document can be printed and published."""
-    monkeypatch.setattr(bench, "machine_limit", lambda device, precision: (1e11, 1e10))  # takes seconds
+    monkeypatch.setattr(process, "machine_limit", lambda device, precision: (1e11, 1e10))  # takes seconds
     told: list[str] = []
-    result = bench.measure(TINY, told.append)
+    result = process.measure(TINY, told.append)
     assert told[0] == "depth 8: starting" and told[-1] == "depth 8: 2 of 2"
     rows = {(row["loop"], row["what"]): row for row in result["rows"]}
     assert set(rows) == {(name, what) for name in ("resx", "conventional") for what in ("train", "evaluate")}
@@ -97,7 +99,7 @@ def test_a_measurement_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
         assert row["peak_memory"] >= 0  # a tiny network may stay below what start-up took
     assert [item["what"].split(":")[0] for item in result["ratios"]] == ["train", "evaluate"]
     assert sum(result["profiles"]["8"].values()) <= 1.001
-    table, numbers = bench.publish(result, tmp_path)
+    table, numbers = show.publish(result, tmp_path)
     assert json.loads(numbers.read_text()) == result
     lines = table.read_text().splitlines()
     assert sum(line.startswith("| 8 |") for line in lines) == 4
@@ -105,9 +107,9 @@ def test_a_measurement_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_what_a_measuring_process_cannot_do_is_raised() -> None:
-    plan = bench.Plan(depths=(9,), device="cpu")
-    process = bench._Process(bench.ENGINE, plan, 9)
+    plan = Plan(depths=(9,), device="cpu")
+    measured = process._Process(ENGINE, plan, 9)
     with pytest.raises(Exception, match="6n\\+2"):
-        process.answer()
-    process.close()
-    assert process.process.exitcode == 0
+        measured.answer()
+    measured.close()
+    assert measured.process.exitcode == 0
