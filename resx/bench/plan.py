@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resx.spec import RunSpec
@@ -16,9 +17,9 @@ CONVENTIONAL, ENGINE = "conventional", "resx"
 class Plan:
     """What is measured.
 
-    threads: of each process. processes: how many train at once on a CPU beside one alone. networks: side by side in one
-    process on a GPU. workers: of the conventional loop's DataLoader. seconds: of one measurement, of which there are
-    `repetitions`.
+    threads: of each process. processes: how many train at once on a CPU, besides one alone. networks: side by side in
+    one process, for a GPU; each number is measured. workers: of the conventional loop's DataLoader. seconds: of one
+    measurement, of which there are `repetitions`.
     """
 
     depths: tuple[int, ...] = (20, 56)
@@ -29,11 +30,15 @@ class Plan:
     device: str = "cpu"
     threads: int = 1
     processes: int = 2
-    networks: int = 1
+    networks: tuple[int, ...] = (1,)
     workers: int = 2
     repetitions: int = 5
     seconds: float = 1.0
     checkpoint_activations: bool = False
+
+    def engines(self) -> dict[str, int]:
+        """Return the loops that train with resx's own steps, as `loops_of` does."""
+        return loops_of(self.networks)
 
     def spec(self, depth: int, seed: int = 0) -> RunSpec:
         """Return the run whose steps are measured. Raises SpecError for what cannot be trained."""
@@ -49,3 +54,8 @@ class Plan:
             "seed": seed,
         }
         return resolve([fields], Machine(device=self.device))[0]
+
+
+def loops_of(networks: Sequence[int]) -> dict[str, int]:
+    """Return a name for each number of networks that train side by side with resx's own steps, and that number."""
+    return {ENGINE if number == 1 else f"{ENGINE}, {number} networks": number for number in networks}

@@ -12,7 +12,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-from resx.bench.plan import CONVENTIONAL, ENGINE, Plan
+from resx.bench.plan import CONVENTIONAL, Plan
 from resx.bench.roofline import machine_limit, work
-from resx.bench.subjects import SUBJECTS, Subject
+from resx.bench.subjects import Subject, conventional, engine
 from resx.engines.signals import start_without_interrupts
 from resx.store.environment import describe_environment
 from resx.training.machine import computing
@@ -62,7 +62,7 @@ def _timed(subject: Subject, what: str, n: int) -> Sample:
     return Sample(n * steps, n * images, wall, _core_seconds(subject.workers()) - core)
 
 
-def _serve(connection: Connection, name: str, plan: Plan, depth: int) -> None:
+def _serve(connection: Connection, name: str, plan: Plan, depth: int, networks: int) -> None:
     """Measure what the parent asks for until it closes the connection."""
     torch.set_num_threads(plan.threads)
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's complaints about absent devices
@@ -70,7 +70,7 @@ def _serve(connection: Connection, name: str, plan: Plan, depth: int) -> None:
     counts: dict[str, int] = {}
     with suppress(EOFError, OSError), computing(plan.precision):
         try:
-            with SUBJECTS[name](plan, depth) as subject:
+            with conventional(plan, depth) if name == CONVENTIONAL else engine(plan, depth, networks) as subject:
                 for what in ("train", "evaluate"):
                     _timed(subject, what, 1)
                     counts[what] = max(1, round(plan.seconds / _timed(subject, what, 1).wall))
@@ -80,6 +80,8 @@ def _serve(connection: Connection, name: str, plan: Plan, depth: int) -> None:
                     question = connection.recv()
                     if question in counts:
                         connection.send(_timed(subject, question, counts[question]))
+                    elif question == "mode":
+                        connection.send(subject.mode)
                     elif question == "profile":
                         connection.send(_profile(subject, plan.device))
                     else:
@@ -93,10 +95,10 @@ def _serve(connection: Connection, name: str, plan: Plan, depth: int) -> None:
 class _Process:
     """A subject in a process of its own."""
 
-    def __init__(self, name: str, plan: Plan, depth: int) -> None:
+    def __init__(self, name: str, plan: Plan, depth: int, networks: int = 1) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, there = context.Pipe()
-        self.process = context.Process(target=_serve, args=(there, name, plan, depth))
+        self.process = context.Process(target=_serve, args=(there, name, plan, depth, networks))
         start_without_interrupts(self.process)
         there.close()
 
@@ -145,46 +147,28 @@ def _profile(subject: Subject, device: str) -> dict[str, float]:
 def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Measure everything the plan names and return one document of plain numbers, lists and strings.
 
-    rows: a dictionary a line of the table. ratios, limits: [median, least, most]. warnings: lines for the reader.
-    `tell` is given a line of progress now and then.
+    rows: a dictionary a line of the table. ratios, limits: [median, least, most]. modes: how steps of each loop are
+    driven. warnings: lines for the reader. `tell` is given a line of progress now and then.
     """
     load = os.getloadavg()[0]
-    device = torch.device(plan.device)
-    environment = describe_environment(plan.device, plan.threads)
-    cores = 1 if device.type == "cuda" else plan.processes
+    is_cuda = plan.device.startswith("cuda")
     rows: list[dict[str, Any]] = []
     ratios: list[dict[str, Any]] = []
     limits: list[tuple[float, float]] = []
     profiles: dict[str, dict[str, float]] = {}
+    modes: dict[str, str] = {}
     shares: list[float] = []
     for depth in plan.depths:
         tell(f"depth {depth}: starting")
-        samples, peaks, profiles[str(depth)] = _measure_depth(plan, depth, cores, limits, tell)
-        shares += [sample.core / sample.wall for sample in samples[ENGINE, "train"]]
-        least = work(plan, depth)
-        flops_rate, bandwidth = (statistics.median(values) for values in zip(*limits, strict=True))
-        for (name, what), taken in samples.items():
-            limit = least[what].seconds(flops_rate, bandwidth)
-            if what == "train" and name == ENGINE:
-                limit *= plan.networks  # which one step trains
-            per_step = [sample.wall / sample.steps for sample in taken]
-            rows.append(
-                {
-                    "depth": depth,
-                    "loop": name,
-                    "what": what,
-                    "ms_per_step": _spread([1000 * seconds for seconds in per_step]),
-                    "images_per_second": _spread([sample.images / sample.wall for sample in taken]),
-                    "images_per_core_second": _spread([sample.images / sample.core for sample in taken]),
-                    "share_of_limit": _spread([limit / seconds for seconds in per_step]) if "×" not in name else None,
-                    "peak_memory": peaks.get(name),
-                }
-            )
-        ratios += _ratios(depth, samples, device.type == "cuda")
-    warnings = [] if device.type == "cuda" else _busy(shares, load)
+        turns = _measure_depth(plan, depth, limits, tell)
+        profiles[str(depth)] = turns.profile
+        modes |= turns.modes
+        shares += [sample.core / sample.wall for sample in turns.samples[next(iter(plan.engines())), "train"]]
+        rows += _rows(plan, depth, turns, limits)
+        ratios += _ratios(plan, depth, turns.samples)
     return {
-        "environment": environment,
-        "plan": {**asdict(plan), "depths": list(plan.depths)},
+        "environment": describe_environment(plan.device, plan.threads),
+        "plan": {**asdict(plan), "depths": list(plan.depths), "networks": list(plan.networks)},
         "limits": {
             "flops_per_second": _spread([limit[0] for limit in limits]),
             "bytes_per_second": _spread([limit[1] for limit in limits]),
@@ -192,45 +176,91 @@ def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict
         "rows": rows,
         "ratios": ratios,
         "profiles": profiles,
-        "warnings": warnings,
+        "modes": modes,
+        "warnings": [] if is_cuda else _busy(shares, load),
     }
 
 
 Samples = dict[tuple[str, str], list[Sample]]
 
 
-def _measure_depth(
-    plan: Plan, depth: int, cores: int, limits: list[tuple[float, float]], tell: Callable[[str], None]
-) -> tuple[Samples, dict[str, int], dict[str, float]]:
+@dataclass
+class Turns:
+    """What one depth gave: samples by loop and by what was done, peaks of memory, modes, and the engine's profile."""
+
+    samples: Samples
+    peaks: dict[str, int]
+    modes: dict[str, str]
+    profile: dict[str, float]
+
+
+def _measure_depth(plan: Plan, depth: int, limits: list[tuple[float, float]], tell: Callable[[str], None]) -> Turns:
     """Measure one depth in turns; the machine's limit is measured in every turn, too, and added to `limits`."""
+    engines = plan.engines()
+    first = next(iter(engines))
+    others = 0 if plan.device.startswith("cuda") else plan.processes - 1
     with ExitStack() as stack:
-        subjects: list[_Process] = []
-        for name in [*[ENGINE] * cores, CONVENTIONAL]:  # one starts after the other, so that each finds its pace
-            subjects.append(_Process(name, plan, depth))
-            stack.callback(subjects[-1].close)
-            subjects[-1].answer()
-        engines, baseline = subjects[:-1], subjects[-1]
+
+        def start(name: str, networks: int = 1) -> _Process:  # one after the other, so that each finds its pace
+            process = _Process(name, plan, depth, networks)
+            stack.callback(process.close)
+            process.answer()
+            return process
+
+        loops = {name: start(name, networks) for name, networks in engines.items()}
+        crowd = [loops[first], *(start(first, engines[first]) for _ in range(others))]
+        loops = {CONVENTIONAL: start(CONVENTIONAL), **loops}
         samples: Samples = {}
-
-        def add(name: str, what: str, sample: Sample) -> None:
-            samples.setdefault((name, what), []).append(sample)
-
         for repetition in range(plan.repetitions):
             for what in ("train", "evaluate"):
-                add(CONVENTIONAL, what, baseline.ask(what))
-                add(ENGINE, what, engines[0].ask(what))
-            if cores > 1:
-                for process in engines:
+                for name, process in loops.items():
+                    samples.setdefault((name, what), []).append(process.ask(what))
+            if len(crowd) > 1:
+                for process in crowd:
                     process.connection.send("train")
-                add(f"{ENGINE} × {cores}", "train", _joined([process.answer() for process in engines]))
-            threads = torch.get_num_threads()
-            torch.set_num_threads(plan.threads)
-            with computing(plan.precision):
-                limits.append(machine_limit(torch.device(plan.device), plan.precision))
-            torch.set_num_threads(threads)
+                together = _joined([process.answer() for process in crowd])
+                samples.setdefault((f"{first} × {len(crowd)}", "train"), []).append(together)
+            limits.append(_limit(plan))
             tell(f"depth {depth}: {repetition + 1} of {plan.repetitions}")
-        peaks = {ENGINE: engines[0].ask("memory"), CONVENTIONAL: baseline.ask("memory")}
-        return samples, peaks, engines[0].ask("profile")
+        return Turns(
+            samples,
+            peaks={name: process.ask("memory") for name, process in loops.items()},
+            modes={name: process.ask("mode") for name, process in loops.items()},
+            profile=loops[first].ask("profile"),
+        )
+
+
+def _limit(plan: Plan) -> tuple[float, float]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(plan.threads)
+    try:
+        with computing(plan.precision):
+            return machine_limit(torch.device(plan.device), plan.precision)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _rows(plan: Plan, depth: int, turns: Turns, limits: Sequence[tuple[float, float]]) -> list[dict[str, Any]]:
+    """Return the table's lines of one depth; a step of several networks has the arithmetic of all of them."""
+    least = work(plan, depth)
+    flops_rate, bandwidth = (statistics.median(values) for values in zip(*limits, strict=True))
+    rows = []
+    for (name, what), taken in turns.samples.items():
+        limit = least[what].seconds(flops_rate, bandwidth) * (plan.engines().get(name, 1) if what == "train" else 1)
+        per_step = [sample.wall / sample.steps for sample in taken]
+        rows.append(
+            {
+                "depth": depth,
+                "loop": name,
+                "what": what,
+                "ms_per_step": _spread([1000 * seconds for seconds in per_step]),
+                "images_per_second": _spread([sample.images / sample.wall for sample in taken]),
+                "images_per_core_second": _spread([sample.images / sample.core for sample in taken]),
+                "share_of_limit": _spread([limit / seconds for seconds in per_step]) if "×" not in name else None,
+                "peak_memory": turns.peaks.get(name),
+            }
+        )
+    return rows
 
 
 def _joined(parts: Sequence[Sample]) -> Sample:
@@ -243,8 +273,10 @@ def _joined(parts: Sequence[Sample]) -> Sample:
     )
 
 
-def _ratios(depth: int, samples: Mapping[tuple[str, str], list[Sample]], cuda: bool) -> list[dict[str, Any]]:
-    """Compare measurements turn by turn: by core-seconds on a CPU, by the clock on a GPU or with several processes."""
+def _ratios(plan: Plan, depth: int, samples: Samples) -> list[dict[str, Any]]:
+    """Compare measurements turn by turn: by core-seconds on a CPU, by the clock on a GPU or with several at once."""
+    by = "wall" if plan.device.startswith("cuda") else "core"
+    first = next(iter(plan.engines()))
 
     def ratio(name: str, other: str, what: str, by: str) -> dict[str, Any]:
         values = [
@@ -254,8 +286,11 @@ def _ratios(depth: int, samples: Mapping[tuple[str, str], list[Sample]], cuda: b
         per = {"core": "images per core-second", "wall": "images/s"}[by]
         return {"depth": depth, "what": f"{what}: {name} / {other}, {per}", "ratio": _spread(values)}
 
-    found = [ratio(ENGINE, CONVENTIONAL, what, "wall" if cuda else "core") for what in ("train", "evaluate")]
-    return found + [ratio(name, ENGINE, "train", "wall") for name, _ in samples if name.startswith(f"{ENGINE} ×")]
+    together = [name for name, what in samples if what == "train" and name not in (first, CONVENTIONAL)]
+    return [
+        *(ratio(first, CONVENTIONAL, what, by) for what in ("train", "evaluate")),
+        *(ratio(name, first, "train", "wall") for name in together),
+    ]
 
 
 def _spread(values: Sequence[float]) -> list[float]:

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resx.bench.plan import loops_of
 from resx.store.files import write_atomic
 
+STEPS = {"graph": "steps are replayed as a CUDA graph", "eager": "steps are started one by one"}
 COLUMNS = ("depth", "what", "loop", "ms/step", "images/s", "of limit", "MiB")
 
 
@@ -39,10 +41,25 @@ def summary_lines(result: Mapping[str, Any]) -> list[str]:
         "A step takes at least the longer of its arithmetic (convolutions and linear layers) at the first and its "
         "traffic (unfused operations, inputs and outputs once each) at the second"
     )
+    if result["environment"]["device"] == "cuda":
+        lines += [f"{name}: {STEPS[mode]}" for name, mode in result["modes"].items()]
+        lines += [_best_number(result, depth) for depth in result["plan"]["depths"]]
     for depth, shares in result["profiles"].items():
         listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         lines.append(f"where a training step's time goes at depth {depth}: {listed}")
     return lines + [f"WARNING: {warning}" for warning in result["warnings"]]
+
+
+def _best_number(result: Mapping[str, Any], depth: int) -> str:
+    """Say with how many networks side by side a GPU trains the most images a second."""
+    numbers = loops_of(result["plan"]["networks"])
+    rates = {
+        row["loop"]: row["images_per_second"][0]
+        for row in result["rows"]
+        if (row["depth"], row["what"]) == (depth, "train") and row["loop"] in numbers
+    }
+    best = max(rates, key=lambda name: rates[name])
+    return f"depth {depth}: the most images a second ({rates[best]:.0f}) with --jobs {numbers[best]}"
 
 
 def _cell(spread: Sequence[float], digits: int | None = None) -> str:

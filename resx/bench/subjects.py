@@ -20,7 +20,7 @@ from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
 from resx import data, model
-from resx.bench.plan import CONVENTIONAL, ENGINE, Plan
+from resx.bench.plan import Plan
 from resx.spec import RunSpec
 from resx.training.evaluate import autocast, evaluate, evaluation_batch, loss_of
 from resx.training.step import drive, load_chunk, make_feeds, make_learner
@@ -36,13 +36,14 @@ class Subject:
     evaluate_images: int  # a pass
     evaluate_steps: int  # batches of the training's size that a pass stands for
     workers: Callable[[], list[int]]  # process ids
+    mode: str = "eager"  # how steps are driven: replayed as a CUDA graph, or started one by one
 
 
 @contextmanager
-def engine(plan: Plan, depth: int) -> Iterator[Subject]:
-    """Train with resx's own steps: chunks are loaded, driven and read as in every run."""
+def engine(plan: Plan, depth: int, networks: int = 1) -> Iterator[Subject]:
+    """Train so many networks with resx's own steps: chunks are loaded, driven and read as in every run."""
     device = torch.device(plan.device)
-    specs = [plan.spec(depth, seed) for seed in range(plan.networks)]
+    specs = [plan.spec(depth, seed) for seed in range(networks)]
     dataset = data.load(specs[0].data, None)
     feeds = make_feeds(specs, dataset, device)
     learners = [
@@ -72,7 +73,7 @@ def engine(plan: Plan, depth: int) -> Iterator[Subject]:
 
     images = len(dataset.test_x) * len(learners)
     passes = -(-images // plan.batch_size)
-    yield Subject(train, evaluate_test, plan.batch_size * len(learners), images, passes, list)
+    yield Subject(train, evaluate_test, plan.batch_size * len(learners), images, passes, list, driver.mode)
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -151,6 +152,3 @@ def conventional(plan: Plan, depth: int) -> Iterator[Subject]:
 
     images = len(dataset.test_x)
     yield Subject(train, evaluate_test, plan.batch_size, images, -(-images // plan.batch_size), workers)
-
-
-SUBJECTS = {ENGINE: engine, CONVENTIONAL: conventional}

@@ -28,7 +28,9 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    networks: Annotated[int, typer.Option(min=1, help="Networks side by side in one process, for a GPU.")] = 1,
+    networks: Annotated[
+        str, typer.Option(help="Networks side by side in one process, for a GPU: a number, or several to compare.")
+    ] = "1",
     workers: Annotated[int, typer.Option(min=0, help="Workers of the conventional loop's DataLoader.")] = 2,
     repetitions: Annotated[int, typer.Option(min=1, help="Measurements of everything, in turns.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.001, help="Length of one measurement.")] = 1.0,
@@ -49,7 +51,7 @@ def bench(
     DataLoader with workers, contiguous, steps one by one), and the machine's limit from its arithmetic and memory.
 
     Examples: [bold]resx bench[/bold],
-    [bold]resx bench --depths 20,56,110 --precision bf16 --networks 10 --publish results/bench[/bold]
+    [bold]resx bench --depths 20,56,110 --precision bf16 --networks 1,2,4,10 --publish results/bench[/bold]
     """
     from resx.bench import process, show
     from resx.bench.plan import Plan
@@ -69,12 +71,14 @@ def bench(
         device=machine.device,
         threads=threads,
         processes=machine.jobs,
-        networks=networks,
+        networks=tuple(parse_list(networks, "networks")),
         workers=workers,
         repetitions=repetitions,
         seconds=seconds,
         checkpoint_activations=checkpoint_activations,
     )
+    if min(plan.networks) < 1:
+        raise typer.BadParameter(f"--networks: at least one, not {networks}")
     for depth in plan.depths:
         plan.spec(depth)  # what cannot be trained is said before anything is measured
     result = process.measure(plan, lambda line: None if quiet else typer.echo(line, err=True))

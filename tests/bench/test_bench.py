@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pretended_cuda import Machine as Cards
 
 from resx import data, model
 from resx.bench import process, roofline, show, subjects
@@ -98,6 +101,7 @@ def test_a_measurement_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
             assert 0 < least <= median <= most
         assert row["peak_memory"] >= 0  # a tiny network may stay below what start-up took
     assert [item["what"].split(":")[0] for item in result["ratios"]] == ["train", "evaluate"]
+    assert set(result["modes"].values()) == {"eager"}, "there is no graph on a CPU"
     assert sum(result["profiles"]["8"].values()) <= 1.001
     table, numbers = show.publish(result, tmp_path)
     assert json.loads(numbers.read_text()) == result
@@ -113,3 +117,50 @@ def test_what_a_measuring_process_cannot_do_is_raised() -> None:
         measured.answer()
     measured.close()
     assert measured.process.exitcode == 0
+
+
+def test_each_number_of_networks_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "machine_limit", lambda device, precision: (1e11, 1e10))
+    result = process.measure(replace(TINY, networks=(1, 2), repetitions=1))
+    trained = {row["loop"]: row for row in result["rows"] if row["what"] == "train"}
+    assert set(trained) == {"conventional", "resx", "resx, 2 networks"}
+    assert [item["what"] for item in result["ratios"]][-1] == "train: resx, 2 networks / resx, images/s"
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_the_best_number_of_networks_is_named() -> None:
+    def row(loop: str, rate: float, what: str = "train") -> dict[str, Any]:
+        return {"depth": 20, "what": what, "loop": loop, "images_per_second": [rate, rate, rate]}
+
+    result = {
+        "plan": {"networks": [1, 4, 10]},
+        "rows": [
+            row("conventional", 900),
+            row("resx", 100),
+            row("resx, 4 networks", 300),
+            row("resx, 10 networks", 290),
+            row("resx, 10 networks", 9000, "evaluate"),
+        ],
+    }
+    assert show._best_number(result, 20).endswith("(300) with --jobs 4")
+
+
+@pytest.mark.parametrize("networks", [1, 3])
+def test_the_engine_says_how_steps_are_driven_on_a_card(cards: Cards, networks: int) -> None:
+    with subjects.engine(replace(TINY, device="cuda:1"), 8, networks) as subject:
+        assert subject.mode == "graph"
+        subject.train(300)  # more than a chunk
+        subject.evaluate(1)
+    assert subject.train_images == 8 * networks
+
+
+def test_the_limit_is_measured_in_the_precision_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[bool] = []
+    monkeypatch.setattr(
+        process,
+        "machine_limit",
+        lambda device, precision: allowed.append(torch.backends.cudnn.allow_tf32) or (1.0, 1.0),
+    )
+    for precision in ("fp32", "tf32"):
+        process._limit(replace(TINY, precision=precision))
+    assert allowed == [False, True]
