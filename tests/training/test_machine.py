@@ -131,26 +131,33 @@ def test_a_machine_without_a_card_says_nothing(
 # --- how torch computes --------------------------------------------------------------------------------------------
 
 
-def flags() -> tuple[bool, bool, bool, bool]:
+Flags = tuple[bool, bool, bool, bool]
+
+
+def flags() -> Flags:
     cudnn = torch.backends.cudnn
     return torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
 
 
-@pytest.mark.parametrize("before", [(False, True, False, False), (True, True, False, True)])
-def test_precision_is_what_is_asked_for_and_the_callers_afterwards(
-    monkeypatch: pytest.MonkeyPatch, before: tuple[bool, bool, bool, bool]
-) -> None:
+def set_flags(values: Flags) -> None:
     cudnn = torch.backends.cudnn
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", before[0])
-    for name, value in zip(("allow_tf32", "deterministic", "benchmark"), before[1:], strict=True):
-        monkeypatch.setattr(cudnn, name, value)
-    for precision, tf32 in (("fp32", False), ("tf32", True), ("bf16", False)):
-        with own_settings():  # what a measurement has
-            assert flags() == (False, False, True, False)
-            with computing(precision):
-                assert flags() == (tf32, tf32, True, False)
-            assert flags() == (False, False, True, False), "what was trained before changes no measurement"
-    assert flags() == before
+    torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = values
+
+
+@pytest.mark.parametrize("before", [(False, True, False, False), (True, True, False, True)])
+def test_precision_is_what_is_asked_for_and_the_callers_afterwards(before: Flags) -> None:
+    outside = flags()
+    set_flags(before)
+    try:
+        for precision, tf32 in (("fp32", False), ("tf32", True), ("bf16", False)):
+            with own_settings():  # what a measurement has
+                assert flags() == (False, False, True, False)
+                with computing(precision):
+                    assert flags() == (tf32, tf32, True, False)
+                assert flags() == (False, False, True, False), "what was trained before changes no measurement"
+        assert flags() == before
+    finally:
+        set_flags(outside)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "tf32"])
