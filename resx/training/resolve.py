@@ -157,13 +157,10 @@ def _check_sizes(spec: RunSpec, machine: Machine) -> None:
     check_precision(spec.train.precision, machine.device)
     facts = data.facts(spec.data, machine.data_dir)
     if spec.train.warmup and not facts.regression and 1 - 1 / facts.outputs <= WARMUP_UNTIL:
-        line = (
+        raise SpecError(
             f"warmup: it lasts until the running error is below {WARMUP_UNTIL:.0%}, which {facts.outputs} classes are "
             "by chance; leave it out (--no-warmup)"
         )
-        if facts.outputs == 2:
-            raise SpecError(line)
-        LOG.warning("%s", line)  # with a few more classes a network can begin above it, for some steps
     if spec.train.batch_size == 1 and not _trains_on_one(spec, facts.shape, facts.outputs):
         raise SpecError("batch_size: 1 leaves one value a channel, which batch normalisation cannot use; use 2 or more")
     if machine.device == "cpu":

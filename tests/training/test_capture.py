@@ -23,7 +23,7 @@ from resx.training.step import Learner, drive, load_chunk, make_feeds, make_lear
 
 CUDA = torch.device("cuda", 0)
 SMALL: dict[str, Any] = {
-    "dataset": "synthetic:classes=3,size=8,train=96,test=48",
+    "dataset": "synthetic:classes=6,size=8,train=96,test=48",
     "augment": "crop-flip",
     "depth": 8,
     "width": 4,

@@ -36,7 +36,7 @@ from resx.training.resolve import resolve
 from resx.training.step import Learner, drive, load_chunk, make_feeds, make_learner, train_step
 
 SMALL = {
-    "dataset": "synthetic:classes=3,size=8,train=96,test=48",
+    "dataset": "synthetic:classes=6,size=8,train=96,test=48",
     "augment": "crop-flip",
     "depth": 8,
     "width": 4,

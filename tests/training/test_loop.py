@@ -137,7 +137,14 @@ def test_a_diverged_run_is_an_outcome(tmp_path: Path) -> None:
 
 
 def test_the_warm_up_ends_when_the_running_error_falls(tmp_path: Path) -> None:
-    _, rows = trained(tmp_path, warmup=True, steps=80, eval_every=2, drops=[0.99])
+    _, rows = trained(
+        tmp_path,
+        dataset="synthetic:classes=6,size=8,train=96,test=48",
+        warmup=True,
+        steps=80,
+        eval_every=2,
+        drops=[0.99],
+    )
     rates = rows["lr"].tolist()[1:]
     assert rates[0] == pytest.approx(0.002)
     assert rates[-2] == pytest.approx(0.02)
@@ -179,6 +186,7 @@ def test_an_annealed_weight_is_the_step_s_own_and_is_saved_with_the_weights(tmp_
     assert weights == pytest.approx({0: 1, 1: 1, 2: 1, 5: 1, 10: 3 / 8, 20: 0})
 
 
-def test_a_warm_up_that_two_classes_end_by_chance_is_refused() -> None:
+@pytest.mark.parametrize("classes", [2, 5])
+def test_a_warm_up_that_few_classes_end_by_chance_is_refused(classes: int) -> None:
     with pytest.raises(SpecError, match="by chance"):
-        resolve([{"dataset": "synthetic:classes=2", "depth": 8, "warmup": True}], Machine())
+        resolve([{"dataset": f"synthetic:classes={classes}", "depth": 8, "warmup": True}], Machine())
