@@ -202,9 +202,9 @@ def carry_out(
 
 
 def _measure(probe: Probe, outcomes: list[Outcome], settings: Any, machine: Machine, say: Say) -> list[Outcome]:
-    """Measure every finished run that can bear it and is not measured yet. Runs that are left out are named.
+    """Measure every finished run that it applies to and that is not measured yet. Runs that are left out are named.
 
-    Returns the outcomes, with an error where a measurement failed. Raises SpecError where no run at all can bear a
+    Returns the outcomes, with an error where a measurement failed. Raises SpecError where there is no run at all for a
     measurement, StoreError where all of them failed.
     """
     from resx.engines import run_tasks
@@ -217,7 +217,7 @@ def _measure(probe: Probe, outcomes: list[Outcome], settings: Any, machine: Mach
         for run_id, reason in reasons.items():
             say(f"{name}: {run_id} is left out: {reason}")
         if wanted and len(reasons) == len(wanted):
-            raise SpecError(f"{name}: no run can bear it: {next(iter(reasons.values()))}")
+            raise SpecError(f"{name}: it applies to none of the runs: {next(iter(reasons.values()))}")
         for one in wanted:
             text = _settings_text(measure, settings)
             if one.spec.run_id not in reasons and not _is_measured(one.spec, name, text, machine):

@@ -127,7 +127,7 @@ def _parse_adapter(value: Any) -> Any:
 
 
 class ModelSpec(Frozen):
-    """A network: its family, its size, and what runs beside its branches. The default is the paper's CIFAR ResNet.
+    """A network: its family, its size, and the shortcuts around its branches. The default is the paper's CIFAR ResNet.
 
     A field that does not apply to the family is null, so that one network has one run id; so is a padding of zeros, an
     activation relu and an init he. padding: what 3×3 kernels see beyond the map's edge. activation: crelu is
@@ -156,7 +156,7 @@ class DataSpec(Frozen):
     that of all pixels; channel-mean subtracts and divides by the mean and deviation of each channel; symmetric brings
     to -1..1; imagenet, cifar10 and cifar100 are constants of the channels that published weights expect. content: hash
     of a folder's files (its path is no part of a run). label: the name on tables and figures. reference: the data set
-    whose published numbers these results may be set beside.
+    whose published numbers these results may be compared with.
     """
 
     dataset: str = "digits"

@@ -254,6 +254,6 @@ def wilson_interval(error: float, n_images: int, confidence: float = 0.95) -> tu
 def log10_loss(loss: ArrayLike) -> NDArray[np.float64]:
     """Return log10 of cross-entropy losses (any shape), the outcome at the floor; nan stays nan.
 
-    Losses below float32's resolution of one image's loss (1.2e-7) are not told apart, so that 0 is finite.
+    Losses below float32's resolution of one image's loss (1.2e-7) count as one, so that 0 is finite.
     """
     return np.log10(np.maximum(np.asarray(loss, dtype=np.float64), np.finfo(np.float32).eps))

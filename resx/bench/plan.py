@@ -17,9 +17,9 @@ CONVENTIONAL, ENGINE = "conventional", "resx"
 class Plan:
     """What is measured.
 
-    threads: of each process. processes: how many train at once on a CPU, besides one alone. networks: side by side in
-    one process, for a GPU; each number is measured. workers: of the conventional loop's DataLoader. seconds: of one
-    measurement, of which there are `repetitions`.
+    threads: of each process. processes: how many train at once on a CPU, after one alone. networks: side by
+    side in one process, for a GPU; each number is measured. workers: of the conventional loop's DataLoader.
+    seconds: of one measurement, of which there are `repetitions`.
     """
 
     depths: tuple[int, ...] = (20, 56)

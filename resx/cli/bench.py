@@ -14,7 +14,7 @@ def bench(
     depths: Annotated[str, typer.Option(help="Depths to measure.")] = "20,56",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 128,
     image_size: Annotated[int, typer.Option(min=8, help="Height and width of the images, which are made up.")] = 32,
-    shortcut: Annotated[str, typer.Option(help="What runs beside a branch: identity, none, …")] = "identity",
+    shortcut: Annotated[str, typer.Option(help="The shortcut around a branch: identity, none, …")] = "identity",
     precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = "fp32",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or cuda:N; by default cuda where there is one.", show_default=False)

@@ -1,4 +1,4 @@
-"""`resx models`: depth, parameters and multiply-adds of the paper's networks beside the paper's figures."""
+"""`resx models`: depth, parameters and multiply-adds of the paper's networks next to the paper's figures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def models(
     norm: Annotated[str | None, typer.Option("--norm", help="With --depth: batch or none.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
 ) -> None:
-    """Count the networks' parameters and multiply-adds, beside the paper's figures.
+    """Count the networks' parameters and multiply-adds next to the paper's figures.
 
     Multiply-adds: those of convolutions and linear layers for one image, 32×32 in the CIFAR family, else
     224×224.

@@ -48,7 +48,7 @@ class Dataset:
 
     *_x: images uint8 [N, C, H, W], other inputs float32 [N, ...]. *_y: classes int64 [N], regression targets
     float32 [N, ...]. val_*: None without a validation split. label: the name on tables and figures.
-    reference: the data set whose published numbers may be set beside results on this one. content: hash of
+    reference: the data set whose published numbers may be compared with results on this one. content: hash of
     what was read from files that the name does not fix. image_size: the side to which images of different
     sizes were brought when they were read. Raises ValueError where these do not fit together.
     """

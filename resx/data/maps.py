@@ -1,4 +1,4 @@
-"""Linear maps R that are known by name: what a teacher is made of, and what a student may be told of it.
+"""Linear maps R that are known by name: what a teacher is made of, and what a student may know of it.
 
 Written `name` or `name-number` (`rotation-30`, `scaling-0.8`, `lowrank-8`). The random ones are drawn from a
 stream that depends on nothing but their name and size, so the teacher's R and the student's are the same

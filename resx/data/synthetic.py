@@ -31,9 +31,9 @@ def load_synthetic(
     import torch
     import torch.nn.functional as F
 
-    given = {"classes": classes, "size": size, "channels": channels, "train": train, "test": test}
+    sizes = {"classes": classes, "size": size, "channels": channels, "train": train, "test": test}
     least = {"classes": 2, "size": 4, "channels": 1, "train": classes, "test": classes}
-    errors = [f"dataset 'synthetic': {key} must be at least {least[key]}" for key in given if given[key] < least[key]]
+    errors = [f"dataset 'synthetic': {key} must be at least {least[key]}" for key in sizes if sizes[key] < least[key]]
     errors += too_large("synthetic", (train + test) * channels * size * size)
     if errors:
         raise SpecError(errors)

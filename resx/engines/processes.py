@@ -159,7 +159,7 @@ def _start(machine: Machine) -> _Worker:
 
 
 def _work(connection: Connection, machine: Machine) -> None:
-    """Run what the parent sends, one task at a time; stop, with a checkpoint, when told to or when it is gone."""
+    """Run what the parent sends, one task at a time; stop, with a checkpoint, on its word or when it is gone."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # even where the parent ignores it: it is how workers are ended
 
     def report(progress: Progress) -> None:

@@ -40,10 +40,10 @@ def select(frames: Frames, **filters: Collection[object]) -> dict[str, pd.DataFr
     for name, values in wanted.items():
         keep &= _matches(runs, name, values)
     if not keep.any():
-        asked = ", ".join(f"{name} {' or '.join(values)}" for name, values in wanted.items())
+        filter_text = ", ".join(f"{name} {' or '.join(values)}" for name, values in wanted.items())
         there = {name: runs[name].unique() for name in wanted if name != "run"}
         listed = "; ".join(f"{name} {', '.join(map(as_text, sorted(there[name])))}" for name in there)
-        raise SpecError(f"no recorded run has {asked}; there are: {listed or '`resx runs list` shows them'}")
+        raise SpecError(f"no recorded run has {filter_text}; there are: {listed or '`resx runs list` shows them'}")
     ids = runs.loc[keep, "run_id"]
     return {name: frame[frame["run_id"].isin(ids)] if "run_id" in frame else frame for name, frame in frames.items()}
 

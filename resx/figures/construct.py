@@ -1,4 +1,4 @@
-"""The existence argument carried out: a constructed deep plain network beside those that were trained from scratch."""
+"""The existence argument carried out: a constructed deep plain network next to those that were trained from scratch."""
 
 from __future__ import annotations
 

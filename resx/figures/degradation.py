@@ -1,4 +1,4 @@
-"""The degradation figure: training and test error against iterations, plain beside residual.
+"""The degradation figure: training and test error against iterations, plain and residual.
 
 He et al. 2016, Fig. 1 (plain-20 and plain-56) and Fig. 6 (plain | ResNet): thin dashed lines are training
 errors, bold ones test errors. As there, the axis ends shortly above the final errors, so the first iterations
@@ -30,10 +30,10 @@ COLUMNS = 3
 
 @FIGURES.register("degradation")
 def draw(findings: Findings) -> Figure:
-    """Plain beside residual: training and test error against iterations (the paper's Fig. 1 and Fig. 6).
+    """Plain and residual networks: training and test error against iterations (the paper's Fig. 1 and Fig. 6).
 
     One panel per kind of network, one colour per depth, a faint line per seed and a
-    full one for their mean; where the runs may be set beside the paper's, its final test errors at the right
+    full one for their mean; where the runs may be compared with the paper's, its final test errors at the right
     edge. Raises SpecError where the runs do not share one recipe.
     """
     runs, curves = findings.frames["runs"], findings.frames["curves"]

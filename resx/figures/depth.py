@@ -21,7 +21,7 @@ APART = 0.012  # of the range of depths: so far are kinds moved sideways that st
 def draw(findings: Findings) -> Figure:
     """Final error and log10 loss against depth: a line for each kind of network, 95 % intervals over seeds.
 
-    Kinds at one depth stand a little apart, so that their intervals can be told apart.
+    Kinds at one depth stand a little apart, so that their intervals do not overlap.
     """
     runs, table = findings.frames["runs"], findings.tables["depths"]
     kinds = list(table["kind"].unique())

@@ -30,8 +30,8 @@ def split(runs: pd.DataFrame, fields: Sequence[str]) -> dict[str, pd.DataFrame]:
     for shortcut, group in texts.groupby(fields[0]):
         differing = [field for field in fields[1:] if group[field].nunique() > 1]
         for values, rows in group.groupby(differing) if differing else [((), group)]:
-            told = [f"{field} {value}" for field, value in zip(differing, values, strict=True)]
-            names[", ".join([kind_name(str(shortcut)), *told])] = runs.loc[rows.index]
+            values_named = [f"{field} {value}" for field, value in zip(differing, values, strict=True)]
+            names[", ".join([kind_name(str(shortcut)), *values_named])] = runs.loc[rows.index]
     rank = {"plain": 0, "residual": 1}
     return dict(sorted(names.items(), key=lambda item: rank.get(item[0].partition(",")[0], 2)))
 

@@ -1,6 +1,6 @@
 """One look for all figures, and files of them that come out the same, byte for byte.
 
-Colours: Okabe & Ito 2008, told apart with every common colour vision. Nothing here goes through pyplot, so
+Colours: Okabe & Ito 2008, distinct with every common colour vision. Nothing here goes through pyplot, so
 there is no global figure, no display and no window.
 """
 
@@ -130,7 +130,7 @@ def seed_lines(
 
 
 def end_labels(axes: Axes, labels: Sequence[EndLabel], size: float = 7.5) -> None:
-    """Write (x, y, text, colour) beside the right edge at the height of the curve's end, moved apart.
+    """Write (x, y, text, colour) at the right edge at the height of the curve's end, moved apart.
 
     A leader joins the end of the curve with a label that could not stay at its height. Call it with the axes'
     limits set.

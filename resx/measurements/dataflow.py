@@ -277,7 +277,7 @@ def residual_additions(recorder: Recorder) -> tuple[list[Addition], list[Refusal
             if addition:
                 accepted.append(addition)
             else:
-                refused.append(Refusal(where, "branch and shortcut cannot be told apart: both compute alike much"))
+                refused.append(Refusal(where, "branch and shortcut cannot be distinguished: both compute equally much"))
     kept = _not_nested(nodes, accepted, refused)
     return kept, refused
 

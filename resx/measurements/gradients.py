@@ -80,8 +80,8 @@ def shattering(network: nn.Module, x: Tensor, distances: Sequence[float], lines:
     for distance in distances:
         gradient = _input_gradients(network, starts + distance * directions, outputs)
         cosines = torch.cosine_similarity(reference, gradient)
-        known = (reference.norm(dim=1) > 0) & (gradient.norm(dim=1) > 0)
-        correlations.append(float(cosines[known].mean()))
+        nonzero = (reference.norm(dim=1) > 0) & (gradient.norm(dim=1) > 0)
+        correlations.append(float(cosines[nonzero].mean()))
     return pd.DataFrame({"distance": list(distances), "correlation": correlations})
 
 

@@ -48,7 +48,7 @@ def direction(network: nn.Module, number: int) -> Direction:
 def moved(network: nn.Module, steps: Sequence[tuple[float, Direction]]) -> Iterator[None]:
     """Add multiples of directions to a network's weights; the weights come back at the end, bit for bit."""
     parameters = dict(network.named_parameters())
-    kept = {name: parameters[name].detach().clone() for _, way in steps for name in way}
+    start = {name: parameters[name].detach().clone() for _, way in steps for name in way}
     try:
         with torch.no_grad():
             for size, way in steps:
@@ -57,7 +57,7 @@ def moved(network: nn.Module, steps: Sequence[tuple[float, Direction]]) -> Itera
         yield
     finally:
         with torch.no_grad():
-            for name, value in kept.items():
+            for name, value in start.items():
                 parameters[name].copy_(value)
 
 
@@ -78,7 +78,7 @@ def landscape(
     a grid × grid lattice; radius is in units of the filters' norms. Returns rows (shape, direction, statistics, a, b,
     loss). statistics: `running`, those of training, which fit the weights in the middle only; and `batch`, re-estimated
     at every place on the same inputs, which makes the loss a function of the weights alone. A loss that is not
-    finite is recorded as such. progress(done, total) is told after every place.
+    finite is recorded as such. progress(done, total) is called after every place.
     """
     network = copy.deepcopy(network).eval()
     ways = [direction(network, number) for number in range(max(lines, 2))]

@@ -102,15 +102,15 @@ def plans(network: Blocks, counts: Sequence[int], draws: int, pairs: int) -> Ite
     for count in counts:
         for draw in range(draws):
             if count <= len(moving):
-                chosen = torch.randperm(len(moving), generator=generator(0, "lesions", "random", count, draw))[:count]
-                names = [moving[k].name for k in sorted(chosen.tolist())]
+                numbers = torch.randperm(len(moving), generator=generator(0, "lesions", "random", count, draw))[:count]
+                names = [moving[k].name for k in sorted(numbers.tolist())]
                 yield Lesion({"lesion": "random", "blocks": "+".join(names), "count": count, "draw": draw}, names)
             order = swaps(moving, count, generator(0, "lesions", "permute", count, draw))
             moved = {place: name for place, name in order.items() if name != place}
             yield Lesion({"lesion": "permute", "blocks": "+".join(moved), "count": count, "draw": draw}, order=moved)
     every = list(combinations(moving, 2))
-    chosen = torch.randperm(len(every), generator=generator(0, "lesions", "pairs"))[:pairs]
-    for k in sorted(chosen.tolist()):
+    numbers = torch.randperm(len(every), generator=generator(0, "lesions", "pairs"))[:pairs]
+    for k in sorted(numbers.tolist()):
         names = [block.name for block in every[k]]
         yield Lesion({"lesion": "pair", "blocks": "+".join(names), "count": 2, "draw": k}, names)
 
@@ -186,8 +186,8 @@ def short_paths(
     weighted = SubsetNetwork(network, active).eval()
     cases: list[tuple[str, int, Network, list[str]]] = [("all", 0, network, []), ("weighted", 0, weighted, [])]
     for draw in range(draws):
-        chosen = weighted.draw(generator(0, "short paths", draw), 1).tolist()
-        out = [block for block, on in zip(network.blocks, chosen, strict=True) if not on]
+        numbers = weighted.draw(generator(0, "short paths", draw), 1).tolist()
+        out = [block for block, on in zip(network.blocks, numbers, strict=True) if not on]
         cases.append(("subset", draw, network, [block.name for block in out]))
     rows = []
     for blocks, draw, tested, without in cases:
@@ -200,7 +200,7 @@ def short_paths(
 
 
 def too_small(blocks: Iterable[AnyBlock]) -> str | None:
-    """Say why a network of these blocks cannot bear lesions, or return None."""
+    """Say why blocks of this network cannot be deleted, or return None."""
     movable_blocks = sum(block.keeps_shape for block in blocks)
     if movable_blocks < 4:
         return f"only {movable_blocks} of its blocks keep the shape of what enters, lesions need at least 4"

@@ -1,6 +1,6 @@
 """How much a branch has to add, and how far a shortcut is from the map that it should be.
 
-He et al. 2016, section 3.1 (the residual is small where the shortcut is near the wanted map) and 4.2 (fig. 7, small
+He et al. 2016, section 3.1 (the residual is small where the shortcut is near the target map) and 4.2 (fig. 7, small
 responses), here against a teacher whose linear map R is known.
 """
 
@@ -23,7 +23,7 @@ def mapping(network: nn.Module, x: Tensor, matrix: Tensor) -> pd.DataFrame:
     blocks = list(network.get_submodule("blocks").children())
     shares, distances = [], []
     basis = torch.eye(len(matrix))
-    composed = odd = wanted = basis.double()
+    composed = odd = target = basis.double()
     with torch.inference_mode():
         for block in blocks:
             out = block(x)
@@ -31,17 +31,17 @@ def mapping(network: nn.Module, x: Tensor, matrix: Tensor) -> pd.DataFrame:
             x = out
             shortcut = block.get_submodule("shortcut")(basis, torch.zeros_like(basis)).double().T
             distances.append(_apart(shortcut, matrix))
-            composed, wanted = shortcut @ composed, matrix @ wanted
+            composed, target = shortcut @ composed, matrix @ target
             odd = (block(basis) - block(-basis)).double().T / 2 @ odd
     return pd.DataFrame(
         {
             "residual": [sum(shares) / len(blocks)],
             "distance": [sum(distances) / len(blocks)],
-            "composed": [_apart(composed, wanted)],
-            "odd": [_apart(odd, wanted)],
+            "composed": [_apart(composed, target)],
+            "odd": [_apart(odd, target)],
         }
     )
 
 
-def _apart(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
+def _apart(found: Tensor, target: Tensor) -> float:
+    return float((found - target).norm() / target.norm())

@@ -86,7 +86,7 @@ def trace(network: Blocks, x: Tensor, y: Tensor, task: str) -> Trace:
 
 @torch.no_grad()
 def unfit(shortcut: nn.Module, channels: int) -> str | None:
-    """Say why paths are not defined beside this shortcut function, or return None.
+    """Say why paths are not defined with this shortcut function, or return None.
 
     They are where it is a linear function of x plus one of F(x), whatever its parameters are: it is tried out on
     random numbers, with random parameters.
@@ -95,7 +95,7 @@ def unfit(shortcut: nn.Module, channels: int) -> str | None:
         return "a plain network has one path only, through all its layers"
     stream = torch.Generator().manual_seed(0)
     trial = copy.deepcopy(shortcut).cpu().double().eval()
-    for parameter in trial.parameters():  # initial ones may be zeros, beside which a gate looks linear
+    for parameter in trial.parameters():  # initial ones may be zeros, and a gate of zeros looks linear
         parameter.copy_(torch.randn(parameter.shape, generator=stream))
     streams = [getattr(shortcut, "streams", 1)] if hasattr(shortcut, "read") else []
     x, fx = (2, *streams, channels, 4, 4), (2, channels, 4, 4)

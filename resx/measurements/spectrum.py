@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resx.measurements.taps import Blocks, differentiable, hold_statistics, passages
 
-FLOOR = 1e-6  # singular values below are not told apart: such a direction is lost
+FLOOR = 1e-6  # singular values below this count as zero: such a direction is lost
 
 
 def shortcut_jacobians(network: Blocks, x: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ def reestimated(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]
     `ablate` count. The network's mode is restored, and nothing but normalisations ever is in training mode.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    kept = [(norm, norm.momentum, {k: v.clone() for k, v in norm.named_buffers()}) for norm in norms]
+    norm_states = [(norm, norm.momentum, {k: v.clone() for k, v in norm.named_buffers()}) for norm in norms]
     modes = [(module, module.training) for module in network.modules()]
     try:
         network.eval()
@@ -156,7 +156,7 @@ def reestimated(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]
     finally:
         for module, training in modes:
             module.training = training
-        for norm, momentum, buffers in kept:
+        for norm, momentum, buffers in norm_states:
             norm.momentum = momentum
             for name, value in buffers.items():
                 norm.get_buffer(name).copy_(value)

@@ -57,10 +57,10 @@ class Layout:
             if name.endswith("num_batches_tracked"):
                 renamed.setdefault(name, torch.tensor(0))  # older versions of torch did not keep it
         shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
-        given = {name: tuple(tensor.shape) for name, tensor in renamed.items()}
-        for name in [*shapes, *given]:
-            if shapes.get(name) != given.get(name):
-                what = f"is {given.get(name, 'not there')}, not {shapes.get(name, 'there')}"
+        present = {name: tuple(tensor.shape) for name, tensor in renamed.items()}
+        for name in [*shapes, *present]:
+            if shapes.get(name) != present.get(name):
+                what = f"is {present.get(name, 'not there')}, not {shapes.get(name, 'there')}"
                 raise SpecError(f"these are not the weights of {self.name}: {name} {what}")
         return renamed
 

@@ -32,7 +32,7 @@ class Known(nn.Module):
 
     def __init__(self, channels: int, *, map: str = "identity", away: float = 0.0) -> None:
         super().__init__()
-        parse_map(map)  # an unknown name is told before anything is built
+        parse_map(map)  # an unknown name is an error before anything is built
         self.map, self.away = map, away
         self.matrix: Tensor
         self.register_buffer("matrix", torch.zeros(channels, channels), persistent=False)

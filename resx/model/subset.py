@@ -1,6 +1,6 @@
 """Training with only short paths: at each step a random subset of the blocks is active (Veit et al. 2016, section 4.3).
 
-An inactive block passes on what reaches its addition beside the branch, `activation(adapter(x))`. Veit et al. take
+An inactive block passes on what reaches its addition without the branch, `activation(adapter(x))`. Veit et al. take
 23 of 54 blocks at every step, so that no path is longer than 23, and test the network with all its blocks. All blocks
 together put out more than the active ones did, and the running statistics of normalisations belong to those; so in
 evaluation a block's sum is its mean over subsets, as in stochastic depth (Huang et al. 2016, section 3), from which
@@ -40,16 +40,16 @@ class SubsetNetwork(Network):
 
     def draw(self, generator: torch.Generator, batch_size: int) -> Tensor:
         """Return which blocks are active: bool [blocks], every subset of `active` blocks being equally likely."""
-        chosen = torch.randperm(len(self.blocks), generator=generator)[: self.active]
-        return torch.zeros(len(self.blocks), dtype=torch.bool).index_fill_(0, chosen, True)
+        active_numbers = torch.randperm(len(self.blocks), generator=generator)[: self.active]
+        return torch.zeros(len(self.blocks), dtype=torch.bool).index_fill_(0, active_numbers, True)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.active / len(self.blocks)
         x = self.stem(x)
         for block, active in zip(self.blocks, self.noise, strict=True):
-            beside = block.adapter(x)
-            whole = block.shortcut(beside, block.residual(x))
-            mixed = torch.where(active, whole, beside) if self.training else weight * whole + (1 - weight) * beside
+            carried = block.adapter(x)
+            whole = block.shortcut(carried, block.residual(x))
+            mixed = torch.where(active, whole, carried) if self.training else weight * whole + (1 - weight) * carried
             x = block.activation(mixed)
         return self.head(self.final(x).mean((2, 3)))
 

@@ -90,7 +90,7 @@ class Measure:
     """A measurement of one run, recorded with it.
 
     function(run, dataset, settings, device) returns a tidy table. refuses(spec) says in a few words why a run cannot
-    bear it, or returns None. keys: the settings that change what is measured; a recorded table that was measured with
+    serve it, or returns None. keys: the settings that change what is measured; a recorded table that was measured with
     others is measured again. diverged: a diverged run is measured too, on the weights that it kept before. wants(spec,
     settings): which of the probe's runs it is meant for; the others are passed over without a word.
     """
@@ -118,8 +118,8 @@ class Probe:
     plan: the runs it needs. tables(frames, settings): tidy tables by name; those with a `seed` column hold, a row a
     cell and seed, what contrasts are made of. shown: the tables that are printed and put on a page. labels: words for
     quantities. extras: contrasts by family that no claim names, judged with those of the claims. symbols(tables,
-    settings): what {name} stands for in claims, beside {deep}, {shallow} and the settings. comment(findings): sentences
-    that only this probe can say. limits: what it does not show. figures: names in resx.figures.FIGURES. parts: probes
+    settings): what {name} stands for in claims, next to {deep}, {shallow} and the settings. comment(findings): what
+    only this probe can say. limits: what it does not show. figures: names in resx.figures.FIGURES. parts: probes
     that a combined claim rests on, by the name under which it refers to their claims. drawn: tables that only figures
     read. adopts: whether it can be asked of networks that others trained, instead of those that it plans.
     """
@@ -326,7 +326,7 @@ def _read(value: Any, default: Any) -> Any:
 def planned(probe: Probe, request: Request) -> list[RunSpec]:
     """Return the runs of a probe, each once.
 
-    Raises SpecError for what the probe cannot bear, and for a field that was asked for but changes none of its runs.
+    Raises SpecError for runs that the probe cannot use, and for a field that changes none of its runs.
     """
     specs = _plan(probe, request)
     recorded = [spec.flat() for spec in specs]

@@ -49,8 +49,8 @@ def plan(request: Request) -> list[RunSpec]:
     """Return plain and residual networks, and whatever other shortcuts are asked for, at depths 20 and 56."""
     grids = []
     for grid in request.grids:
-        asked = grid.get("shortcut") or ([request.base["shortcut"]] if "shortcut" in request.base else [])
-        grids.append({**grid, "shortcut": list(dict.fromkeys([*BASELINES, *asked]))})
+        shortcuts = grid.get("shortcut") or ([request.base["shortcut"]] if "shortcut" in request.base else [])
+        grids.append({**grid, "shortcut": list(dict.fromkeys([*BASELINES, *shortcuts]))})
     base = {key: value for key, value in request.base.items() if key != "shortcut"}
     wanted = Request(base, request.seeds, request.settings, request.resolve, grids)
     specs = wanted.runs(depth=[20, 56])

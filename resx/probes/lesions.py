@@ -78,7 +78,7 @@ def ensemble_sizes(settings: LesionsSettings) -> list[tuple[int, int]]:
 
 
 def members(spec: RunSpec, count: int, depth: int) -> list[RunSpec]:
-    """Return the networks of one ensemble beside a deep network: the same in all but depth, and other seeds."""
+    """Return the networks of an ensemble to compare with a deep network: the same in all but depth, and other seeds."""
     from resx.model import complete
 
     network = complete(spec.model.model_copy(update={"depth": depth}))
@@ -132,7 +132,7 @@ def is_lesioned(spec: RunSpec, settings: LesionsSettings) -> bool:
 
 
 def refuses(spec: RunSpec) -> str | None:
-    """Say why a network cannot bear lesions, or return None: it has no blocks, or too few that keep shapes."""
+    """Say why a network has nothing to delete, or return None: it has no blocks, or too few that keep shapes."""
     from resx.measurements.inputs import without_blocks
     from resx.measurements.lesions import too_small
     from resx.model import Network

@@ -29,7 +29,7 @@ and one of the large ones train; with each kind's own optimiser and normalisatio
 neither large network gets below the loss of guessing, the interaction only says what the small ones differ by;
 the table of networks marks these. In time, sizes are different tasks: the same image in 8 or 64 steps, a longer
 temporal order. Transformers are in the pre-activation order; both kinds of RNN read a shorter temporal order
-than the other kinds. Unshrunk boosting overfits: the table of trees has test losses beside.
+than the other kinds. Unshrunk boosting overfits: the table of trees also has the test losses.
 
 Trials: on seed 0 sizes were changed until networks trained (Transformers of 16 sublayers in the original order, an
 MLP of 38 layers and longer temporal orders for RNNs had stayed at guessing), the second criterion was added when
@@ -166,7 +166,7 @@ def measure_trees(run: RunFolder, dataset: Dataset, settings: TransferSettings, 
 
 
 def has_trees(spec: RunSpec, settings: TransferSettings) -> bool:
-    """Return whether the trees are measured beside this run: once a seed, beside the small plain MLP on digits."""
+    """Return whether the trees are measured with this run: once a seed, with the small plain MLP on digits."""
     model = spec.model
     return (model.family, spec.data.dataset, model.depth, model.shortcut) == ("mlp", *ARMS[0].small, "none")
 
@@ -224,7 +224,7 @@ def _tree_ratios(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ends(ratios: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each network's smallest and greatest size, told apart by `at`; none of one size only."""
+    """Return the rows of each network's smallest and greatest size, distinguished by `at`; none of one size only."""
     sizes = ratios.groupby("network", sort=False)["size"]
     low, high = sizes.transform("min"), sizes.transform("max")
     small = ratios[(ratios["size"] == low) & (low < high)].assign(at="smallest")

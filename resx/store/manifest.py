@@ -6,7 +6,7 @@
                     seal     SHA-256 of the above
 
 A commit first announces what is coming, then writes the files, then says that they are there. Killed at any point,
-every file is either what it was or what was coming, and both can be told from anything else. A file that is in
+every file is either what it was or what was coming, and both can be distinguished from anything else. A file that is in
 neither list was left by a kill before its commit, and is nobody's.
 """
 

@@ -558,7 +558,7 @@ def read_record(path: Path, *, curve: bool = False) -> Record:
 def find_runs(results: Path) -> list[Path]:
     """Return the folders of all recorded runs, damaged ones too, sorted by name.
 
-    A folder whose name is no run id (a copy beside the run) is named on stderr and left out. Raises StoreError where
+    A folder whose name is no run id (such as a copy of a run) is named on stderr and left out. Raises StoreError where
     the folder of the runs cannot be read.
     """
     root = results / "runs"

@@ -211,8 +211,8 @@ def load_foreign(run: RunFolder, dataset: Dataset, step: int) -> nn.Module:
 
 
 def _finish(run: RunFolder, network: nn.Module, dataset: Dataset, row: Mapping[str, float], seconds: float) -> None:
-    known = run.spec.model.family != ADOPTED
-    complexity = model.count(run.spec.model, dataset.input_shape, dataset.n_outputs) if known else None
+    has_layout = run.spec.model.family != ADOPTED
+    complexity = model.count(run.spec.model, dataset.input_shape, dataset.n_outputs) if has_layout else None
     run.finish(
         {
             "run_id": run.run_id,

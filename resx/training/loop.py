@@ -1,6 +1,6 @@
 """The training loop: one loop that drives a list of networks, each with its own batches and its own folder.
 
-Recipe: He et al. 2016, section 4.2. Losses are read, and the outside world is told, between chunks of steps; what is
+Recipe: He et al. 2016, section 4.2. Losses are read, and progress is reported, between chunks of steps; what is
 written in between (snapshots, rows, checkpoints) is written here.
 """
 

@@ -101,7 +101,7 @@ def memory_needed(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, c
 
 
 def evaluation_memory(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, device: torch.device) -> int:
-    """Return about how many bytes an evaluation takes beside the network: its largest layers, a batch at a time."""
+    """Return about how many bytes an evaluation takes on top of the network: its largest layers, a batch at a time."""
     network = skeleton(spec.model, input_shape, n_outputs).eval()
     sizes: list[int] = []
 

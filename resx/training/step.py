@@ -37,7 +37,7 @@ RUNNING_ERROR_WEIGHT = 0.05  # of one batch in the running error that ends the w
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """What the steps of a chunk read and write besides their batches, row k for step k.
+    """What the steps of a chunk read and write apart from their batches, row k for step k.
 
     rates: base learning rates, float32 [rows]. losses, errors: what the steps computed, float32 [rows], errors as
     fractions. planned: pairs of a buffer of the network and its values [rows, …], which are random numbers, or weights

@@ -208,7 +208,7 @@ def test_ambiguous_sums_are_listed_and_not_taken():
 
     adopted = adopt(Tie().eval(), IMAGES)
     assert [block.name for block in adopted.blocks] == ["block"]
-    assert "cannot be told apart" in adopted.refused[0].reason
+    assert "cannot be distinguished" in adopted.refused[0].reason
 
 
 # --- what is measured ----------------------------------------------------------------------------------------------

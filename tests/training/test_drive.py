@@ -340,7 +340,7 @@ def test_a_cohort_holds_images_once_and_batches_once_for_each_seed() -> None:
     assert alone == same_seed
     images = dataset.train_x.nbytes + dataset.test_x.nbytes
     assert other_seed - images == 2 * (alone - images)
-    assert cohort_memory(twins, dataset, device, needs, 1000) == alone + 1000, "evaluation, beside the graph"
+    assert cohort_memory(twins, dataset, device, needs, 1000) == alone + 1000, "evaluation, on top of the graph"
 
 
 def test_an_evaluation_takes_its_largest_layers() -> None:

@@ -119,8 +119,8 @@ class Dropout(nn.Module):
         if not self.training:
             return x + fx
         shape = x.shape[1:]
-        kept = uniform_from_keys(self.noise, prod(shape)).view(-1, *shape) >= self.rate
-        return torch.where(kept, x / (1 - self.rate), 0) + fx
+        keep = uniform_from_keys(self.noise, prod(shape)).view(-1, *shape) >= self.rate
+        return torch.where(keep, x / (1 - self.rate), 0) + fx
 
 
 def uniform_from_keys(keys: Tensor, count: int) -> Tensor:

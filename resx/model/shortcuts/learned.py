@@ -117,7 +117,7 @@ class LaurelWeights(nn.Module):
 
 @SHORTCUTS.register("laurel-lr")
 class LaurelLowRank(nn.Module):
-    """x + B(Ax) + F: a learned map of low rank beside the identity (LAuReL-LR: Menghani et al. 2024). 2rC parameters.
+    """x + B(Ax) + F: a learned map of low rank added to the identity (LAuReL-LR: Menghani et al. 2024). 2rC parameters.
 
     A [r, C] starts as He's normal, B [C, r] from 0, so that at the start it is residual learning (arXiv 2411.07501).
     """
