@@ -101,6 +101,19 @@ class BySign:
 
 
 @dataclass(frozen=True)
+class OneOfEach(BySign):
+    """BySign; where there is one network of each kind, at most screening, if all lie on one side of 0."""
+
+    def word(self, claim: Claim, effects: Sequence[Effect], estimates: Sequence[Estimate], symbols: Symbols) -> Word:
+        if any(one.n > 1 for one in estimates):
+            return super().word(claim, effects, estimates, symbols)
+        return "screening" if abs(sum(np.sign(one.mean) for one in estimates)) == len(estimates) else "inconclusive"
+
+    def criterion(self, expected: Sign) -> str:
+        return f"{super().criterion(expected)}; of one network a kind, screening where all lie on one side"
+
+
+@dataclass(frozen=True)
 class Within:
     """The effect is equivalent to 0 within a margin; of several effects, all are.
 
@@ -219,7 +232,7 @@ class Combination:
 class Verdict:
     """A claim judged. key: `probe:key`. estimates: the effects that decide, then those that stand next to them.
 
-    deciding: how many they are, none where parts decide. scale: toy, reduced or paper. points: whether the means lie on
+    deciding: how many they are, none where parts decide. scale: see `scale`. points: whether the means lie on
     the expected side, whatever the word is.
     """
 
@@ -528,13 +541,30 @@ def help_lines(claims: Sequence[Claim | Combination], labels: Mapping[str, str])
     return [line.replace("{", "").replace("}", "") for line in lines]
 
 
+SCALES = ("toy", "reduced", "paper")
+BY_OTHERS = ", trained by others"
+
+
 def scale(runs: pd.DataFrame) -> str:
     """Return how near runs are to the paper's: paper, reduced or toy; of several runs, the least.
 
     paper: the paper's images at full size and number, batch and at least its iterations, with its widths. reduced: real
-    images of the paper's data, but fewer, smaller, shorter, or in another network. toy: anything else.
+    images of the paper's data, but fewer, smaller, shorter, or in another network. toy: anything else. Where any was
+    trained by others, that is said too.
     """
-    return min((_scale(run) for run in runs.to_dict("records")), key=["toy", "reduced", "paper"].index)
+    rows = runs.to_dict("records")
+    others = any(pd.notna(run["foreign"]) for run in rows)
+    return min(map(_scale, rows), key=SCALES.index) + BY_OTHERS * others
+
+
+def scale_rank(text: str) -> int:
+    """Return a scale's place in SCALES. Raises ValueError for another text."""
+    return SCALES.index(text.removesuffix(BY_OTHERS))
+
+
+def at_scale(text: str) -> str:
+    """Return a scale as it stands in a sentence: 'paper scale, trained by others'."""
+    return f"{text.removesuffix(BY_OTHERS)} scale{BY_OTHERS * text.endswith(BY_OTHERS)}"
 
 
 def _scale(run: Mapping[Any, Any]) -> str:

@@ -317,9 +317,8 @@ def _cost(findings: Findings, folder: Path) -> str:
     """Return what the runs cost: how many, core-minutes, and on what."""
     runs, made = findings.frames["runs"], load_environments(folder)
     hardware = ", ".join(sorted({str(name) for name in made["hardware"].dropna()})) if "hardware" in made else ""
-    return f"{len(runs)} runs, {runs['seconds'].sum() / 60:.0f} minutes of training in all" + f", {hardware}" * bool(
-        hardware
-    )
+    work = "evaluation, nothing was trained" if runs["foreign"].notna().all() else "training in all"
+    return f"{len(runs)} runs, {runs['seconds'].sum() / 60:.0f} minutes of {work}" + f", {hardware}" * bool(hardware)
 
 
 def rewrite(folder: Path) -> list[Path]:

@@ -2,7 +2,8 @@
 
 A statement's verdict comes from recorded verdicts alone (verdicts.csv of published experiments and of one's own
 findings), never from this file, and none is shown without its scale. Where several experiments judge a claim, the one
-nearest to the paper decides, then the one with most seeds; where they disagree, that is said. This room reads tables
+nearest to the paper decides, then the one with most seeds, and one network of each kind never decides where there are
+several; where they disagree, that is said. This room reads tables
 only: no torch, nothing is trained or judged.
 """
 
@@ -15,14 +16,13 @@ from pathlib import Path
 import pandas as pd
 
 from resx import paper
-from resx.claims import is_of
+from resx.claims import BY_OTHERS, SCALES, is_of, scale_rank
 from resx.probes import Findings, check_key
 from resx.spec import SpecError, load_toml
 from resx.stats import Estimate
 from resx.store.files import StoreError, read_json
 from resx.store.tables import read_csv
 
-SCALES = ("toy", "reduced", "paper")
 COLUMNS = ("part", "claim", "says", "criterion", "word", "scale", "effect", "mean", "low", "high", "n", "p")
 
 
@@ -72,9 +72,10 @@ class Evidence:
     experiment: Experiment
 
     @property
-    def rank(self) -> tuple[int, int]:
-        """Order evidence by scale, then by seeds."""
-        return SCALES.index(self.scale), max((one.n for one in self.estimates), default=0)
+    def rank(self) -> tuple[bool, int, int]:
+        """Order evidence by scale, then by seeds; one network of each kind comes after all that has several."""
+        seeds = max((one.n for one in self.estimates), default=0)
+        return seeds > 1, scale_rank(self.scale), seeds
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,14 @@ STATEMENTS = (
     Statement(
         "3",
         "The best mapping of a block is nearer the identity than zero: what blocks add is small.",
-        ("responses:respond-less", "responses:deeper-respond-less", "responses:small-is-learned"),
+        (
+            "responses:respond-less",
+            "responses:deeper-respond-less",
+            "responses:small-is-learned",
+            "trained:adds-little",
+            "trained:nearer-identity",
+            "trained:deeper-responds-less",
+        ),
     ),
     Statement(
         "4",
@@ -126,7 +134,7 @@ STATEMENTS = (
     Statement(
         "5",
         "Residual networks can be stacked very deep without becoming hard to train.",
-        ("degradation:depth-costs-plain-more", "degradation:residual-trains-deeper"),
+        ("degradation:depth-costs-plain-more", "degradation:residual-trains-deeper", "trained:deeper-is-better"),
     ),
     Statement(
         "6",
@@ -149,7 +157,14 @@ STATEMENTS = (
     Statement(
         "Q1",
         "Do ResNets resolve vanishing gradients by being many shallow networks?",
-        ("question1:vanishing", "question1:shattering", "question1:many-shallow-networks"),
+        (
+            "question1:vanishing",
+            "question1:shattering",
+            "question1:many-shallow-networks",
+            "trained:short-paths",
+            "trained:removal-hurts-deeper-less",
+        ),
+        against=("trained:gradient-arrives", "trained:shape-changes-matter"),
     ),
     Statement(
         "Q2",
@@ -195,7 +210,7 @@ def collect(results: Path) -> Collected:
 
 def _read(file: Path, own: bool) -> list[Evidence]:
     table = read_csv(file)
-    if not set(COLUMNS) <= set(table) or not table["scale"].isin(SCALES).all():
+    if not set(COLUMNS) <= set(table) or not table["scale"].str.removesuffix(BY_OTHERS).isin(SCALES).all():
         raise StoreError(
             f"{file}: not the verdicts of this version of resx; `resx publish {file.parent}` writes them again"
         )
@@ -252,7 +267,7 @@ def _entry(one: Statement, evidence: Sequence[Evidence]) -> Entry:
     strongest = {key: next(item for item in own if is_of(item.claim, key)) for key in keys if key not in missing}
     opposite = {"supported": "refuted", "refuted": "supported"}
     words = {opposite.get(item.word, item.word) if key in one.against else item.word for key, item in strongest.items()}
-    scale = min((item.scale for item in strongest.values()), key=SCALES.index)
+    scale = min((item.scale for item in strongest.values()), key=scale_rank)
     return Entry(one, _overall(words), scale, tuple(own), missing)
 
 
@@ -279,6 +294,6 @@ def stronger(entry: Entry, experiments: Path, done: Sequence[str]) -> list[str]:
             cost = next((line for line in comment if "core" in line or "GPU" in line), "")
             lines.append(f"resx run {file}" + (f"  ({cost})" if cost else ""))
     best = entry.evidence[0] if entry.evidence else None
-    if best and best.rank[1] < 6:
+    if best and best.rank[-1] < 6:
         lines.append(f"{best.experiment.command} --seeds 6  (six seeds allow a judgement)")
     return lines

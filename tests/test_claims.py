@@ -13,9 +13,11 @@ from resx.claims import (
     Claim,
     Combination,
     Contrast,
+    OneOfEach,
     Part,
     Within,
     all_of,
+    at_scale,
     combine,
     contrast,
     describe,
@@ -24,8 +26,9 @@ from resx.claims import (
     plain,
     residual,
     scale,
+    scale_rank,
 )
-from resx.spec import RunSpec, build_spec
+from resx.spec import Foreign, RunSpec, build_spec
 
 NOISE = np.random.default_rng(0).normal(0, 0.01, 6)
 
@@ -216,6 +219,40 @@ def test_the_scale_comes_from_the_specification(fields: dict[str, object], word:
     spec: RunSpec = build_spec(fields)
     assert scale(pd.DataFrame([spec.flat()])) == word
     assert scale(pd.DataFrame([spec.flat(), RunSpec().flat()])) == "toy"
+
+
+def test_the_scale_says_that_others_trained() -> None:
+    others = RunSpec(foreign=Foreign(network="n", weights="0"))
+    text = scale(pd.DataFrame([others.flat(), build_spec({"preset": "paper"}).flat()]))
+    assert (text, at_scale(text), at_scale("toy")) == (
+        "toy, trained by others",
+        "toy scale, trained by others",
+        "toy scale",
+    )
+    assert scale_rank(text) == 0
+    with pytest.raises(ValueError, match="not in"):
+        scale_rank("large")
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ([[1.0], [2.0]], "screening"),
+        ([[-1.0], [-2.0]], "screening"),
+        ([[1.0], [-2.0]], "inconclusive"),
+        ([[1.0], [0.0]], "inconclusive"),
+        ([[1.0, 1.1, 1.2, 1.3, 1.4, 1.5], [2.0, 2.1, 2.2, 2.3, 2.4, 2.5]], "supported"),
+    ],
+)
+def test_one_network_of_each_kind_is_screening_at_most(values: list[list[float]], word: str) -> None:
+    rows = [
+        {"depth": depth, "seed": seed, "loss": value}
+        for depth, own in enumerate(values)
+        for seed, value in enumerate(own)
+    ]
+    claim = Claim("c", "s", 1, contrast("loss", {"depth": "{depth}"}, over=("depth",)), rule=OneOfEach())
+    _, [verdict] = judge([claim], {}, {"t": pd.DataFrame(rows)}, {}, {})
+    assert verdict.word == word
 
 
 def test_weights_other_than_one_are_written() -> None:

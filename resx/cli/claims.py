@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from resx.claims import at_scale
 from resx.cli.options import Json, Results
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _in_full(entry: Entry, stronger: list[str]) -> list[str]:
         owner = "yours" if item.experiment.own else "published"
         lines += ["", f"{item.claim}{f' [{item.part}]' if item.part else ''}: {item.says}"]
         lines += [
-            f"  {item.word} at {item.scale} scale, {item.experiment.name} ({owner})",
+            f"  {item.word} at {at_scale(item.scale)}, {item.experiment.name} ({owner})",
             f"  criterion: {item.criterion}",
         ]
         lines += [f"  {estimate}" for estimate in item.estimates]

@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from resx.claims import at_scale
 from resx.cli.terminal import CONSOLE, duration, number, print_json, print_table
 from resx.probes import CLAIM_COLUMNS, Findings, of_others
 from resx.probes.page import formatted, latex, markdown, shown_tables
@@ -84,7 +85,7 @@ def print_findings(done: Done, machine: Machine) -> None:
     for line in errors:
         typer.echo(line)
     for name, table in shown_tables(findings).items():
-        print_frame(table, f"{name.replace('_', ' ')}: {findings.scale} scale")
+        print_frame(table, f"{name.replace('_', ' ')}: {at_scale(findings.scale)}")
     _print_effects(findings)
     CONSOLE.print(findings)
     for line in findings.notes():

@@ -193,7 +193,7 @@ class Findings:
 
     def __rich__(self) -> Table:
         """Return the verdicts as a table for a terminal."""
-        table = Table(title=f"claims, {self.scale} scale, effects paired by seed", **TABLE)
+        table = Table(title=f"claims, {claims.at_scale(self.scale)}, effects paired by seed", **TABLE)
         for column in CLAIM_COLUMNS:
             table.add_column(column, justify="left" if column in CLAIM_COLUMNS[:2] else "right")
         for row in self.claim_rows():
@@ -204,7 +204,7 @@ class Findings:
         """Return the verdicts and the answer for a notebook."""
         rows = pd.DataFrame(self.claim_rows(), columns=list(CLAIM_COLUMNS)).to_html(index=False, border=0)
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.notes())
-        return f"<p>{html.escape(self.probe)}, {self.scale} scale</p>{rows}<ul>{lines}</ul>"
+        return f"<p>{html.escape(self.probe)}, {claims.at_scale(self.scale)}</p>{rows}<ul>{lines}</ul>"
 
     def claim_rows(self) -> list[list[str]]:
         """Return the cells under CLAIM_COLUMNS: of a verdict on several effects, how many of them lie above 0."""

@@ -233,7 +233,7 @@ def tables(frames: Frames, settings: LesionsSettings) -> dict[str, pd.DataFrame]
     pairs = _pairs(rows)
     columns = ["run_id", "network", *NETWORK, "lesion", "blocks", "count", "error"]
     return {
-        "lesions": _lesion_table(rows),
+        "lesions": lesion_table(rows),
         "pairs": pairs.groupby(["statistics", "network"], sort=False)[["sum", "both"]].mean().reset_index(),
         "controls": _control_table(frames, runs, settings),
         "damage": _damage(rows),
@@ -296,7 +296,7 @@ def _short(frames: Frames, runs: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(active_blocks=rows["active_blocks"].astype(int)).sort_values("active_blocks", kind="stable")
 
 
-def _lesion_table(rows: pd.DataFrame) -> pd.DataFrame:
+def lesion_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the mean test error over lesions and seeds: a row per statistics and lesion, a column per network."""
     words = {"none": "intact", "remove": "each removed", "random": "{} at random", "permute": "{} exchanges"}
     rows = rows[rows["lesion"].isin(words)]

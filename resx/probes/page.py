@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from resx import claims
 from resx.probes import Findings, load_probe
 from resx.stats import Estimate
 
@@ -24,7 +25,7 @@ def page(findings: Findings, name: str, command: str, cost: str) -> str:
     lines = [
         BEGIN,
         "",
-        f"`{command}` · {findings.scale} scale · {cost}",
+        f"`{command}` · {claims.at_scale(findings.scale)} · {cost}",
         "",
         "| claim | verdict | effect | 95 % interval | seeds | p (family) |",
         "|---|---|---|---|---|---|",

@@ -2,7 +2,7 @@
 
 Question. Do the sentences about trained networks hold at the paper's full size, which a small machine cannot train at:
 that blocks add little and are near the identity, that deeper networks respond less (He et al. 2016, Fig. 7), that a
-block can be missed, that the gradient comes through short paths (Veit et al. 2016) and does not vanish?
+block can be removed, that the gradient comes through short paths (Veit et al. 2016) and does not vanish?
 
 Method. Networks whose weights exist, by --network and --weights or in an experiment's file; otherwise residual ones are
 trained here. Everything is measured at the last weights. Test error: all test images. Responses, ‖F(x)‖ / ‖x‖, gradient
@@ -19,16 +19,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from resx.claims import Claim, contrast
-from resx.probes import Frames, Measure, Probe, Request, Settings
+from resx import paper
+from resx.claims import Claim, OneOfEach, Sign, contrast
+from resx.probes import Frames, Measure, Probe, Request, Settings, tidy
 from resx.probes.gradients import PROBE as GRADIENTS
+from resx.probes.landscape import PROBE as LANDSCAPE
+from resx.probes.lesions import lesion_table
 from resx.probes.paths import PROBE as PATHS
 from resx.probes.responses import PROBE as RESPONSES
 from resx.probes.responses import refuses
-from resx.probes.tidy import Statistics
+from resx.probes.tidy import Statistics, join, phases
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -36,6 +40,34 @@ if TYPE_CHECKING:
 
     from resx.data import Dataset
     from resx.store.run import RunFolder
+
+NETWORK = ("kind", "depth", "seed")
+OVER = ("kind", "depth")
+EACH = {"kind": "{kind}", "depth": "{depth}"}
+# what is known of a network, in the order of its table
+WORDS = {
+    "test_error": "test error (%)",
+    "published": "published test error (%)",
+    "std": "mean response over layers",
+    "ratio": "‖F(x)‖/‖x‖, mean over blocks",
+    "cosine": "cosine of F(x) and x",
+    "from_identity": "fitted map: distance from the identity",
+    "from_zero": "fitted map: distance from zero",
+    "linear": "share of y that the fitted map explains",
+    "identity": "share of y that x explains",
+    "n": "blocks",
+    "half": "half of the gradient comes through paths of at most so many blocks",
+    "middle": "half/n",
+    "cancellation": "cancellation between paths",
+    "growth": "growth of the gradient per layer towards the input (%)",
+    "rise": "rise of the test error with one block removed (points)",
+    "rise_again": "the same with re-estimated statistics",
+    "more": "how much more it is for blocks that change shapes (points)",
+    "more_again": "the same again, re-estimated",
+    "not_convex": "loss around the weights: not convex (% of the plane)",
+    "steepness": "log10 rise of the loss at half a filter norm",
+}
+CHANGES = {name: WORDS[name] for name in ("test_error", "std", "ratio", "rise", "rise_again")}
 
 
 class TrainedSettings(Settings):
@@ -104,19 +136,143 @@ def measure_landscape(
 
 
 def tables(frames: Frames, settings: TrainedSettings) -> dict[str, pd.DataFrame]:
-    """Return `outcomes`, a row a network and seed."""
-    responses = RESPONSES.tables(frames, settings)["outcomes"]
-    return {"outcomes": responses[responses["phase"] == "trained"]}
+    """Return `outcomes`, a row a network and seed; what figures draw; and two tables to read: networks and lesions."""
+    responses, paths = RESPONSES.tables(frames, settings), PATHS.tables(frames, settings)
+    lesions = join(frames["lesions"], frames["runs"])
+    gradients = _trained(phases(join(frames["gradients"], frames["runs"])))
+    linear = join(frames["linear"], frames["runs"])
+    surface = LANDSCAPE.tables(frames, settings)["outcomes"]
+    surface = surface[surface["statistics"] == "batch"].rename(columns={"rise": "steepness"})
+    parts = [
+        _trained(responses["outcomes"])[[*NETWORK, "std", "ratio", "log10_ratio", "cosine"]],
+        _maps(linear),
+        _trained(paths["outcomes"])[[*NETWORK, "n", "half", "middle", "cancellation"]],
+        _growth(gradients),
+        _rises(lesions),
+        surface[[*NETWORK, "not_convex", "steepness"]],
+    ]
+    outcomes = tidy.outcomes(frames["runs"])
+    public = outcomes["foreign"].map(lambda foreign: paper.PUBLIC_NETWORKS.get(str(foreign)))
+    outcomes = outcomes.assign(published=[one.value if one else np.nan for one in public])
+    outcomes = outcomes[[*NETWORK, "test_error", "published"]].sort_values(list(NETWORK))
+    for part in parts:
+        outcomes = outcomes.merge(part, on=list(NETWORK))
+    before = outcomes.groupby(["kind", "seed"])[list(CHANGES)]
+    outcomes = outcomes.assign(**before.diff().add_suffix("_change"))
+    return {
+        "outcomes": outcomes,
+        "networks": _words(outcomes),
+        "lesions": lesion_table(lesions.assign(network=lesions["kind"] + "-" + lesions["depth"].astype(str))),
+        "means": paths["means"],
+        "layers": responses["layers"],
+        "lines": _lines(lesions, linear, _trained(paths["shares"]), gradients),
+    }
 
 
-OVER = ("kind", "depth")
-EACH = {"kind": "{kind}", "depth": "{depth}"}
+def _trained(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["phase"] == "trained"]
+
+
+def _maps(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, a row a network, means over blocks of how far the fitted map is from the identity and from zero."""
+    means = rows.pivot_table(index=list(NETWORK), columns="quantity", values="value").reset_index()
+    means = means.rename(columns=lambda name: str(name).replace(" ", "_")).rename_axis(columns=None)
+    return means.assign(nearer=means["from_identity"] - means["from_zero"])
+
+
+def _growth(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, a row a network, the growth of the gradient's norm per layer towards the input (%)."""
+    from resx.measurements.gradients import growth
+
+    norms = rows[rows["quantity"] == "activation"]
+    values = [[*key, 100 * (growth(group)[0] - 1)] for key, group in norms.groupby(list(NETWORK))]
+    return pd.DataFrame(values, columns=[*NETWORK, "growth"])
+
+
+def _rises(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, a row a network, the mean rise of the test error with one block removed: of those that keep shapes, and
+    by how much more it is of those that change them; _again with re-estimated statistics."""
+    key = [*NETWORK, "statistics"]
+    intact = rows[rows["lesion"] == "none"].set_index(key)["error"]
+    single = rows[rows["lesion"] == "remove"]
+    means = single.groupby([*key, "moves"])["error"].mean().unstack("moves").reindex(columns=[False, True])
+    rises = pd.DataFrame({"rise": means[True] - intact, "more": means[False] - means[True]})
+    running, again = (rises.xs(kind, level="statistics") for kind in ("running", "re-estimated"))
+    return running.join(again, rsuffix="_again").reset_index()
+
+
+def _words(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a quantity, in words, and a column a network: means over seeds."""
+    means = outcomes.groupby(["kind", "depth"], sort=False)[list(WORDS)].mean()
+    means.index = pd.Index([f"{kind}-{depth}" for kind, depth in means.index])
+    return means.rename(columns=WORDS).T.rename_axis("quantity").reset_index()
+
+
+def _lines(lesions: pd.DataFrame, linear: pd.DataFrame, shares: pd.DataFrame, gradients: pd.DataFrame) -> pd.DataFrame:
+    """Return what the figure draws: rows (panel, line, kind, depth, seed, x, value).
+
+    Blocks and layers stand at 0 to 1 of a network's length, path lengths at 0 to 1 of its blocks.
+    """
+    single = lesions[lesions["lesion"] == "remove"]
+    order = linear.drop_duplicates([*NETWORK, "name"])[[*NETWORK, "name", "layer"]]
+    single = single.merge(order, left_on=[*NETWORK, "blocks"], right_on=[*NETWORK, "name"])
+    several = lesions[lesions["lesion"].isin(["random", "permute"])]
+    norms = gradients[gradients["quantity"] == "activation"]
+    last = norms.groupby(list(NETWORK))["layer"].transform("max")
+    ends = norms[norms["layer"] == last].set_index(list(NETWORK))["value"]
+    parts = [
+        single.assign(panel="remove", line=single["statistics"], x=_place(single, "layer"), value=single["error"]),
+        several.assign(panel=several["lesion"], line=several["statistics"], x=several["count"], value=several["error"]),
+        linear[linear["quantity"].str.startswith("from")].assign(
+            panel="linear", line=lambda rows: rows["quantity"], x=lambda rows: _place(rows, "layer")
+        ),
+        shares.assign(panel="paths", line="exact", x=_place(shares, "length"), value=shares["share"]),
+        shares.assign(panel="paths", line="all paths", x=_place(shares, "length"), value=shares["binomial"]),
+        norms.assign(
+            panel="gradients",
+            line="norm",
+            x=_place(norms, "layer"),
+            value=norms["value"] / ends.loc[list(norms[list(NETWORK)].itertuples(index=False, name=None))].to_numpy(),
+        ),
+    ]
+    columns = ["panel", "line", *NETWORK, "x", "value"]
+    return pd.concat([part[columns] for part in parts], ignore_index=True)
+
+
+def _place(rows: pd.DataFrame, column: str) -> pd.Series:
+    by = [rows[name] for name in NETWORK]
+    low, high = (rows[column].groupby(by).transform(end) for end in ("min", "max"))
+    return (rows[column] - low) / (high - low).clip(lower=1)
+
+
+def _each(key: str, says: str, quantity: str, expected: Sign, *beside: str, minus: float | None = None) -> Claim:
+    """Return a claim on a quantity of every network."""
+    effects = [
+        contrast(name, EACH, value, over=OVER) for name, value in ((quantity, minus), *((b, None) for b in beside))
+    ]
+    return Claim(key, says, expected, effects[0], tuple(effects[1:]), rule=OneOfEach())
+
+
 CLAIMS = (
-    Claim(
-        key="adds-little",
-        says="What blocks add is smaller than their input, in each of these networks",
-        expected=-1,
-        first=contrast("log10_ratio", EACH, over=OVER),
+    _each("adds-little", "What blocks add is smaller than their input", "log10_ratio", -1),
+    _each("nearer-identity", "The map that fits a block best is nearer the identity than zero", "nearer", -1),
+    _each("deeper-responds-less", "Deeper networks respond less (Fig. 7)", "std_change", -1, "ratio_change"),
+    _each("deeper-is-better", "Deeper networks have the lower test error", "test_error_change", -1),
+    _each("gradient-arrives", "The gradient does not vanish on its way to the first layers", "growth", +1),
+    _each("short-paths", "The gradient comes through paths shorter than the middle of all", "middle", -1, minus=0.5),
+    _each(
+        "removal-hurts-deeper-less",
+        "Removing a block hurts a deeper network less",
+        "rise_change",
+        -1,
+        "rise_again_change",
+    ),
+    _each(
+        "shape-changes-matter",
+        "Removing a block that changes shapes hurts more than removing another",
+        "more",
+        +1,
+        "more_again",
     ),
 )
 
@@ -125,8 +281,22 @@ PROBE = Probe(
     plan=plan,
     tables=tables,
     claims=CLAIMS,
-    labels=dict(RESPONSES.labels),
     settings=TrainedSettings,
+    figures=("trained", "responses"),
+    shown=("networks", "lesions"),
+    drawn=("layers", "lines"),
+    labels={
+        **WORDS,
+        **{f"{name}_change": f"{words}: change from the next shallower network" for name, words in CHANGES.items()},
+        "log10_ratio": RESPONSES.labels["log10_ratio"],
+        "nearer": "fitted map: distance from the identity − from zero",
+    },
+    comment=PATHS.comment,
+    limits=(
+        "One network of a depth shows what that network does; what differs between depths may differ between two "
+        "trainings of one depth as well. There are no plain networks of this size here to compare with. Lesions and "
+        "loss surfaces are measured on subsets of the images."
+    ),
     measures={
         "responses": RESPONSES.measures["responses"],
         "gradients": GRADIENTS.measures["gradients"],

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from resx import lab, ledger, paper
+from resx.claims import at_scale
 from resx.figures import FIGURES
 from resx.ledger import Entry, Evidence, Experiment
 from resx.probes import Findings
@@ -115,7 +116,7 @@ def _experiment(place: str, name: str, content: Content, *, drawn: bool) -> dict
     return {
         "name": name,
         "made": made,
-        "scale": findings.scale,
+        "scale": at_scale(findings.scale),
         "probe": findings.probe,
         "verdicts": keys,
         "place": place,

@@ -26,6 +26,7 @@ SCALE_FIELDS = (
     "width",
     "batch_size",
     "steps",
+    "foreign",
 )
 
 MISSING = "\\N"  # in a packed table; an empty text is a text

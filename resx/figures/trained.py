@@ -1,0 +1,60 @@
+"""Finished networks block by block: lesions, fitted maps, the gradient by path length, and its norm by layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from resx.figures import FIGURES, parts, style
+from resx.probes import Findings
+
+# panel -> title, x axis
+PANELS = {
+    "remove": ("error (%), one block removed", "block, first to last (0–1)"),
+    "random": ("error (%), random blocks removed", "blocks removed"),
+    "permute": ("error (%), blocks exchanged", "exchanges within stages"),
+    "linear": ("fitted map: distance", "block, first to last (0–1)"),
+    "paths": ("share of the gradient", "path length / blocks"),
+    "gradients": ("gradient's norm / the last one", "layer, first to last (0–1)"),
+}
+# the two lines of each network in a panel
+FIRST, SECOND = ("running", "from identity", "exact", "norm"), ("re-estimated", "from zero", "all paths")
+
+
+@FIGURES.register("trained")
+def draw(findings: Findings) -> Figure:
+    """Six panels, one colour per network, means over seeds and draws; a full and a dotted line each."""
+    lines = findings.tables["lines"].copy()
+    lines["network"] = lines["kind"] + "-" + lines["depth"].astype(str)
+    colour = style.colours(list(lines["network"].unique()))
+    with style.context():
+        figure, grid = style.panels(2, 3, 1.75, free=True, labels=0.5)
+        for axes, (panel, (title, xlabel)) in zip(grid.flat, PANELS.items(), strict=True):
+            axes.set_title(title)
+            axes.set_xlabel(xlabel)
+            for (network, line), rows in lines[lines["panel"] == panel].groupby(["network", "line"], sort=False):
+                means = rows.groupby("x")["value"].mean()
+                look: dict[str, Any] = {"linewidth": 1.3} if line in FIRST else {"linewidth": 1.0, "linestyle": ":"}
+                axes.plot(means.index, means, color=colour[str(network)], **look)
+            if panel in ("random", "permute"):
+                counts = sorted(lines.loc[lines["panel"] == panel, "x"].unique())
+                axes.set_xscale("log", base=2)
+                axes.set_xticks(counts, [f"{count:g}" for count in counts])
+                axes.minorticks_off()
+        grid[1, 2].set_yscale("log")
+        style.heading(
+            figure,
+            f"Finished networks, block by block: {parts.data_label(findings.frames['runs'])}",
+            "Errors: test images, with the statistics of training and, dotted, with those re-estimated after the "
+            "lesion. A removed block is replaced by its shortcut.",
+        )
+        networks = [parts.handle(network, linewidth=1.8) for network in colour]
+        for handle, one in zip(networks, colour.values(), strict=True):
+            handle.set_color(one)
+        kinds = [
+            parts.handle("running; from the identity; exact", linewidth=1.3),
+            parts.handle("re-estimated; from zero; all paths", linewidth=1.0, linestyle=":"),
+        ]
+        style.key(figure, networks, kinds)
+    return figure

@@ -1,0 +1,37 @@
+"""The ledger: which evidence decides a statement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from resx.ledger import Collected, Evidence, Experiment, entries, statement
+from resx.stats import Estimate
+
+KEY = "responses:deeper-respond-less"
+
+
+def evidence(word: str, scale: str, n: int, claim: str = KEY) -> Evidence:
+    made = Experiment(f"{scale}-{n}", Path(), "resx", n, 1.0, "cpu", own=False)
+    return Evidence(claim, "", "s", "c", word, scale, (Estimate("e", 1.0, 0.5, 1.5, n),), made)
+
+
+@pytest.mark.parametrize(
+    ("listed", "word", "scale"),
+    [
+        ([evidence("supported", "toy", 6), evidence("refuted", "reduced", 6)], "refuted", "reduced"),
+        ([evidence("screening", "reduced", 3), evidence("supported", "reduced", 6)], "supported", "reduced"),
+        (
+            [evidence("supported", "reduced", 6), evidence("inconclusive", "paper, trained by others", 1)],
+            "supported",
+            "reduced",
+        ),
+        ([evidence("screening", "paper, trained by others", 1)], "screening", "paper, trained by others"),
+    ],
+)
+def test_the_nearest_to_the_paper_decides_but_one_network_of_a_kind_only_alone(
+    listed: list[Evidence], word: str, scale: str
+) -> None:
+    [entry] = entries(Collected(tuple(listed)), [statement("3")])
+    assert (entry.word, entry.scale) == (word, scale)
