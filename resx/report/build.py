@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,7 +15,7 @@ from resx import lab, ledger, paper
 from resx.claims import at_scale
 from resx.figures import FIGURES
 from resx.ledger import Entry, Evidence, Experiment
-from resx.probes import Findings
+from resx.probes import Findings, load_probe
 from resx.probes.page import formatted, shown_tables
 from resx.report.data import pack
 from resx.report.numbers import of_entry, of_findings, verdicts
@@ -68,15 +69,15 @@ def html(content: Content, title: str) -> str:
     }
     texts |= {key: text for entry in content.entries for key, text in of_entry(entry).items()}
     deciding = {item.experiment.name for entry in content.entries for item in _deciding(entry)}
-    shown = [
-        _experiment(places[name], name, content, drawn=name in deciding or not content.entries)
+    shown = {
+        name: _experiment(places[name], name, content, drawn=name in deciding or not content.entries)
         for name in content.findings
-    ]
+    }
     return template.render(
         title=title,
         style=(folder / "page.css").read_text(encoding="utf-8"),
         script=(folder / "page.js").read_text(encoding="utf-8"),
-        entries=[_entry(entry, places) for entry in content.entries],
+        entries=[_entry(entry, places, content, shown) for entry in content.entries],
         experiments=shown,
         problems=content.problems,
         published=_published() if content.entries else [],
@@ -90,14 +91,42 @@ def _deciding(entry: Entry) -> list[Evidence]:
     return list({item.claim: item for item in reversed(entry.evidence)}.values())[::-1]
 
 
-def _entry(entry: Entry, places: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the template shows of a statement."""
+def _entry(
+    entry: Entry, places: Mapping[str, str], content: Content, shown: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what the template shows of a statement: its claims, what they do not show, and the figure that decides.
+
+    The first row of a claim has the claim's key as its anchor.
+    """
+    deciding = _deciding(entry)
+    claims = [
+        {
+            "key": f"{places[item.experiment.name]}|{item.part}|{item.claim}",
+            "item": item,
+            "anchor": item.claim if item in deciding else "",
+        }
+        for item in entry.evidence
+    ]
+    probes = dict.fromkeys(item.claim.partition(":")[0] for item in deciding)
     return {
         "entry": entry,
         "key": f"statement|{entry.statement.number}",
-        "deciding": [(f"{places[item.experiment.name]}|{item.part}|{item.claim}", item) for item in _deciding(entry)],
-        "others": [(f"{places[item.experiment.name]}|{item.part}|{item.claim}", item) for item in entry.evidence],
+        "claims": claims,
+        "limits": [load_probe(name).limits for name in probes if load_probe(name).limits],
+        "figure": _figure(deciding[0], content, shown) if deciding else None,
     }
+
+
+def _figure(item: Evidence, content: Content, shown: Mapping[str, Mapping[str, Any]]) -> dict[str, str] | None:
+    """Return where a page has the figure of a piece of evidence: its id and box; that of its part where it has parts."""
+    name = item.experiment.name
+    findings = content.findings[name]
+    drawings = [own for _, own in findings.drawings().values()]
+    wanted = findings.parts[item.part] if item.part else findings
+    place = next((place for place, own in enumerate(drawings) if own is wanted), 0)
+    figures = [figure for _, figure in shown[name]["figures"]]
+    match = re.match(r'<svg id="([^"]*)".*? viewBox="([^"]*)"', figures[place]) if figures else None
+    return {"experiment": name, "id": match.group(1), "box": match.group(2)} if match else None
 
 
 def _experiment(place: str, name: str, content: Content, *, drawn: bool) -> dict[str, Any]:
@@ -110,21 +139,18 @@ def _experiment(place: str, name: str, content: Content, *, drawn: bool) -> dict
         for count, (figure, (kind, own)) in enumerate(findings.drawings().items())
         if drawn
     ]
-    tables = [(title, *formatted(table)) for title, table in shown_tables(findings).items()]
-    environments = load_environments(made.folder)
-    commits = sorted({str(value) for value in environments.get("commit", []) if value})
+    commits = {str(value) for value in load_environments(made.folder).get("commit", []) if value}
     return {
         "name": name,
         "made": made,
         "scale": at_scale(findings.scale),
-        "probe": findings.probe,
         "verdicts": keys,
         "place": place,
         "notes": [(f"{place}|answer|{number}", line) for number, line in enumerate(findings.notes())],
         "figures": figures,
-        "tables": tables,
-        "commits": ", ".join(commits),
-        "seeds": sorted({int(seed) for seed in findings.frames["runs"]["seed"]}),
+        "tables": [(title, *formatted(table)) for title, table in shown_tables(findings).items()],
+        "commits": ", ".join(sorted(commits)),
+        "seeds": ", ".join(map(str, sorted({int(seed) for seed in findings.frames["runs"]["seed"]}))),
     }
 
 

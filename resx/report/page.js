@@ -3,6 +3,7 @@
   const choose = (id, values, act) => {
     const select = document.getElementById(id);
     [...new Set(values)].sort().forEach((value) => select.add(new Option(value, value)));
+    select.parentElement.hidden = select.length < 2;
     select.addEventListener("change", () => act(select.value));
   };
   document.querySelector(".controls").hidden = false;
@@ -27,9 +28,9 @@
     const body = table.tBodies[0], down = head.dataset.down !== "1";
     all("th", table).forEach((other) => delete other.dataset.down);
     head.dataset.down = down ? "1" : "0";
-    const cell = (row) => row.cells[column] ? row.cells[column].innerText : "";
+    const cell = (row) => row.cells[column] ? row.cells[column].innerText.trim() : "";
     const groups = [];
-    [...body.rows].forEach((row) => row.classList.contains("effect") ? groups.at(-1).push(row) : groups.push([row]));
+    [...body.rows].forEach((row) => row.classList.contains("more") ? groups.at(-1).push(row) : groups.push([row]));
     groups.sort(([a], [b]) => {
       const [x, y] = [cell(a), cell(b)], [m, n] = [number(x), number(y)];
       const order = isNaN(m) || isNaN(n) ? x.localeCompare(y) : m - n;
