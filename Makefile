@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test results docs install clean
+.PHONY: run test results report docs install clean
 
 run: install
 	$(BIN)/resx compare --preset digits
@@ -18,6 +18,10 @@ test: install
 
 results: install  # write again what follows from the committed tables: tables, figures and pages
 	$(BIN)/resx publish $(dir $(wildcard results/*/experiment.toml))
+
+report: install  # the page of all results, and the statements in README.md
+	$(BIN)/resx report -o results/report.html
+	$(BIN)/resx report --format markdown -o README.md
 
 docs: install  # docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html

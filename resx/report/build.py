@@ -118,7 +118,7 @@ def _entry(
 
 
 def _figure(item: Evidence, content: Content, shown: Mapping[str, Mapping[str, Any]]) -> dict[str, str] | None:
-    """Return where a page has the figure of a piece of evidence: its id and box; that of its part where it has parts."""
+    """Return where a page has the figure that a piece of evidence, or its part of a probe, is drawn in: id and box."""
     name = item.experiment.name
     findings = content.findings[name]
     drawings = [own for _, own in findings.drawings().values()]
