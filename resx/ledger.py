@@ -216,7 +216,9 @@ def _read(file: Path, own: bool) -> list[Evidence]:
         )
     experiment = describe(file.parent, own)
     evidence = []
-    for (part, claim), rows in table.fillna({"part": ""}).groupby(["part", "claim"], sort=False):
+    for (part, claim), rows in table.assign(part=table["part"].astype(object).fillna("")).groupby(
+        ["part", "claim"], sort=False
+    ):
         estimates = tuple(
             Estimate(str(row["effect"]), row["mean"], row["low"], row["high"], int(row["n"]), _p(row["p"]))
             for _, row in rows.iterrows()

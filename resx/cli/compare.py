@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from resx.cli.options import DryRun, Given, Json, Quiet, TableFormat, parse_list, training_options
-from resx.cli.probe import ExperimentFile, Publish, Seeds, Set, execute
+from resx.cli.probe import ExperimentFile, Publish, Report, Seeds, Set, execute
 
 
 @training_options("depth", "shortcut")
@@ -26,6 +26,7 @@ def compare(
     seeds: Seeds = None,
     set_: Set = None,
     publish: Publish = None,
+    report: Report = None,
     json: Json = False,
     format: TableFormat = None,
     quiet: Quiet = False,
@@ -45,5 +46,12 @@ def compare(
         grid["depth"] = parse_list(depths, "depths")
     if shortcut:
         grid["shortcut"] = list(shortcut)
-    options: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet, "dry_run": dry_run, "form": format}
+    options: dict[str, Any] = {
+        "publish": publish,
+        "page": report,
+        "json": json,
+        "quiet": quiet,
+        "dry_run": dry_run,
+        "form": format,
+    }
     execute("degradation", given, experiment, grid=grid, seeds=seeds, pairs=set_ or [], **options)

@@ -74,6 +74,12 @@ BlockNames = Annotated[
 Publish = Annotated[
     Path | None, typer.Option(help="Write the experiment here, in the form that is committed.", show_default=False)
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", help="Write the page of this experiment here, as `resx report` would.", show_default=False
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,7 @@ def execute(
     seeds: str | None = None,
     pairs: Sequence[str] = (),
     publish: Path | None = None,
+    page: Path | None = None,
     json: bool = False,
     form: Format | None = None,
     quiet: bool = False,
@@ -128,6 +135,7 @@ def execute(
     """Run a probe and print its findings. Exit code 1 where a run failed."""
     from resx import lab
     from resx.cli.progress import Display
+    from resx.cli.report import write_page
     from resx.cli.show import print_estimate, print_failures, print_findings, print_tables
     from resx.cli.terminal import print_json
     from resx.engines import left_to_train
@@ -153,6 +161,8 @@ def execute(
         return
     with Display(left_to_train(plan.specs, plan.machine), quiet=quiet) as display:
         done = lab.carry_out(plan, display.report, display.say, publish)
+    if page:
+        write_page(publish or plan.machine.results / "findings" / plan.name, page)
     print_failures(done.outcomes)
     if json:
         print_json(lab.as_document(done, plan.machine))
@@ -185,12 +195,20 @@ def _command(name: str) -> Callable[..., None]:
         weights: Weights = None,
         blocks: BlockNames = None,
         publish: Publish = None,
+        report: Report = None,
         json: Json = False,
         format: TableFormat = None,
         quiet: Quiet = False,
         dry_run: DryRun = False,
     ) -> None:
-        options: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet, "dry_run": dry_run, "form": format}
+        options: dict[str, Any] = {
+            "publish": publish,
+            "page": report,
+            "json": json,
+            "quiet": quiet,
+            "dry_run": dry_run,
+            "form": format,
+        }
         options["foreign"] = Foreigners(network or (), weights or (), blocks)
         several = {"shortcut": shortcut} if shortcut and len(shortcut) > 1 else {}
         if shortcut and not several:
@@ -208,6 +226,7 @@ def run(
     set_: Set = None,
     weights: Weights = None,
     publish: Publish = None,
+    report: Report = None,
     json: Json = False,
     format: TableFormat = None,
     quiet: Quiet = False,
@@ -222,7 +241,14 @@ def run(
         raise SpecError(
             f'{experiment}: names no probe; write probe = "…" at its top, or use `resx probe NAME {experiment}`'
         )
-    options: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet, "dry_run": dry_run, "form": format}
+    options: dict[str, Any] = {
+        "publish": publish,
+        "page": report,
+        "json": json,
+        "quiet": quiet,
+        "dry_run": dry_run,
+        "form": format,
+    }
     options["foreign"] = Foreigners(weights=weights or ())
     execute(name, given, experiment, seeds=seeds, pairs=set_ or [], **options)
 

@@ -62,6 +62,14 @@ def report(
     typer.echo(out)
 
 
+def write_page(folder: Path, out: Path, *, force: bool = False) -> None:
+    """Write the page of one experiment. Raises SpecError where another file is there."""
+    from resx.report import build
+
+    build.save(build.html(build.of_folder(folder), folder.name), out, force=force)
+    typer.echo(out, err=True)
+
+
 def _folder(name: str, root: Path) -> Path:
     """Return the folder of an experiment. Raises SpecError with what there is."""
     for folder in (Path(name), root / name, root / "findings" / name):
