@@ -13,7 +13,8 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from resx.figures import FIGURES, style
 from resx.probes import Findings, Measure, MeasureFunction, Probe, Request, judge, load_probe, parse_settings, planned
 from resx.probes.page import page, shown_tables, updated
-from resx.spec import Experiment, RunSpec, SpecError, load_toml, slug, write_toml
-from resx.store.files import StoreError, write_atomic
+from resx.spec import Experiment, RunSpec, SpecError, load_toml, recipe, slug, write_toml
+from resx.store.files import LOG, StoreError, write_atomic
 from resx.store.tables import load_environments, load_frames, write_frames
 
 if TYPE_CHECKING:
@@ -83,9 +84,13 @@ def plan(
 
     written = load_toml(experiment) if isinstance(experiment, Path) else experiment or Experiment("")
     if written.probe and written.probe != probe:
-        raise SpecError(f"{written.name}: is an experiment of the probe '{written.probe}', not of '{probe}'")
+        raise SpecError(
+            f"{written.name}: is an experiment of the probe '{written.probe}', not of '{probe}'; "
+            f"`resx probe {written.probe}` takes it, and so does `resx run`"
+        )
     chosen = load_probe(probe)
-    grids = [{**one, **(grid or {})} for one in written.grids or ({},)]
+    fields = _in_steps({**written.run, **fields}, machine) if "epochs" in fields else fields
+    grids = [{**_without(one, fields), **(grid or {})} for one in written.grids or ({},)]
     if seeds:
         grids = [{key: values for key, values in one.items() if key != "seed"} for one in grids]
     elif len(grids) == 1:
@@ -98,9 +103,86 @@ def plan(
         grids=grids,
     )
     specs = planned(chosen, request)
+    _refuse_unmeasurable(chosen, specs, request.settings)
     asked = {**fields, **(grid or {}), **(settings or {})}
     name = written.name or _name(probe, specs, asked)
     return Plan(probe, request, specs, machine, name, written.uses, bool(written.name))
+
+
+def plan_run(
+    experiment: Experiment | Path | None = None,
+    *,
+    fields: Mapping[str, Any],
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    seeds: Sequence[int] | None = None,
+    machine: Machine,
+) -> RunSpec:
+    """Return the one run that fields ask for; of an experiment's runs, they choose one.
+
+    Raises SpecError where they leave several.
+    """
+    from resx.training.resolve import resolve
+
+    written = load_toml(experiment) if isinstance(experiment, Path) else experiment or Experiment("")
+    given = {**(grid or {}), **({"seed": seeds} if seeds else {})}
+    for key, values in given.items():
+        if len(values) > 1:
+            listed = ", ".join(map(str, values))
+            raise SpecError(
+                f"{key}: one network is trained, not one for each of {listed}; `resx compare` takes several"
+            )
+    given = {**fields, **{key: values[0] for key, values in given.items()}}
+    grids = [_without(one, given) for one in written.grids] or [{}]
+    several = dict.fromkeys(key for one in grids for key, values in one.items() if len(values) > 1)
+    if several or len({str(one) for one in grids}) > 1:
+        keys = ", ".join(f"--{key}" for key in several or grids[0])
+        raise SpecError(f"{written.name}: is of several runs; choose one with {keys}, or `resx run` trains them all")
+    cell = {key: values[0] for key, values in grids[0].items()}
+    [spec] = resolve([_in_steps({**written.run, **cell, **given}, machine)], machine)
+    return spec
+
+
+def _without(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+def _in_steps(fields: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
+    """Return the fields with epochs, passes over the training images, as steps; a line says how many that are."""
+    from resx import data
+    from resx.training.resolve import resolve
+
+    rest = _without(fields, ["epochs"])
+    if "epochs" not in fields:
+        return rest
+    try:
+        epochs = float(fields["epochs"])
+    except (TypeError, ValueError):
+        epochs = math.nan
+    if not 0 < epochs < math.inf:
+        raise SpecError(f"epochs: must be a number above 0, not {fields['epochs']}")
+    [spec] = resolve([rest], machine)
+    images = spec.data.subset or data.facts(spec.data, machine.data_dir).train - (spec.data.validation or 0)
+    steps = max(1, round(epochs * images / spec.train.batch_size))
+    LOG.warning(
+        "%g epochs of %s images in batches of %d: %s steps", epochs, f"{images:,}", spec.train.batch_size, f"{steps:,}"
+    )
+    return {**rest, "steps": steps}
+
+
+def as_toml(plan: Plan | RunSpec) -> str:
+    """Return what would be run as the text of a file that the command takes back."""
+    if isinstance(plan, Plan):
+        return _written(plan)
+    return write_toml(Experiment(run=recipe(plan)), f"resx train --spec FILE, the run {plan.run_id}")
+
+
+def _refuse_unmeasurable(probe: Probe, specs: Sequence[RunSpec], settings: Any) -> None:
+    """Raise SpecError where a measurement could be made on none of the runs that it is meant for."""
+    for name, measure in probe.measures.items():
+        wanted = [spec for spec in specs if measure.wants(spec, settings)]
+        reasons = [measure.refuses(spec) for spec in wanted if not spec.foreign]
+        if reasons and all(reasons):
+            raise SpecError(f"{name}: no run can bear it: {reasons[0]}")
 
 
 def _name(probe: str, specs: Sequence[RunSpec], asked: Mapping[str, Any]) -> str:
@@ -349,20 +431,22 @@ def as_document(done: Done, machine: Machine) -> dict[str, Any]:
     }
 
 
-def train(spec: RunSpec | None = None, *, machine: Machine | None = None, **fields: Any) -> dict[str, Any]:
+def train(spec: RunSpec | Path | str | None = None, *, machine: Machine | None = None, **fields: Any) -> dict[str, Any]:
     """Train one network, or return it where it is finished already: the Python face of `resx train`.
 
-    Give a RunSpec or flat fields (`train(preset="digits", depth=56, plain=True)`), and, as in `run`, settings of the
-    machine. Without a preset the machine decides, as it does for the command. Returns the content of
+    Give a RunSpec, a file or flat fields (`train(preset="digits", depth=56, plain=True)`), and, as in `run`, settings
+    of the machine. Without a preset the machine decides, as it does for the command. Returns the content of
     result.json with the folder. Raises SpecError for bad input, StoreError where training failed.
     """
     from resx.engines import train_all
     from resx.training.machine import default_preset
-    from resx.training.resolve import resolve
 
     fields, machine = _as_flags(fields, machine)
-    given = spec.flat() if spec else {"preset": default_preset(machine)[0]}
-    [resolved] = resolve([{**given, **fields}], machine)
+    written = load_toml(Path(spec)) if isinstance(spec, str | Path) else None
+    given = spec.flat() if isinstance(spec, RunSpec) else {}
+    if not given and "preset" not in {**(written.run if written else {}), **fields}:
+        given = {"preset": default_preset(machine)[0]}
+    resolved = plan_run(written, fields={**given, **fields}, machine=machine)
     [outcome] = train_all([resolved], machine)
     if outcome.result is None:
         raise StoreError(outcome.error or f"{resolved.run_id}: did not finish")

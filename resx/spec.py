@@ -71,6 +71,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:60]
 
 
+CAN_BE_NONE = ("augment", "eval_images", "image_size", "normalize", "subset")  # empty by the word 'none'
 MAX_TEXT = 1000  # characters of a field
 # control characters, and those that change the direction of what follows: they would reach a terminal or a figure
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -319,6 +320,14 @@ PRESET_SUMMARIES = {
     "paper": "the paper's CIFAR-10 recipe, 64,000 steps; for a GPU",
 }
 
+
+def defaults(name: str) -> dict[str, Any]:
+    """Return the value of a field that nobody gives, by preset."""
+    section = FIELDS[name]
+    own = (_SECTIONS[section] if section else RunSpec).model_fields[name].default
+    return {preset: fields.get(name, own) for preset, fields in PRESETS.items()}
+
+
 NameCheck = Callable[[Mapping[str, Any]], list[str]]
 
 
@@ -383,7 +392,8 @@ def _validated(values: Mapping[str, Any]) -> tuple[RunSpec | None, dict[str, str
 def _one_spelling(key: str, value: Any) -> Any:
     """Return a number that came as a numpy scalar as Python's, so that it gives the same run id however it is given.
 
-    Raises ValueError for a truth value where a number is wanted, and for text with control characters.
+    'none' is the text for an empty field that a preset may fill, since TOML has no null. Raises ValueError for a truth
+    value where a number is wanted, and for text with control characters.
     """
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         # what a short float shows: numpy.float32(0.1) is meant to be 0.1
@@ -392,6 +402,8 @@ def _one_spelling(key: str, value: Any) -> Any:
         raise ValueError(f"must not be {str(value).lower()}")
     if isinstance(value, str) and printable(value) != value:
         raise ValueError("must hold no control characters")
+    if value == "none" and key in CAN_BE_NONE:
+        return None
     return 0.0 if isinstance(value, float) and value == 0 else value  # not -0.0, which is another text
 
 
@@ -496,15 +508,26 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def recipe(spec: RunSpec) -> dict[str, Any]:
+    """Return the fields of a run as [run] of a file gives them; the file of a plugin is given by --plugin."""
+    values = {**spec.flat(), **{key: "none" for key in CAN_BE_NONE if spec.flat()[key] is None}}
+    return {key: value for key, value in values.items() if value is not None and key != "plugin"}
+
+
 def write_toml(experiment: Experiment, command: str) -> str:
     """Return an experiment as a file's text that `load_toml` reads back, the command that makes it on top."""
-    lines = [f"# {command}", "", f"probe = {_toml(experiment.probe)}"]
+    lines = [f"# {command}", ""]
+    lines += [f"probe = {_toml(experiment.probe)}"] if experiment.probe else []
     lines += [f"uses = {_toml(list(experiment.uses))}"] if experiment.uses else []
     grid = "grid" if len(experiment.grids) == 1 else "[grid]"
     tables = [("run", experiment.run), *((grid, one) for one in experiment.grids), ("settings", experiment.settings)]
     for name, values in tables:
         if values:
-            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+            lines += [
+                *([""] if lines[-1] else []),
+                f"[{name}]",
+                *(f"{key} = {_toml(value)}" for key, value in values.items()),
+            ]
     return "\n".join(lines) + "\n"
 
 

@@ -61,7 +61,6 @@ def _app(arguments: list[str]) -> typer.Typer:
     """Return the command line with the command that is called, or with all of them where none is."""
     app = typer.Typer(
         name="resx",
-        no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -88,8 +87,11 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        command = typer.main.get_command(_app(arguments))
+        command = typer.main.get_command(_app(arguments or _words_to_complete()))
+        if _is_group(command, arguments):
+            arguments = [*arguments, "--help"]
         _refuse_repeated(command, arguments)
+        _hide_types_of_flags(command)
         code = command(arguments, prog_name="resx", standalone_mode=False) or 0
         sys.stdout.flush()
         return code
@@ -99,6 +101,28 @@ def run(arguments: list[str]) -> int:
         return _fail(["stopped"], 130)
     except Exception as error:
         return _handle(error)
+
+
+def _words_to_complete() -> list[str]:
+    """Return the words after `resx` that a shell asks to complete, none where it asks for nothing."""
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    return line.split()[1:]
+
+
+def _hide_types_of_flags(command: Any) -> None:
+    """Let help show a flag as what it is, not as an option that takes a <bool>."""
+    for item in getattr(command, "params", ()):
+        if getattr(item, "is_flag", False):
+            item.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _hide_types_of_flags(inner)
+
+
+def _is_group(command: Any, arguments: list[str]) -> bool:
+    """Whether these words, none of them an option, name a group of commands and none of its commands."""
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word)
+    return hasattr(command, "commands")
 
 
 def _refuse_repeated(command: Any, arguments: list[str]) -> None:

@@ -11,7 +11,7 @@ from resx.cli.options import Json, Quiet, parse_list
 
 
 def bench(
-    depths: Annotated[str, typer.Option(help="Depths to measure.")] = "20,56",
+    depths: Annotated[str, typer.Option("--depth", "--depths", help="Depths to measure.", metavar="N|LIST")] = "20,56",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 128,
     image_size: Annotated[int, typer.Option(min=8, help="Height and width of the images, which are made up.")] = 32,
     shortcut: Annotated[str, typer.Option(help="The shortcut around a branch: identity, none, …")] = "identity",

@@ -12,6 +12,7 @@ import typer
 
 import resx
 from resx import paper
+from resx.cli.options import parse_list
 from resx.spec import SpecError, build_spec, did_you_mean
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ def models(
     family: Annotated[
         str | None, typer.Option("--family", help="Only this family: cifar, imagenet or vgg.", show_default=False)
     ] = None,
-    depth: Annotated[int | None, typer.Option("--depth", help="Count one network of this depth.")] = None,
+    depth: Annotated[
+        str | None, typer.Option("--depth", "--depths", help="Count networks of these depths.", metavar="N|LIST")
+    ] = None,
     shortcut: Annotated[
         str | None, typer.Option("--shortcut", help="With --depth: none (plain), identity, …", show_default=False)
     ] = None,
@@ -48,7 +51,8 @@ def models(
             raise SpecError(f"--{next(iter(given))}: is for one network; give its --depth")
         counted = _counts(family)
     else:
-        counted = [_count({"family": family or "cifar", "depth": depth, **given})]
+        depths = parse_list(depth, "depth")
+        counted = [_count({"family": family or "cifar", "depth": layers, **given}) for layers in depths]
     if json:
         rows = [{key: value for key, value in asdict(network).items() if key != "family"} for network in counted]
         typer.echo(json_format.dumps(rows, indent=1))

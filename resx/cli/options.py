@@ -7,7 +7,7 @@ and a Python call accept the same fields.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resx.spec import PRESET_SUMMARIES
+from resx.cli import complete
+from resx.spec import PRESET_SUMMARIES, PRESETS, SpecError, defaults
 
 if TYPE_CHECKING:
     from resx.training.machine import Machine
@@ -23,53 +24,102 @@ if TYPE_CHECKING:
 NETWORK, DATA, RECIPE, MACHINE = "Network", "Data", "Recipe", "Where and how"
 
 
-def _option(kind: Any, panel: str, text: str, *names: str) -> Any:
-    return Annotated[kind | None, typer.Option(*names, rich_help_panel=panel, help=text, show_default=False)]
+def _option(kind: Any, panel: str, text: str, *names: str, **more: Any) -> Any:
+    return Annotated[kind | None, typer.Option(*names, rich_help_panel=panel, help=text, show_default=False, **more)]
+
+
+def _field(name: str, kind: Any, panel: str, text: str, *names: str, **more: Any) -> Any:
+    """Return the option of a field, whose help says what it is where neither a flag nor a file gives it."""
+    values = defaults(name)
+    texts = {preset: _shown(value) for preset, value in values.items() if value not in (None, False)}
+    words = [f"{preset} {value}" for preset, value in texts.items()]
+    words = words[:1] and [next(iter(texts.values()))] if len(set(values.values())) == 1 else words
+    shown = f"{text} [dim]default: {'; '.join(words)}[/dim]" if words else text
+    return _option(kind, panel, shown, *names, **more)
 
 
 _presets = "; ".join(f"[bold]{name}[/bold]: {text}" for name, text in PRESET_SUMMARIES.items())
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 # flat field of the spec -> its option
 FIELD_OPTIONS: dict[str, Any] = {
-    "preset": _option(str, RECIPE, f"What the other options start from. {_presets}."),
-    "family": _option(str, NETWORK, "Kind of network: cifar, imagenet, …"),
-    "depth": _option(int, NETWORK, "Weighted layers; 6n+2 in the CIFAR family."),
-    "width": _option(int, NETWORK, "Channels of the first stage."),
-    "shortcut": _option(str, NETWORK, "What runs beside a branch: none (plain), identity, scaled:alpha=0.5, …"),
-    "adapter": _option(
-        str, NETWORK, "How shapes are made to match: A, B, C or spatial+grow+shrink, such as subsample+pad."
+    "preset": _option(str, RECIPE, f"What the other options start from. {_presets}.", autocompletion=complete.presets),
+    "family": _field("family", str, NETWORK, "Kind of network: cifar, imagenet, …"),
+    "depth": _option(
+        str,
+        NETWORK,
+        "Weighted layers; 6n+2 in the CIFAR family. Several with commas between, where networks are compared. "
+        "[dim]default: 20, or the probe's[/dim]",
+        "--depth",
+        "--depths",
+        metavar="N|LIST",
     ),
-    "order": _option(str, NETWORK, "post (He et al. 2016a) or pre (pre-activation, 2016b)."),
-    "norm": _option(str, NETWORK, "batch or none."),
-    "widths": _option(str, NETWORK, "alternating: widths change at every block, so every shortcut has to adapt."),
-    "stride_in": _option(str, NETWORK, "1x1 or 3x3: which convolution of a bottleneck has the stride."),
-    "padding": _option(str, NETWORK, "What lies beyond the edge of a map: zeros or circular."),
-    "activation": _option(str, NETWORK, "relu, or crelu: [relu(x), relu(-x)]."),
-    "init": _option(str, NETWORK, "Initial weights: he, looks-linear (for crelu) or dirac."),
-    "dataset": _option(str, DATA, "digits, cifar10, cifar100, folder, synthetic, …; `resx data` lists them."),
-    "subset": _option(int, DATA, "Train on this many images, class-balanced, the same for every seed."),
-    "test_subset": _option(int, DATA, "Test on this many images."),
-    "validation": _option(int, DATA, "Hold this many training images out (the paper: 5000)."),
-    "image_size": _option(int, DATA, "Average images down to this size."),
-    "normalize": _option(str, DATA, "pixel-mean (the paper's, and divided by one deviation), channel-mean, symmetric."),
-    "augment": _option(str, DATA, "crop-flip: padded random crops and flips (the paper's)."),
-    "label": _option(str, DATA, "Name of a folder's data on tables and figures."),
-    "reference": _option(str, DATA, "Published data set that a folder holds, such as cifar10: shows its numbers."),
-    "steps": _option(int, RECIPE, "Training iterations; the learning rate drops at half and three quarters."),
-    "batch_size": _option(int, RECIPE, "Images a step."),
-    "lr": _option(float, RECIPE, "Initial learning rate."),
-    "weight_decay": _option(float, RECIPE, "L2 decay of every weight."),
-    "warmup": _option(
+    "width": _field("width", int, NETWORK, "Channels of the first stage."),
+    "shortcut": _option(
+        list[str],
+        NETWORK,
+        "What stands next to a branch: none (plain), identity, scaled:alpha=0.5, …; repeat where several are compared. "
+        "[dim]default: identity, or the probe's[/dim]",
+        metavar="NAME",
+        autocompletion=complete.shortcuts,
+    ),
+    "adapter": _field(
+        "adapter", str, NETWORK, "How shapes are made to match: A, B, C or spatial+grow+shrink, such as subsample+pad."
+    ),
+    "order": _field("order", str, NETWORK, "post (He et al. 2016a) or pre (pre-activation, 2016b)."),
+    "norm": _field("norm", str, NETWORK, "batch or none."),
+    "widths": _field(
+        "widths", str, NETWORK, "alternating: widths change at every block, so every shortcut has to adapt."
+    ),
+    "stride_in": _field("stride_in", str, NETWORK, "1x1 or 3x3: which convolution of a bottleneck has the stride."),
+    "padding": _field("padding", str, NETWORK, "What lies beyond the edge of a map: zeros or circular."),
+    "activation": _field("activation", str, NETWORK, "relu, or crelu: [relu(x), relu(-x)]."),
+    "init": _field("init", str, NETWORK, "Initial weights: he, looks-linear (for crelu) or dirac."),
+    "dataset": _field(
+        "dataset",
+        str,
+        DATA,
+        "digits, cifar10, cifar100, folder, synthetic, …; `resx data` lists them.",
+        autocompletion=complete.datasets,
+    ),
+    "subset": _field("subset", int, DATA, "Train on this many images, class-balanced, the same for every seed."),
+    "test_subset": _field("test_subset", int, DATA, "Test on this many images."),
+    "validation": _field("validation", int, DATA, "Hold this many training images out (the paper: 5000)."),
+    "image_size": _field("image_size", int, DATA, "Average images down to this size."),
+    "normalize": _field(
+        "normalize", str, DATA, "pixel-mean (the paper's, and divided by one deviation), channel-mean, symmetric."
+    ),
+    "augment": _field("augment", str, DATA, "crop-flip: padded random crops and flips (the paper's)."),
+    "label": _field("label", str, DATA, "Name of a folder's data on tables and figures."),
+    "reference": _field(
+        "reference", str, DATA, "Published data set that a folder holds, such as cifar10: shows its numbers."
+    ),
+    "steps": _field("steps", int, RECIPE, "Training iterations; the learning rate drops at half and three quarters."),
+    "epochs": _option(
+        float, RECIPE, "Passes over the training images, instead of --steps; turned into steps, and said."
+    ),
+    "batch_size": _field("batch_size", int, RECIPE, "Images a step."),
+    "lr": _field("lr", float, RECIPE, "Initial learning rate."),
+    "weight_decay": _field("weight_decay", float, RECIPE, "L2 decay of every weight."),
+    "warmup": _field(
+        "warmup",
         bool,
         RECIPE,
         "A tenth of the rate until the running error is below 80 % (the paper's 110 layers).",
         "--warmup/--no-warmup",
     ),
-    "momentum": _option(float, RECIPE, "Momentum of SGD."),
-    "drops": _option(str, RECIPE, "Where the rate is divided by 10, as shares of the steps, such as 0.5,0.75."),
-    "eval_images": _option(int, RECIPE, "Images of each split behind a point of a curve; the last point takes all."),
-    "eval_every": _option(int, RECIPE, "Steps between two points of a curve."),
-    "precision": _option(str, RECIPE, "fp32, tf32 or bf16."),
-    "active_blocks": _option(int, RECIPE, "Train only this many blocks, drawn anew at every step."),
+    "momentum": _field("momentum", float, RECIPE, "Momentum of SGD."),
+    "drops": _field("drops", str, RECIPE, "Where the rate is divided by 10, as shares of the steps, such as 0.5,0.75."),
+    "eval_images": _field(
+        "eval_images", int, RECIPE, "Images of each split behind a point of a curve; the last point takes all."
+    ),
+    "eval_every": _field("eval_every", int, RECIPE, "Steps between two points of a curve."),
+    "precision": _field("precision", str, RECIPE, "fp32, tf32 or bf16."),
+    "active_blocks": _field("active_blocks", int, RECIPE, "Train only this many blocks, drawn anew at every step."),
 }
 MACHINE_OPTIONS: dict[str, Any] = {
     "device": _option(str, MACHINE, "cpu, cuda or cuda:N; by default cuda where there is one."),
@@ -84,6 +134,7 @@ MACHINE_OPTIONS: dict[str, Any] = {
         list[Path],
         MACHINE,
         "A Python file of yours that registers a shortcut or an adapter; its code is executed. Repeat for several.",
+        metavar="FILE",
     ),
     "checkpoint_activations": _option(
         bool,
@@ -96,6 +147,25 @@ MACHINE_OPTIONS: dict[str, Any] = {
     ),
     "allow_change": _option(bool, MACHINE, "Go on with a run on another device or torch; recorded.", "--allow-change"),
 }
+Seed = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=RECIPE,
+        help="This seed, or these: a seed names every random stream of a run.",
+        metavar="N|LIST",
+        show_default=False,
+    ),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=RECIPE,
+        help="How many seeds: 6 is 0 to 5. A list is taken as --seed takes it.",
+        metavar="N|LIST",
+        show_default=False,
+    ),
+]
+SEED_OPTIONS: dict[str, Any] = {"seed": Seed, "seeds": Seeds}
 Results = Annotated[
     Path | None, typer.Option(help="Folder of everything recorded; by default RESX_RESULTS or results/.")
 ]
@@ -114,6 +184,18 @@ TableFormat = Annotated[
     typer.Option("--format", help="Print the tables alone, for a page or a paper.", show_default=False),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+ExperimentFile = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A TOML file with \\[run], \\[grid] and \\[settings].",
+        show_default=False,
+        autocompletion=complete.experiments,
+    ),
+]
+PrintSpec = Annotated[
+    bool,
+    typer.Option("--print-spec", help="Print what would be run as TOML, which --spec takes back; train nothing."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say how many runs, how long and how much disk; train nothing.")
 ]
@@ -121,10 +203,12 @@ DryRun = Annotated[
 
 @dataclass(frozen=True)
 class Given:
-    """What the shared options say: the fields that were given, and settings of the machine."""
+    """What the shared options say: fields with one value, fields with several, seeds, and settings of the machine."""
 
     fields: Mapping[str, Any]
     settings: Mapping[str, Any]
+    grid: Mapping[str, Sequence[Any]]
+    seeds: Sequence[int] | None
 
     def machine(self) -> Machine:
         """Return where and how to train. Raises SpecError for an absent device."""
@@ -135,9 +219,12 @@ class Given:
     def with_preset(self, written: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields that were given, and a preset where neither they nor the file's `written` ones name it.
 
+        Fields that leave nothing to a preset need none.
+
         Without a preset the machine decides, and the first line on stderr says which, why, and how to choose.
         """
-        if "preset" in written or "preset" in self.fields:
+        given = {**written, **self.fields}
+        if "preset" in given or {key for preset in PRESETS.values() for key in preset} <= given.keys():
             return dict(self.fields)
         return {"preset": self._choose_preset(), **self.fields}
 
@@ -158,21 +245,12 @@ def training_options(*omit: str) -> Callable[[Callable[..., None]], Callable[...
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
         def wrapper(**values: Any) -> None:
-            options = {name: values.pop(name) for name in [*fields, *machine]}
-            options = {name: value for name, value in options.items() if value is not None}
-            if "plugin" in options:
-                options["plugin"] = tuple(options["plugin"])
-            if "drops" in options:
-                options["drops"] = _fractions(options["drops"])
-            given = Given(
-                {name: value for name, value in options.items() if name in fields},
-                {name: value for name, value in options.items() if name in machine},
-            )
+            given = _given({name: values.pop(name) for name in [*fields, *SEED_OPTIONS, *machine]})
             command(given, **values)
 
         shared = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-            for name, option in {**fields, **machine}.items()
+            for name, option in {**fields, **SEED_OPTIONS, **machine}.items()
         ]
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
         wrapper.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
@@ -181,6 +259,35 @@ def training_options(*omit: str) -> Callable[[Callable[..., None]], Callable[...
         return wrapper
 
     return decorate
+
+
+def _given(options: Mapping[str, Any]) -> Given:
+    """Sort what the shared options say. Raises SpecError for what cannot be read."""
+    options = {name: value for name, value in options.items() if value is not None}
+    fields = {name: value for name, value in options.items() if name in FIELD_OPTIONS}
+    settings = {name: value for name, value in options.items() if name in MACHINE_OPTIONS}
+    if "plugin" in settings:
+        settings["plugin"] = tuple(settings["plugin"])
+    if "drops" in fields:
+        fields["drops"] = _fractions(fields["drops"])
+    if "depth" in fields:
+        fields["depth"] = parse_list(fields["depth"], "depth")
+    lists: dict[str, list[Any]] = {
+        name: list(dict.fromkeys(fields[name])) for name in ("depth", "shortcut") if name in fields
+    }
+    fields |= {name: values[0] for name, values in lists.items()}
+    grid = {name: values for name, values in lists.items() if len(values) > 1}
+    fields = {name: value for name, value in fields.items() if name not in grid}
+    return Given(fields, settings, grid, seeds_of(options.get("seed"), options.get("seeds")))
+
+
+def seeds_of(seed: str | None, seeds: str | None) -> list[int] | None:
+    """Return the seeds that --seed (these) or --seeds (so many, or these) ask for. Raises SpecError for both."""
+    if seed is not None and seeds is not None:
+        raise SpecError("--seed, --seeds: give one of them")
+    if seed is not None:
+        return parse_list(seed, "seed")
+    return None if seeds is None else parse_seeds(seeds)
 
 
 def _fractions(text: str) -> tuple[float, ...]:

@@ -7,22 +7,40 @@ from typing import Annotated, Any
 
 import typer
 
-from resx.cli.options import Results, parse_list
+from resx.cli import complete
+from resx.cli.options import Results, Seed, Seeds, parse_list, seeds_of
 from resx.spec import SpecError
 
-Depth = Annotated[str | None, typer.Option(help="Only these depths, such as 20,56.", show_default=False)]
+Depth = Annotated[
+    str | None,
+    typer.Option("--depth", "--depths", help="Only these depths, such as 20,56.", metavar="N|LIST", show_default=False),
+]
 Shortcut = Annotated[
     list[str] | None,
-    typer.Option(help="Only this shortcut, such as none or identity; repeat for several.", show_default=False),
+    typer.Option(
+        help="Only this shortcut, such as none or identity; repeat for several.",
+        metavar="NAME",
+        show_default=False,
+        autocompletion=complete.shortcuts,
+    ),
 ]
 DataSet = Annotated[
     list[str] | None,
-    typer.Option(help="Only this data set, by name or label; repeat for several.", show_default=False),
+    typer.Option(
+        help="Only this data set, by name or label; repeat for several.",
+        metavar="NAME",
+        show_default=False,
+        autocompletion=complete.datasets,
+    ),
 ]
-Seed = Annotated[str | None, typer.Option(help="Only these seeds, such as 0,1,2.", show_default=False)]
 Run = Annotated[
     list[str] | None,
-    typer.Option(help="Only runs whose id starts or ends like this; repeat for several.", show_default=False),
+    typer.Option(
+        help="Only runs whose id starts or ends like this; repeat for several.",
+        metavar="RUN",
+        show_default=False,
+        autocompletion=complete.runs,
+    ),
 ]
 Where = Annotated[
     list[str] | None,
@@ -44,12 +62,16 @@ Out = Annotated[
 
 def plot(
     name: Annotated[
-        str | None, typer.Argument(help="degradation, curves, …; none lists them.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="degradation, curves, …; none lists them.", show_default=False, autocompletion=complete.figures
+        ),
     ] = None,
     depth: Depth = None,
     shortcut: Shortcut = None,
     dataset: DataSet = None,
     seed: Seed = None,
+    seeds: Seeds = None,
     run: Run = None,
     where: Where = None,
     results: Results = None,
@@ -86,7 +108,7 @@ def plot(
         "depth": parse_list(depth, "depth") if depth else [],
         "shortcut": shortcut or [],
         "dataset": dataset or [],
-        "seed": parse_list(seed, "seed") if seed else [],
+        "seed": seeds_of(seed, seeds) or [],
         "run": run or [],
     }
     for text in where or []:

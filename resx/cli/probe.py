@@ -12,7 +12,19 @@ from rich.markup import escape
 from typer.core import TyperCommand
 
 from resx.claims import help_lines
-from resx.cli.options import DryRun, Format, Given, Json, Quiet, TableFormat, flowing, parse_seeds, training_options
+from resx.cli import complete
+from resx.cli.options import (
+    DryRun,
+    ExperimentFile,
+    Format,
+    Given,
+    Json,
+    PrintSpec,
+    Quiet,
+    TableFormat,
+    flowing,
+    training_options,
+)
 from resx.probes import load_probe, probe_names
 from resx.spec import Experiment, SpecError, load_toml
 
@@ -20,30 +32,16 @@ if TYPE_CHECKING:
     from resx.training.machine import Machine
 
 probe_app = typer.Typer(
-    no_args_is_help=True,
     help="""Take residual learning apart: train what is missing, measure, judge, draw.
 
     Each probe names its runs, its primary outcome and its claims beforehand; `resx probe NAME --help` shows them.""",
 )
 
-ExperimentFile = Annotated[
-    Path | None, typer.Argument(help="A TOML file with \\[run], \\[grid] and \\[settings].", show_default=False)
-]
-Shortcut = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="What stands next to a branch: none (plain), identity, scaled:alpha=0.5, …; repeat for several.",
-        show_default=False,
-    ),
-]
-Seeds = Annotated[
-    str | None, typer.Option(help="Number of seeds, or a list such as 3,4,5.", metavar="N|LIST", show_default=False)
-]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting of the probe, as key=value; repeat for several.", show_default=False),
 ]
-FOREIGN = "Networks that others trained"
+FOREIGN, FOREIGN_OPTIONS = "Networks that others trained", ("network", "weights", "blocks")
 Network = Annotated[
     list[str] | None,
     typer.Option(
@@ -121,8 +119,6 @@ def execute(
     given: Given,
     experiment: Path | None,
     *,
-    grid: Mapping[str, Sequence[Any]] | None = None,
-    seeds: str | None = None,
     pairs: Sequence[str] = (),
     publish: Path | None = None,
     page: Path | None = None,
@@ -130,6 +126,7 @@ def execute(
     form: Format | None = None,
     quiet: bool = False,
     dry_run: bool = False,
+    print_spec: bool = False,
     foreign: Foreigners | None = None,
 ) -> None:
     """Run a probe and print its findings. Exit code 1 where a run failed."""
@@ -141,18 +138,21 @@ def execute(
     from resx.engines import left_to_train
 
     written = load_toml(experiment) if experiment else None
-    machine = given.machine()
+    machine, grid = given.machine(), given.grid
     if foreign:
-        grid, machine = foreign.applied(grid or {}, machine)
+        grid, machine = foreign.applied(grid, machine)
     plan = lab.plan(
         name,
         written,
         fields=given.fields if _is_foreign(written, grid) else given.with_preset(written.run if written else {}),
         grid=grid,
-        seeds=parse_seeds(seeds) if seeds else None,
+        seeds=given.seeds,
         settings=_settings(pairs),
         machine=machine,
     )
+    if print_spec:
+        typer.echo(lab.as_toml(plan), nl=False)
+        return
     if dry_run and all(spec.foreign for spec in plan.specs):
         typer.echo(f"{len(plan.specs)} networks that others trained are recorded and measured; nothing is trained")
         return
@@ -188,8 +188,6 @@ def _command(name: str) -> Callable[..., None]:
     def probe(
         given: Given,
         experiment: ExperimentFile = None,
-        shortcut: Shortcut = None,
-        seeds: Seeds = None,
         set_: Set = None,
         network: Network = None,
         weights: Weights = None,
@@ -200,6 +198,7 @@ def _command(name: str) -> Callable[..., None]:
         format: TableFormat = None,
         quiet: Quiet = False,
         dry_run: DryRun = False,
+        print_spec: PrintSpec = False,
     ) -> None:
         options: dict[str, Any] = {
             "publish": publish,
@@ -210,19 +209,18 @@ def _command(name: str) -> Callable[..., None]:
             "form": format,
         }
         options["foreign"] = Foreigners(network or (), weights or (), blocks)
-        several = {"shortcut": shortcut} if shortcut and len(shortcut) > 1 else {}
-        if shortcut and not several:
-            given = replace(given, fields={**given.fields, "shortcut": shortcut[0]})
-        execute(name, given, experiment, grid=several, seeds=seeds, pairs=set_ or [], **options)
+        execute(name, given, experiment, pairs=set_ or [], print_spec=print_spec, **options)
 
-    return training_options("shortcut")(probe)
+    return training_options()(probe)
 
 
 @training_options()
 def run(
     given: Given,
-    experiment: Annotated[Path, typer.Argument(help="An experiment's TOML file, which names its probe.")],
-    seeds: Seeds = None,
+    experiment: Annotated[
+        Path,
+        typer.Argument(help="An experiment's TOML file, which names its probe.", autocompletion=complete.experiments),
+    ],
     set_: Set = None,
     weights: Weights = None,
     publish: Publish = None,
@@ -231,6 +229,7 @@ def run(
     format: TableFormat = None,
     quiet: Quiet = False,
     dry_run: DryRun = False,
+    print_spec: PrintSpec = False,
 ) -> None:
     """Run an experiment that is written down: its file names the probe, the runs and the settings.
 
@@ -239,7 +238,8 @@ def run(
     name = load_toml(experiment).probe
     if not name:
         raise SpecError(
-            f'{experiment}: names no probe; write probe = "…" at its top, or use `resx probe NAME {experiment}`'
+            f'{experiment}: names no probe; write probe = "…" at its top, or use `resx probe NAME {experiment}`, or '
+            f"`resx train {experiment}` for one network"
         )
     options: dict[str, Any] = {
         "publish": publish,
@@ -250,19 +250,22 @@ def run(
         "form": format,
     }
     options["foreign"] = Foreigners(weights=weights or ())
-    execute(name, given, experiment, seeds=seeds, pairs=set_ or [], **options)
+    execute(name, given, experiment, pairs=set_ or [], print_spec=print_spec, **options)
 
 
 class ProbeCommand(TyperCommand):
     """A command whose help adds the probe's claims and settings, for which the probe is imported."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the docstring, the claims with their criteria, and the settings."""
+        """Write the docstring, the claims with their criteria, the settings, and the options that the probe reads."""
         probe = load_probe(str(self.name))
+        for item in self.params:
+            if item.name in (*probe.chooses, *(() if probe.adopts else FOREIGN_OPTIONS)):
+                item.hidden = True  # type: ignore[attr-defined]
         claims = [f"* {escape(line)}" for line in help_lines(probe.claims, probe.labels)]
         settings = [f"{key}={_written(field.default)}" for key, field in probe.settings.model_fields.items()]
         meanings = " ".join((probe.settings.__doc__ or "").split())
-        parts = [flowing(self.help), "Claims, fixed beforehand:", *claims]
+        parts = [flowing(self.help), f"Seeds: {probe.seeds} by default.", "Claims, fixed beforehand:", *claims]
         if settings:
             parts.append(f"Settings (--set): {escape(', '.join(settings))}. {escape(meanings)}")
         self.help = "\n\n".join(parts)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from resx.cli import complete
 from resx.cli.options import Json, Results
 from resx.spec import SpecError
 
 if TYPE_CHECKING:
     from resx.store.run import Record, RunFolder
 
-runs_app = typer.Typer(no_args_is_help=True, help="Find, show, check, export, import and remove recorded runs.")
+runs_app = typer.Typer(help="Find, show, check, export, import and remove recorded runs.")
 
 
 class Format(StrEnum):
@@ -47,7 +48,9 @@ class Snapshots(StrEnum):
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(help="Run ids, or how they begin or end; none for all.", show_default=False),
+    typer.Argument(
+        help="Run ids, or how they begin or end; none for all.", show_default=False, autocompletion=complete.runs
+    ),
 ]
 Where = Annotated[
     list[str] | None,
@@ -157,7 +160,7 @@ def _cell(text: str) -> str:
 
 @runs_app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(help="A run id, or how it begins or ends.")],
+    name: Annotated[str, typer.Argument(help="A run id, or how it begins or ends.", autocompletion=complete.runs)],
     results: Results = None,
     json: Json = False,
 ) -> None:
@@ -204,8 +207,8 @@ def _attempt(attempt: dict[str, Any]) -> str:
 
 @runs_app.command("diff")
 def diff(
-    first: Annotated[str, typer.Argument(help="A run id, or how it begins or ends.")],
-    second: Annotated[str, typer.Argument(help="Another.")],
+    first: Annotated[str, typer.Argument(help="A run id, or how it begins or ends.", autocompletion=complete.runs)],
+    second: Annotated[str, typer.Argument(help="Another.", autocompletion=complete.runs)],
     results: Results = None,
     json: Json = False,
 ) -> None:
@@ -234,7 +237,9 @@ def diff(
 
 @runs_app.command("note")
 def note(
-    names: Annotated[list[str], typer.Argument(help="Run ids, or how they begin or end.")],
+    names: Annotated[
+        list[str], typer.Argument(help="Run ids, or how they begin or end.", autocompletion=complete.runs)
+    ],
     text: Annotated[str | None, typer.Option("--text", help="The note; an empty one removes it.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Add a tag; repeat for several.")] = None,
     untag: Annotated[list[str] | None, typer.Option("--untag", help="Remove a tag; repeat for several.")] = None,

@@ -47,6 +47,15 @@ def print_run(spec: RunSpec, result: Mapping[str, Any], results: Path) -> None:
     CONSOLE.print(table)
 
 
+def print_nothing_done(spec: RunSpec, results: Path) -> None:
+    """Print a line on stderr that says when a run was trained, which this command did not do again."""
+    from resx.store.run import read_run
+
+    attempts = read_run(results / "runs" / spec.run_id).attempts()
+    started = attempts[-1].get("started", "earlier") if attempts else "earlier"
+    typer.echo(f"{spec.run_id} is finished: it was trained {started}, and nothing was done", err=True)
+
+
 def print_failures(outcomes: Sequence[Outcome]) -> None:
     """Print a line on stderr for every run that failed."""
     for outcome in outcomes:

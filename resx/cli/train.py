@@ -3,55 +3,68 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from resx.cli.options import DryRun, Given, Json, Quiet, training_options
-from resx.spec import Experiment, load_toml
+from resx.cli import complete
+from resx.cli.options import DryRun, ExperimentFile, Given, Json, PrintSpec, Quiet, training_options
+from resx.spec import load_toml
 
 
 @training_options()
 def train(
     given: Given,
+    experiment: ExperimentFile = None,
     plain: Annotated[
         bool | None, typer.Option("--plain/--residual", help="No shortcuts, or identity shortcuts (default).")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Names every random stream of the run.", show_default=False)] = None,
-    spec: Annotated[Path | None, typer.Option(help="A TOML file whose \\[run] table gives the fields.")] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Option(help="The file, as an option: what --print-spec wrote.", autocompletion=complete.experiments),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     dry_run: DryRun = False,
+    print_spec: PrintSpec = False,
 ) -> None:
     """Train one network and record it; a finished run is returned, an unfinished one goes on.
 
+    A file gives the fields; of an experiment of many runs, flags choose one.
+
     Examples: [bold]resx train --depth 56 --plain[/bold],
-    [bold]resx train --depth 20 --shortcut scaled:alpha=0.5 --steps 500[/bold]
+    [bold]resx train --depth 20 --shortcut scaled:alpha=0.5 --steps 500[/bold],
+    [bold]resx train experiments/digits-depths.toml --depth 56 --seed 3[/bold]
     """
+    from resx import lab
     from resx.cli.progress import Display
-    from resx.cli.show import print_estimate, print_failures, print_run
+    from resx.cli.show import print_estimate, print_failures, print_nothing_done, print_run
     from resx.cli.terminal import print_json
     from resx.engines import left_to_train, train_all
-    from resx.training.resolve import resolve
 
-    experiment = load_toml(spec) if spec else Experiment()
-    if experiment.grids:
-        raise typer.BadParameter(f"{spec} has a [grid]: run it with `resx run {spec}`")
-    fields: dict[str, Any] = {**experiment.run, **given.with_preset(experiment.run)}
+    if spec and experiment:
+        raise typer.BadParameter("give the file once, with --spec or without")
+    file = experiment or spec
+    written = load_toml(file) if file else None
+    fields = given.with_preset(written.run if written else {})
     if plain is not None:
-        if "shortcut" in given.fields:
+        if "shortcut" in {**given.fields, **given.grid}:
             raise typer.BadParameter("give either --plain/--residual or --shortcut")
         fields["shortcut"] = "none" if plain else "identity"
-    if seed is not None:
-        fields["seed"] = seed
     machine = given.machine()
-    specs = resolve([fields], machine)
-    if dry_run:
-        print_estimate(specs, machine, as_json=json)
+    wanted = lab.plan_run(written, fields=fields, grid=given.grid, seeds=given.seeds, machine=machine)
+    if print_spec:
+        typer.echo(lab.as_toml(wanted), nl=False)
         return
-    with Display(left_to_train(specs, machine), quiet=quiet) as display:
-        [outcome] = train_all(specs, machine, display.report)
+    if dry_run:
+        print_estimate([wanted], machine, as_json=json)
+        return
+    left = left_to_train([wanted], machine)
+    with Display(left, quiet=quiet) as display:
+        [outcome] = train_all([wanted], machine, display.report)
     print_failures([outcome])
+    if outcome.result and not left and not wanted.foreign:
+        print_nothing_done(wanted, machine.results)
     if json:
         print_json(outcome.summary(machine.results))
     elif outcome.result:

@@ -121,7 +121,8 @@ class Probe:
     settings): what {name} stands for in claims, next to {deep}, {shallow} and the settings. comment(findings): what
     only this probe can say. limits: what it does not show. figures: names in resx.figures.FIGURES. parts: probes
     that a combined claim rests on, by the name under which it refers to their claims. drawn: tables that only figures
-    read. adopts: whether it can be asked of networks that others trained, instead of those that it plans.
+    read. adopts: whether it can be asked of networks that others trained, instead of those that it plans. chooses:
+    fields that it chooses by itself, so that asking for them is refused and its help does not offer them.
     """
 
     plan: Callable[[Request], list[RunSpec]]
@@ -140,6 +141,7 @@ class Probe:
     parts: Mapping[str, Part] = field(default_factory=dict)
     drawn: Sequence[str] = ()
     adopts: bool = False
+    chooses: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse, when the package is imported, a combined claim that rests on a claim which does not exist."""

@@ -422,4 +422,5 @@ PROBE = Probe(
         "with actual ensembles of shallow ones, and with training that has no long paths. Removing a block after "
         "training says nothing about why training succeeds."
     ),
+    chooses=("depth",),
 )

@@ -311,4 +311,24 @@ PROBE = Probe(
         "This is a teacher whose layers share one linear map and whose nonlinear part is small; it does not say that a "
         "trained network's layers have such a map, nor which one."
     ),
+    chooses=(
+        "family",
+        "depth",
+        "shortcut",
+        "adapter",
+        "order",
+        "norm",
+        "widths",
+        "stride_in",
+        "padding",
+        "activation",
+        "init",
+        "active_blocks",
+        "dataset",
+        "image_size",
+        "normalize",
+        "augment",
+        "label",
+        "reference",
+    ),
 )

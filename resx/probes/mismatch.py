@@ -417,4 +417,5 @@ PROBE = Probe(
     symbols=symbols,
     comment=comment,
     limits="Beyond this data, these depths and this recipe nothing is claimed.",
+    chooses=("shortcut",),
 )

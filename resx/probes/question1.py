@@ -117,4 +117,5 @@ PROBE = Probe(
         "Other widths, data and schedules may differ."
     ),
     parts={name: Part(name, partial(_settings, kind), partial(_frames, name)) for name, kind in PARTS.items()},
+    chooses=("depth",),
 )

@@ -62,4 +62,5 @@ PROBE = Probe(
         design: Part("mismatch", partial(_of, design), partial(of_design, design=design))
         for design in (ALTERNATING, STANDARD)
     },
+    chooses=("shortcut",),
 )

@@ -366,4 +366,21 @@ PROBE = Probe(
         "it would not with its own. Trees are no networks: boosting shares the idea, not the mechanism, and so stays "
         "apart."
     ),
+    chooses=(
+        "family",
+        "depth",
+        "width",
+        "shortcut",
+        "adapter",
+        "widths",
+        "stride_in",
+        "padding",
+        "activation",
+        "init",
+        "active_blocks",
+        "dataset",
+        "image_size",
+        "label",
+        "reference",
+    ),
 )

@@ -1,0 +1,63 @@
+"""What a shell is offered after Tab: names and run ids, read from files without importing what defines them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import resx
+from resx.spec import PRESET_SUMMARIES
+from resx.store.files import results_root
+
+HOUSE = Path(resx.__file__).parent
+
+
+def registered(folder: str, registry: str) -> list[str]:
+    """Return the names that files of one of the package's folders register, in the order of the files."""
+    pattern = re.compile(rf'^@{registry}\.register\("([^"]+)"\)', re.MULTILINE)
+    files = sorted((HOUSE / folder).glob("*.py"))
+    return [name for file in files for name in pattern.findall(file.read_text(encoding="utf-8"))]
+
+
+def presets(incomplete: str) -> list[tuple[str, str]]:
+    """Return presets with what each is."""
+    return [(name, text) for name, text in PRESET_SUMMARIES.items() if name.startswith(incomplete)]
+
+
+def shortcuts(incomplete: str) -> list[str]:
+    """Return shortcut functions."""
+    return _starting(registered("model/shortcuts", "SHORTCUTS"), incomplete)
+
+
+def datasets(incomplete: str) -> list[str]:
+    """Return data sets."""
+    return _starting(registered("data", "DATASETS"), incomplete)
+
+
+def figures(incomplete: str) -> list[str]:
+    """Return figures."""
+    return _starting(registered("figures", "FIGURES"), incomplete)
+
+
+def runs(ctx: Any, incomplete: str) -> list[str]:
+    """Return ids of recorded runs that begin, or end, like this."""
+    folder = results_root(ctx.params.get("results")) / "runs"
+    names = sorted(path.name for path in folder.glob("*-*")) if folder.is_dir() else []
+    return _starting(names, incomplete) or _starting([name[-8:] for name in names], incomplete)
+
+
+def experiments(incomplete: str) -> Iterator[str]:
+    """Yield folders, and files of experiments."""
+    place = Path(incomplete)
+    folder = place if incomplete.endswith("/") or not incomplete else place.parent
+    for path in sorted(folder.glob("*")):
+        if path.is_dir() and not path.name.startswith(".") and str(path).startswith(incomplete):
+            yield f"{path}/"
+        elif path.suffix == ".toml" and str(path).startswith(incomplete):
+            yield str(path)
+
+
+def _starting(names: list[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
