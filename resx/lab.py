@@ -182,7 +182,7 @@ def _refuse_unmeasurable(probe: Probe, specs: Sequence[RunSpec], settings: Any) 
         wanted = [spec for spec in specs if measure.wants(spec, settings)]
         reasons = [measure.refuses(spec) for spec in wanted if not spec.foreign]
         if reasons and all(reasons):
-            raise SpecError(f"{name}: no run can bear it: {reasons[0]}")
+            raise SpecError(f"{name}: it applies to none of the runs: {reasons[0]}")
 
 
 def _name(probe: str, specs: Sequence[RunSpec], asked: Mapping[str, Any]) -> str:

@@ -111,7 +111,8 @@ def _words_to_complete() -> list[str]:
 
 def _hide_types_of_flags(command: Any) -> None:
     """Let help show a flag as what it is, not as an option that takes a <bool>."""
-    for item in getattr(command, "params", ()):
+    shown = typer.Context(command) if hasattr(command, "get_help_option") else None
+    for item in [*getattr(command, "params", ()), *([command.get_help_option(shown)] if shown else [])]:
         if getattr(item, "is_flag", False):
             item.metavar = ""
     for inner in getattr(command, "commands", {}).values():

@@ -15,9 +15,9 @@ HOUSE = Path(resx.__file__).parent
 
 
 def registered(folder: str, registry: str) -> list[str]:
-    """Return the names that files of one of the package's folders register, in the order of the files."""
+    """Return the names that files of one of the package's folders register, sorted by file."""
     pattern = re.compile(rf'^@{registry}\.register\("([^"]+)"\)', re.MULTILINE)
-    files = sorted((HOUSE / folder).glob("*.py"))
+    files = sorted((HOUSE / folder).rglob("*.py"))
     return [name for file in files for name in pattern.findall(file.read_text(encoding="utf-8"))]
 
 
@@ -28,7 +28,7 @@ def presets(incomplete: str) -> list[tuple[str, str]]:
 
 def shortcuts(incomplete: str) -> list[str]:
     """Return shortcut functions."""
-    return _starting(registered("model/shortcuts", "SHORTCUTS"), incomplete)
+    return _starting(registered("model", "SHORTCUTS"), incomplete)
 
 
 def datasets(incomplete: str) -> list[str]:
