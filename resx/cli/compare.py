@@ -25,7 +25,7 @@ def compare(
     """Train plain and residual networks at several depths and say what depth does to each.
 
     Prints errors per network, and the effect of depth among plain nets, among residual nets, and their difference,
-    each paired by seed. What is finished already is not trained again. Without flags: 20 and 56 layers, seeds 0 and 1.
+    each paired by seed. What is finished already is not trained again. Without flags: 20 and 56 layers, one seed.
     Plain and identity are always in; --shortcut adds others.
 
     Examples: [bold]resx compare[/bold],
