@@ -13,11 +13,23 @@ from typing import TYPE_CHECKING, Any
 from resx.spec import RunSpec, SpecError, build_spec
 
 if TYPE_CHECKING:
-    from resx.lab import compare, load, run, train
+    from resx.lab import compare, load, plot, run, train
     from resx.measurements.adopt import adopt, measure
     from resx.store.tables import load_runs
 
-__all__ = ["RunSpec", "SpecError", "adopt", "build_spec", "compare", "load", "load_runs", "measure", "run", "train"]
+__all__ = [
+    "RunSpec",
+    "SpecError",
+    "adopt",
+    "build_spec",
+    "compare",
+    "load",
+    "load_runs",
+    "measure",
+    "plot",
+    "run",
+    "train",
+]
 
 _HOMES = {
     "adopt": "resx.measurements.adopt",
@@ -25,6 +37,7 @@ _HOMES = {
     "load": "resx.lab",
     "load_runs": "resx.store.tables",
     "measure": "resx.measurements.adopt",
+    "plot": "resx.lab",
     "run": "resx.lab",
     "train": "resx.lab",
 }

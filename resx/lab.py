@@ -20,14 +20,28 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resx.figures import FIGURES, style
-from resx.probes import Findings, Measure, MeasureFunction, Probe, Request, judge, load_probe, parse_settings, planned
+from resx.figures import FIGURES, select, style
+from resx.probes import (
+    Findings,
+    Measure,
+    MeasureFunction,
+    Probe,
+    Request,
+    Settings,
+    judge,
+    load_probe,
+    parse_settings,
+    planned,
+    probe_names,
+)
 from resx.probes.page import page, shown_tables, updated
 from resx.spec import Experiment, RunSpec, SpecError, load_toml, recipe, slug, write_toml
+from resx.store import tables
 from resx.store.files import LOG, StoreError, write_atomic
 from resx.store.tables import load_environments, load_frames, write_frames
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import nn
 
     from resx.engines import Outcome
@@ -414,6 +428,28 @@ def draw(findings: Findings, folder: Path, formats: Sequence[str] = style.FORMAT
     for name, (figure, drawn) in findings.drawings().items():
         files += style.save(FIGURES[figure](drawn), folder / name, formats)
     return files
+
+
+def plot(name: str, *, results: Path | str | None = None, title: bool = True, **filters: Collection[object]) -> Figure:
+    """Return a figure of recorded runs: the Python face of `resx plot`; nothing is trained.
+
+    results: a folder of live runs or a published experiment. title: with its heading. filters: values by field, such as
+    depth=[20, 56], as in `resx.figures.select`. Raises SpecError for an unknown name and where no run is left.
+    """
+    from resx.store.files import results_root
+
+    draw_figure, probe = FIGURES[name], probe_of(name)
+    measurements = list(load_probe(probe).measures) if probe else []
+    root = results_root(Path(results) if results else None)
+    frames = select(tables.load_frames(root, measurements=measurements), **filters)
+    findings = judge(probe, frames, load_probe(probe).settings()) if probe else Findings("", Settings(), frames)
+    figure = draw_figure(findings)
+    return figure if title else style.untitled(figure)
+
+
+def probe_of(figure: str) -> str | None:
+    """Return the probe whose findings a figure draws, None for a figure of any runs."""
+    return next((key for key in probe_names() if figure in load_probe(key).figures), None)
 
 
 def as_document(done: Done, machine: Machine) -> dict[str, Any]:

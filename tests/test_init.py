@@ -32,3 +32,11 @@ def test_compare_asks_for_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "run", lambda probe, **given: asked.update(given, probe=probe))
     resx.compare(depths=[20, 32], shortcut="negation", seeds=2)
     assert asked == {"probe": "degradation", "grid": {"depth": [20, 32], "shortcut": ["negation"]}, "seeds": 2}
+
+
+def test_plot_returns_the_figure_of_what_is_recorded(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no run is recorded"):
+        resx.plot("curves", results=tmp_path)
+    resx.train(results=tmp_path, **TINY)
+    titled, plain = (resx.plot("curves", results=tmp_path, title=title, depth=[8]) for title in (True, False))
+    assert titled.get_figheight() > plain.get_figheight()

@@ -94,16 +94,14 @@ def plot(
 
     from rich.console import Console
 
-    from resx.figures import FIGURES, select, style, terminal
-    from resx.probes import Findings, Settings, judge, load_probe
+    from resx import lab
+    from resx.figures import FIGURES, style, terminal
     from resx.store.files import results_root
-    from resx.store.tables import load_frames
 
     if name is None:
         _list_figures(results_root(results))
         return
-    draw = FIGURES[name]
-    probe = _probe_of(name)
+    FIGURES[name]  # a name that is none is said first
     filters: dict[str, list[Any]] = {
         "depth": parse_list(depth, "depth") if depth else [],
         "shortcut": shortcut or [],
@@ -115,11 +113,8 @@ def plot(
         field, value = _parse_where(text)
         filters[field] = [*filters.get(field, []), value]
     root = results_root(results)
-    measurements = list(load_probe(probe).measures) if probe else []
-    frames = select(load_frames(root, measurements=measurements), **filters)
-    findings = judge(probe, frames, load_probe(probe).settings()) if probe else Findings("", Settings(), frames)
     stem, formats = _target(out, root, name)
-    figure = draw(findings) if title else style.untitled(draw(findings))
+    figure = lab.plot(name, results=root, title=title, **filters)
     paths = style.save(figure, stem, formats)
     if sys.stdout.isatty() and not quiet:
         console = Console()
@@ -151,21 +146,15 @@ def _target(out: Path | None, root: Path, name: str) -> tuple[Path, list[str]]:
     return out, list(FORMATS)
 
 
-def _probe_of(figure: str) -> str | None:
-    """Return the probe whose findings a figure draws, None for a figure of any runs."""
-    from resx.probes import load_probe, probe_names
-
-    return next((key for key in probe_names() if figure in load_probe(key).figures), None)
-
-
 def _list_figures(root: Path) -> None:
     """Print every figure, and whether the measurements that it needs are recorded in this folder."""
+    from resx import lab
     from resx.cli.terminal import print_table
     from resx.figures import FIGURES
     from resx.probes import load_probe
     from resx.store.tables import load_frames
 
-    probes = {name: _probe_of(name) for name in FIGURES}
+    probes = {name: lab.probe_of(name) for name in FIGURES}
     needed = {name: list(load_probe(probe).measures) if probe else [] for name, probe in probes.items()}
     frames = load_frames(root, measurements=sorted({key for keys in needed.values() for key in keys}))
     rows = []
