@@ -66,6 +66,7 @@ METRICS = (
     "test_error",
 )
 OUTCOMES = METRICS[4:]
+TEXTS = {"name": str, "blocks": str}  # columns of measurements that are text even where a block is called 1.10
 RUN_ID = re.compile(r"[a-z0-9.][a-z0-9.-]*-[0-9a-f]{8}")
 _NUMBERS = ("seconds", "train_images", "test_images", "parameters", "multiply_adds", *OUTCOMES)  # of result.json
 
@@ -221,7 +222,7 @@ class RunFolder:
         if data is None:
             return None
         try:
-            return pd.read_csv(io.BytesIO(data))
+            return pd.read_csv(io.BytesIO(data), dtype=TEXTS)
         except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
             raise Damaged(path, "damaged (not a table)") from error
 

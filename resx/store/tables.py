@@ -30,7 +30,7 @@ from pydantic import ValidationError
 
 from resx.spec import FIELDS, Frozen, RunSpec
 from resx.store.files import LOG, StoreError, read_json, results_root, to_json, write_atomic
-from resx.store.run import METRICS, OUTCOMES, RunFolder, find_runs, is_recorded, read_record
+from resx.store.run import METRICS, OUTCOMES, TEXTS, RunFolder, find_runs, is_recorded, read_record
 
 Frames = Mapping[str, pd.DataFrame]  # 'runs', 'curves', and a table per measurement, each with a column run_id
 Row = dict[str, Any]
@@ -204,7 +204,7 @@ def _read_published(
     for file in sorted((folder / "measurements").glob("*.csv.gz")):
         name = file.name.removesuffix(".csv.gz")
         if measurements is None or name in measurements:
-            table = _of_runs(file, ids)
+            table = _of_runs(file, ids, dtype=TEXTS)
             if name in recorded:
                 table["settings"] = json.dumps(recorded[name], sort_keys=True)
             tables[name] = [table] if len(table) else []

@@ -76,6 +76,16 @@ def test_both_forms_give_equal_tables(results: Path, tmp_path: Path) -> None:
     assert_same({"runs": runs, "curves": curves}, {name: published[name] for name in ("runs", "curves")})
 
 
+def test_blocks_whose_names_look_like_numbers_keep_them(results: Path, tmp_path: Path) -> None:
+    run = read_run(results / "runs" / SPECS[0].run_id)
+    names = ["1.1", "1.10", "2"]
+    run.save_probe("lesions", pd.DataFrame({"blocks": ["", *names], "name": ["stem", *names], "error": 1.0}))
+    for source in (results, publish(results, tmp_path / "published", [], SPECS)):
+        table = load_frames(source)["lesions"]
+        assert list(table["name"]) == ["stem", *names]
+        assert list(table["blocks"].dropna()) == names
+
+
 def test_what_made_a_run_in_several_attempts_is_kept(results: Path) -> None:
     made = load_environments(results).set_index("run_id")
     assert made["commit"][SPECS[1].run_id] == "827990965737; 827990965738"
