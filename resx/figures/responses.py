@@ -63,7 +63,8 @@ def draw(findings: Findings) -> Figure:
             parts.handle(f"{kind}, after training", linewidth=1.2, linestyle=LOOKS.get(kind, ":"))
             for kind in sorted(rows["kind"].unique())
         ]
-        kinds.append(parts.handle("residual, at initialisation", linewidth=1.0, linestyle=":"))
+        if (rows["phase"] == "initial").any():  # not of networks that others trained
+            kinds.append(parts.handle("residual, at initialisation", linewidth=1.0, linestyle=":"))
         style.key(figure, _depths(colour), kinds)
     return figure
 

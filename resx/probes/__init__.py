@@ -358,7 +358,11 @@ def _plan(probe: Probe, request: Request) -> list[RunSpec]:
     if request.is_foreign:
         if not probe.adopts:
             raise SpecError("--network: this probe takes no networks that others trained")
-        return replace(request, seeds=[0]).runs()
+        specs = replace(request, seeds=[0]).runs()
+        names = [(str(spec.foreign), spec.model.depth) for spec in specs]
+        for name, _ in {one: None for one in names if names.count(one) > 1}:
+            raise SpecError(f"--network: {name} is there with several weights; compare one network of a name at a time")
+        return specs
     return list(dict.fromkeys(probe.plan(request)))
 
 

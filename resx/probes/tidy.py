@@ -30,11 +30,16 @@ def kind_name(shortcut: str) -> str:
 def kinds(runs: pd.DataFrame) -> pd.Series:
     """Return each run's kind of network: its shortcut's name after that of a special start or activation, if any.
 
-    Such as plain, residual, looks-linear plain, crelu plain. A network that no layout knows is called by its name.
+    Such as plain, residual, looks-linear plain, crelu plain. Among public networks from several sources the source is
+    said too: residual of akamaster. A network that no layout knows is called by its name.
     """
     start = runs["init"].fillna(runs["activation"]).fillna("")
     names = (start + " " + runs["shortcut"].map(kind_name)).str.strip()
-    return names.where(runs["family"] != "adopted", runs["foreign"].map(str))
+    adopted, foreign = runs["family"] == "adopted", runs["foreign"].notna()
+    sources = runs["foreign"].map(lambda one: str(one).partition("/")[0])
+    if sources[foreign & ~adopted].nunique() > 1:
+        names = names.where(~foreign, names + " of " + sources)
+    return names.where(~adopted, runs["foreign"].map(str))
 
 
 def arm(table: pd.DataFrame) -> str:

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from resx.claims import Claim, Combination, Part
 from resx.figures import FIGURES
 from resx.probes import Probe, Request, check_key, load_probe, parse_settings, planned, probe_names
+from resx.probes.tidy import kinds
 from resx.spec import RunSpec, SpecError, load_toml
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
@@ -92,6 +94,21 @@ def test_a_grid_that_a_probe_does_not_read_is_refused() -> None:
 
 def test_a_field_at_the_value_that_it_has_anyway_is_not() -> None:
     assert runs("mismatch", {"preset": "digits", "depth": 20}) == runs("mismatch", {"preset": "digits"})
+
+
+def test_one_network_of_others_with_two_weights_is_refused() -> None:
+    twice = [{"network": "akamaster/resnet20", "weights": weights} for weights in ("0", "1")]
+    with pytest.raises(SpecError, match="akamaster/resnet20 is there with several weights"):
+        runs("trained", {"dataset": STANDS_FOR_A_FOLDER}, {"foreign": twice})
+
+
+def test_public_networks_of_two_sources_are_of_two_kinds() -> None:
+    names = ["akamaster/resnet20", "chenyaofo/cifar10_resnet20", "akamaster/resnet32"]
+    data = {"dataset": STANDS_FOR_A_FOLDER}
+    cells = [{"foreign": {"network": name, "weights": "0"}, **data} for name in names]
+    table = pd.DataFrame([spec.flat() for spec in resolve(cells, Machine())])
+    assert list(kinds(table)) == ["residual of akamaster", "residual of chenyaofo", "residual of akamaster"]
+    assert list(kinds(table.iloc[[0, 2]])) == ["residual", "residual"]
 
 
 def test_plain_and_identity_are_always_compared() -> None:
