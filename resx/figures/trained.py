@@ -11,12 +11,12 @@ from resx.probes import Findings
 
 # panel -> title, x axis
 PANELS = {
-    "remove": ("error (%), one block removed", "block, first to last (0–1)"),
-    "random": ("error (%), random blocks removed", "blocks removed"),
-    "permute": ("error (%), blocks exchanged", "exchanges within stages"),
+    "remove": ("one block removed", "block, first to last (0–1)"),
+    "random": ("random blocks removed", "blocks removed"),
+    "permute": ("blocks exchanged", "exchanges within stages"),
     "linear": ("fitted map: distance", "block, first to last (0–1)"),
     "paths": ("share of the gradient", "path length / blocks"),
-    "gradients": ("gradient's norm / the last one", "layer, first to last (0–1)"),
+    "gradients": ("gradient's norm", "layer, first to last (0–1)"),
 }
 # the two lines of each network in a panel
 FIRST, SECOND = ("running", "from identity", "exact", "norm"), ("re-estimated", "from zero", "all paths")
@@ -46,8 +46,7 @@ def draw(findings: Findings) -> Figure:
         style.heading(
             figure,
             f"Finished networks, block by block: {parts.data_label(findings.frames['runs'])}",
-            "Errors: test images, with the statistics of training and, dotted, with those re-estimated after the "
-            "lesion. A removed block is replaced by its shortcut.",
+            "Above: test error (%), a removed block is replaced by its shortcut. Norms: relative to the last block's.",
         )
         networks = [parts.handle(network, linewidth=1.8) for network in colour]
         for handle, one in zip(networks, colour.values(), strict=True):
