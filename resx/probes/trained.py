@@ -198,7 +198,7 @@ def _rises(rows: pd.DataFrame) -> pd.DataFrame:
     means = single.groupby([*key, "moves"])["error"].mean().unstack("moves").reindex(columns=[False, True])
     rises = pd.DataFrame({"rise": means[True] - intact, "more": means[False] - means[True]})
     running, again = (rises.xs(kind, level="statistics") for kind in ("running", "re-estimated"))
-    return running.join(again, rsuffix="_again").reset_index()
+    return running.join(again.add_suffix("_again")).reset_index()
 
 
 def _words(outcomes: pd.DataFrame) -> pd.DataFrame:
