@@ -22,6 +22,8 @@ results: install  # write again what follows from the committed tables: tables, 
 report: install  # the page of all results, and the statements in README.md
 	$(BIN)/resx report -o results/report.html
 	$(BIN)/resx report --format markdown -o README.md
+	command -v chromium >/dev/null && chromium --headless --no-sandbox --disable-dev-shm-usage --hide-scrollbars \
+		--window-size=1280,640 --screenshot=results/report.png file://$(CURDIR)/results/report.html || true
 
 docs: install  # docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html

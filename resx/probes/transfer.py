@@ -47,8 +47,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from pydantic import Field
-from scipy.special import fdtrc
 
 from resx import stats
 from resx.claims import Claim, contrast
@@ -269,7 +269,7 @@ def heterogeneity(effects: Mapping[str, pd.Series]) -> pd.DataFrame:
     df = len(values) - 1
     spread = float((np.square(1 - weights / weights.sum()) / (counts - 1)).sum())
     statistic = (q / df) / (1 + 2 * (df - 1) / ((df + 1) ** 2 - 1) * spread)
-    p = float(fdtrc(df, ((df + 1) ** 2 - 1) / (3 * spread), statistic))
+    p = float(scipy.special.fdtrc(df, ((df + 1) ** 2 - 1) / (3 * spread), statistic))
     return pd.DataFrame([{**row, "q": q, "i2": 100 * max(0.0, q - df) / q if q else 0.0, "p": p}])
 
 
