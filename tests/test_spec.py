@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from resx.probes import load_probe, parse_settings
 from resx.spec import FIELDS, PRESETS, Experiment, RunSpec, SpecError, build_spec, load_toml, write_toml
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
@@ -130,16 +131,23 @@ def test_an_experiment_comes_back_from_its_file(tmp_path: Path) -> None:
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
 
 
+def _with_defaults(experiment: Experiment) -> Experiment:
+    settings = parse_settings(load_probe(experiment.probe), experiment.settings)
+    return replace(experiment, settings=settings.model_dump(mode="json"))
+
+
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
 def test_an_experiments_file_says_how_to_run_it_and_where_its_results_lie(file: Path) -> None:
     comment = file.read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
     experiment = load_toml(file)
     needs_folder = experiment.run.get("dataset") == "folder"
-    assert comment[0] == f"# resx run experiments/{file.name}" + (" --data-dir FOLDER" if needs_folder else "")
+    options = " --weights WEIGHTS" if any("foreign" in grid for grid in experiment.grids) else ""
+    options += " --data-dir FOLDER" if needs_folder else ""
+    assert comment[0] == f"# resx run experiments/{file.name}{options}"
     assert f"# Results: results/{file.stem}." in comment
     published = file.parent.parent / "results" / file.stem / "experiment.toml"
     if published.exists():
-        assert replace(load_toml(published), name=file.stem) == experiment
+        assert _with_defaults(replace(load_toml(published), name=file.stem)) == _with_defaults(experiment)
 
 
 @pytest.mark.parametrize(
