@@ -369,9 +369,8 @@ def measure_run(
 def _written(plan: Plan) -> str:
     """Return the text of the folder's experiment.toml: what was run, and the command that runs it again."""
     request = plan.request
-    grids = [
-        {"seed": list(request.seeds), **{key: list(values) for key, values in one.items()}} for one in request.grids
-    ]
+    grids = [{key: list(values) for key, values in one.items()} for one in request.grids]
+    grids = [one if "foreign" in one else {"seed": list(request.seeds), **one} for one in grids]  # others' have none
     settings = request.settings.model_dump(mode="json")
     made = Experiment(plan.name, plan.probe, plan.uses, request.base, grids, settings)
     return write_toml(made, f"resx run experiments/{plan.name}.toml" if plan.is_written else "resx run experiment.toml")
