@@ -275,7 +275,9 @@ def _record(trainee: Trainee, report: Report) -> None:
             row |= {f"{split}_loss": numbers.loss}
             row |= {f"{split}_error": numbers.error} if trainee.learner.task == "classification" else {}
         if not all(math.isfinite(value) for value in row.values()):
-            trainee.diverged = True  # what is recorded are finite numbers
+            # what is recorded are finite numbers. On the way running statistics may not have seen the data yet: at
+            # initialisation, where they are 0 and 1, a residual network of 1202 layers overflows, and trains
+            trainee.diverged = trainee.step == trainee.spec.train.steps
             row = {key: value for key, value in row.items() if key not in OUTCOMES}
     trainee.rows.append(row)
     report(_progress(trainee, row))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from resx.lab import train
 from resx.spec import SpecError, TrainSpec
 from resx.store.run import read_run
 from resx.store.tables import load_runs
+from resx.training import loop
+from resx.training.evaluate import Evaluation
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
 from resx.training.schedule import evaluation_steps, learning_rates, snapshot_steps
@@ -124,6 +128,22 @@ def test_a_last_loss_that_is_not_finite_is_an_outcome_too(tmp_path: Path) -> Non
     result, metrics = trained(tmp_path, norm="none", steps=1, lr=1e8, warmup=False)
     assert result["status"] == "diverged" and result["steps_done"] == 1
     assert result["test_loss"] is None and metrics["test_loss"].isna().iloc[-1]
+
+
+def test_an_evaluation_that_overflows_before_the_end_does_not_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At initialisation running statistics are 0 and 1: every block of a deep residual network adds to its input."""
+    real, calls = loop.evaluate, iter(range(100))
+
+    def overflows_at_first(*args: Any, **kwargs: Any) -> Evaluation:
+        numbers = real(*args, **kwargs)
+        return replace(numbers, loss=math.inf) if next(calls) == 0 else numbers
+
+    monkeypatch.setattr(loop, "evaluate", overflows_at_first)
+    result, rows = trained(tmp_path)
+    assert result["status"] == "finished" and result["steps_done"] == 20
+    assert rows["train_loss"].isna().tolist() == [True, False, False, False]
 
 
 def test_a_diverged_run_is_an_outcome(tmp_path: Path) -> None:
