@@ -158,10 +158,16 @@ def _is_papers_network(group: pd.DataFrame) -> bool:
 
 
 def symbols(tables: Tables, settings: DegradationSettings) -> Mapping[str, Any]:
-    """Return the kind that is compared with plain networks, residual ones where there are any, and all the others."""
-    compared = arm(tables["outcomes"])
-    kinds = tables["outcomes"]["kind"].unique()
-    return {"arm": compared, "others": tuple(kind for kind in kinds if kind not in ("plain", compared))}
+    """Return the kind that is compared with plain networks, residual ones where there are any, and all the others.
+
+    deep: the greatest depth at which not all networks of either kind diverged, where there is one.
+    """
+    rows = tables["outcomes"]
+    compared = arm(rows)
+    trained = [set(rows.loc[(rows["kind"] == kind) & rows[settings.primary].notna(), "depth"]) for kind in ("plain", compared)]
+    others = tuple(kind for kind in rows["kind"].unique() if kind not in ("plain", compared))
+    depths = set.intersection(*trained)
+    return {"arm": compared, "others": others} | ({"deep": int(max(depths))} if depths else {})
 
 
 def extras(tables: Tables, settings: DegradationSettings) -> Mapping[str, Sequence[Contrast]]:
@@ -181,9 +187,11 @@ def extras(tables: Tables, settings: DegradationSettings) -> Mapping[str, Sequen
 
 
 def comment(findings: Findings) -> list[str]:
-    """Return, for each kind that is neither plain nor residual, how it compares with the identity at which depths."""
+    """Return which networks all diverged; and how kinds that are neither plain nor residual compare with the identity."""
+    networks = findings.tables["networks"]
+    lost = networks[networks["diverged"] == networks["seeds"]]
+    lines = [f"All {row.seeds} networks {row.network} diverged." for row in lost.itertuples()]
     arms = findings.tables.get("arms", pd.DataFrame({"kind": []}))
-    lines = []
     for kind, rows in arms[arms["kind"] != "plain"].groupby("kind", sort=False):
         places = {
             word: ", ".join(map(str, rows.loc[rows["word"] == word, "depth"])) for word in dict.fromkeys(rows["word"])
