@@ -347,8 +347,20 @@ def criterion(claim: Claim | Combination, labels: Mapping[str, str]) -> str:
         side, other = ("above", "below") if claim.expected > 0 else ("below", "above")
         first, second = describe(claim.first, labels), describe(claim.refutes, labels)
         return f"supported where {first} is {side} 0, refuted where {second} is {other} 0"
-    every = " for each" if claim.first.over else ""
-    return f"{describe(claim.first, labels)}: {claim.rule.criterion(claim.expected)}{every}"
+    every = f"for each {' and '.join(claim.first.over)}, " if claim.first.over else ""
+    return f"{describe(_of_each(claim.first), labels)}: {every}{claim.rule.criterion(claim.expected)}"
+
+
+def _of_each(one: Contrast) -> Contrast:
+    """Return a contrast as a criterion names it: what all its cells have each value of is left out, else worded."""
+    symbols = {column: f"{{{column}}}" for column in one.over}
+    shared = {column for column in symbols if all(cell.get(column) == symbols[column] for _, cell in one.terms)}
+    words = {symbol: column for column, symbol in symbols.items()}
+    terms = tuple(
+        (weight, {column: words.get(value, value) for column, value in cell.items() if column not in shared})
+        for weight, cell in one.terms
+    )
+    return replace(one, terms=terms)
 
 
 def describe(one: Contrast, labels: Mapping[str, str]) -> str:

@@ -379,11 +379,15 @@ def _written(plan: Plan) -> str:
 def read(folder: Path) -> Findings:
     """Return the findings of a folder that a probe wrote, live or published: judged from its tables.
 
-    Raises StoreError where the folder holds no findings or a table is damaged.
+    Raises StoreError where the folder holds no findings, a table is damaged, or another version wrote it.
     """
     written = load_toml(folder / "experiment.toml")
     settings = parse_settings(load_probe(written.probe), written.settings)
-    return judge(written.probe, load_frames(folder), settings)
+    frames = load_frames(folder)
+    try:
+        return judge(written.probe, frames, settings)
+    except KeyError as error:  # a measurement, a column, a value
+        raise StoreError(f"{folder}: has no {error}, which this version of resx judges '{written.probe}' by") from error
 
 
 def write(

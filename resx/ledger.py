@@ -9,19 +9,21 @@ only: no torch, nothing is trained or judged.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import pandas as pd
 
 from resx import paper
 from resx.claims import BY_OTHERS, SCALES, is_of, scale_rank
-from resx.probes import Findings, check_key
+from resx.probes import Findings, check_key, is_claim, load_probe
 from resx.spec import SpecError, load_toml
-from resx.stats import Estimate
-from resx.store.files import StoreError, read_json
-from resx.store.tables import read_csv
+from resx.stats import MIN_SEEDS, Estimate
+from resx.store.files import StoreError
+from resx.store.tables import costs, read_csv
 
 COLUMNS = ("part", "claim", "says", "criterion", "word", "scale", "effect", "mean", "low", "high", "n", "p")
 
@@ -214,6 +216,12 @@ def _read(file: Path, own: bool) -> list[Evidence]:
         raise StoreError(
             f"{file}: not the verdicts of this version of resx; `resx publish {file.parent}` writes them again"
         )
+    unknown = [key for key in table["claim"].astype(str).unique() if not is_claim(key)]
+    if unknown:
+        raise StoreError(
+            f"{file}: {', '.join(unknown)}: not claims of this version of resx; "
+            f"`resx publish {file.parent}` judges its tables again"
+        )
     experiment = describe(file.parent, own)
     evidence = []
     for (part, claim), rows in table.assign(part=table["part"].astype(object).fillna("")).groupby(
@@ -233,9 +241,9 @@ def describe(folder: Path, own: bool) -> Experiment:
     """Return what a folder of findings says of itself. Raises StoreError and SpecError where it cannot be read."""
     load_toml(folder / "experiment.toml")
     command = (folder / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-    runs = read_csv(folder / "runs.csv")
-    hardware = str(read_json(folder / "fields.json")["runs"].get("hardware", "several machines"))
-    return Experiment(folder.name, folder, command, len(runs), float(runs["seconds"].sum()), hardware, own)
+    cost = costs(folder)
+    hardware = "; ".join(sorted(cost["hardware"].dropna().unique()))
+    return Experiment(folder.name, folder, command, len(cost), float(cost["seconds"].sum()), hardware, own)
 
 
 def from_findings(experiment: Experiment, findings: Findings) -> list[Evidence]:
@@ -286,16 +294,36 @@ def stronger(entry: Entry, experiments: Path, done: Sequence[str]) -> list[str]:
     """Return what would make a statement's verdict stronger here: experiments without results, with their commands.
 
     experiments: the folder of TOML files. done: names of those with results. What stands in a file's first comment
-    lines says what it costs.
+    lines says what it costs. Toy experiments do not strengthen what is judged at a greater scale.
     """
     probes = {key.partition(":")[0] for key in (*entry.statement.claims, *entry.statement.against)}
     lines = []
     for file in sorted(experiments.glob("*.toml")):
-        if file.stem not in done and load_toml(file).probe in probes:
-            comment = [line.removeprefix("#").strip() for line in file.read_text(encoding="utf-8").splitlines()]
-            cost = next((line for line in comment if "core" in line or "GPU" in line), "")
-            lines.append(f"resx run {file}" + (f"  ({cost})" if cost else ""))
+        written = load_toml(file)
+        is_toy = written.run.get("preset") == "digits" and "dataset" not in written.run
+        if file.stem not in done and written.probe in probes and not (is_toy and entry.scale in SCALES[1:]):
+            lines.append(f"resx run {file}: {_stated_cost(file)}")
     best = entry.evidence[0] if entry.evidence else None
-    if best and best.rank[-1] < 6:
-        lines.append(f"{best.experiment.command} --seeds 6  (six seeds allow a judgement)")
+    seeds = best.rank[-1] if best else 0
+    if best and 0 < seeds < MIN_SEEDS and not best.scale.endswith(BY_OTHERS):
+        minutes = best.experiment.seconds / 60 * MIN_SEEDS / seeds
+        lines.append(
+            f"{best.experiment.command} --seeds {MIN_SEEDS}: about {minutes:.0f} core-minutes; "
+            f"verdicts need {MIN_SEEDS} seeds, these have {seeds}"
+        )
     return lines
+
+
+def limits(entry: Entry) -> list[str]:
+    """Return what the evidence on a statement does not show: a text per probe that judged one of its claims."""
+    probes = dict.fromkeys(item.claim.partition(":")[0] for item in entry.evidence)
+    return [text for name in probes if (text := load_probe(name).limits)]
+
+
+def _stated_cost(file: Path) -> str:
+    """Return the sentence among the first comment lines of an experiment's file that says what it costs."""
+    lines = file.read_text(encoding="utf-8").splitlines()[1:]
+    comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
+    sentences = re.split(r"(?<=[.:]) +(?=[A-Z])", comment)
+    stated = next((one for one in sentences if re.search(r"\bcores?\b|GPU|core-", one)), "")
+    return stated.rstrip(".") or f"cost not stated; `resx run {file} --dry-run` estimates it"

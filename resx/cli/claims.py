@@ -41,7 +41,13 @@ def claims(
         print_json({"statements": [_document(entry) for entry in entries]})
     elif number:
         done = [one.experiment.name for one in collected.evidence]
-        print_lines(_in_full(entries[0], ledger.stronger(entries[0], Path("experiments"), done)))
+        lines = _in_full(entries[0])
+        for title, more in (
+            ("What this does not show:", ledger.limits(entries[0])),
+            ("What would make it stronger here:", ledger.stronger(entries[0], Path("experiments"), done)),
+        ):
+            lines += ["", title, *(f"  {line}" for line in more)] if more else []
+        print_lines(lines)
     else:
         rows = [[*_line(entry)] for entry in entries]
         print_table(
@@ -60,7 +66,7 @@ def _line(entry: Entry) -> list[str]:
     return [one.number, one.text, word, entry.scale, effect, ", ".join(names) or f"nothing recorded: {one.claims[0]}"]
 
 
-def _in_full(entry: Entry, stronger: list[str]) -> list[str]:
+def _in_full(entry: Entry) -> list[str]:
     lines = [f"{entry.statement.number}. {entry.statement.text}", f"{entry.word.upper()} ({entry.scale})"]
     lines += [entry.statement.fact] if entry.statement.fact else []
     lines += ["Experiments disagree on a claim: both are shown."] if entry.disagrees else []
@@ -74,8 +80,7 @@ def _in_full(entry: Entry, stronger: list[str]) -> list[str]:
         lines += [f"  {estimate}" for estimate in item.estimates]
         made = item.experiment
         lines.append(f"  {made.command}: {made.runs} runs, {made.seconds / 60:.0f} core-minutes on {made.hardware}")
-    lines += [f"  not available: no experiment here judges {key}" for key in entry.missing]
-    return [*lines, *(["", "What would make it stronger here:"] if stronger else []), *(f"  {one}" for one in stronger)]
+    return lines + [f"  not available: no experiment here judges {key}" for key in entry.missing]
 
 
 def _document(entry: Entry) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def plot(
 
     from resx import lab
     from resx.figures import FIGURES, style, terminal
-    from resx.store.files import results_root
+    from resx.store.files import refuse_unwritable, results_root
 
     if name is None:
         _list_figures(results_root(results))
@@ -114,6 +114,7 @@ def plot(
         filters[field] = [*filters.get(field, []), value]
     root = results_root(results)
     stem, formats = _target(out, root, name)
+    refuse_unwritable(stem)
     figure = lab.plot(name, results=root, title=title, **filters)
     paths = style.save(figure, stem, formats)
     if sys.stdout.isatty() and not quiet:

@@ -136,7 +136,13 @@ def execute(
     from resx.cli.show import print_estimate, print_failures, print_findings, print_tables
     from resx.cli.terminal import print_json
     from resx.engines import left_to_train
+    from resx.report.build import refuse
+    from resx.store.files import refuse_unwritable
 
+    if page:
+        refuse(page)
+    if publish:
+        refuse_unwritable(publish / "runs.csv")
     written = load_toml(experiment) if experiment else None
     machine, grid = given.machine(), given.grid
     if foreign:

@@ -50,6 +50,7 @@ def report(
         typer.echo(f"{outcome.agree} of {outcome.total} numbers agree")
         raise typer.Exit(1 if outcome.wrong else 0)
     root = results_root(results)
+    build.refuse(out, force=force, marks=kind is Format.markdown)
     if experiment:
         content, title = build.of_folder(_folder(experiment, root)), experiment
     else:
@@ -62,11 +63,11 @@ def report(
     typer.echo(out)
 
 
-def write_page(folder: Path, out: Path, *, force: bool = False) -> None:
+def write_page(folder: Path, out: Path) -> None:
     """Write the page of one experiment. Raises SpecError where another file is there."""
     from resx.report import build
 
-    build.save(build.html(build.of_folder(folder), folder.name), out, force=force)
+    build.save(build.html(build.of_folder(folder), folder.name), out)
     typer.echo(out, err=True)
 
 

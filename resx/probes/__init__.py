@@ -396,3 +396,9 @@ def check_key(key: str) -> None:
     name, _, own = key.partition(":")
     if own not in {claim.key for claim in load_probe(name).claims}:
         raise KeyError(f"no claim '{key}'")
+
+
+def is_claim(key: str) -> bool:
+    """Return whether a verdict's key is that of a claim which there is now."""
+    name, _, own = key.partition(":")
+    return name in probe_names() and any(claims.is_of(own, claim.key) for claim in load_probe(name).claims)

@@ -15,13 +15,13 @@ from resx import lab, ledger, paper
 from resx.claims import at_scale
 from resx.figures import FIGURES
 from resx.ledger import Entry, Evidence, Experiment
-from resx.probes import Findings, load_probe
+from resx.probes import Findings
 from resx.probes.page import formatted, shown_tables
 from resx.report.data import pack
 from resx.report.numbers import of_entry, of_findings, verdicts
 from resx.report.svg import inline
 from resx.spec import SpecError
-from resx.store.files import StoreError, write_atomic
+from resx.store.files import StoreError, refuse_unwritable, write_atomic
 from resx.store.tables import load_environments
 
 Say = Callable[[str], None]
@@ -107,12 +107,11 @@ def _entry(
         }
         for item in entry.evidence
     ]
-    probes = dict.fromkeys(item.claim.partition(":")[0] for item in deciding)
     return {
         "entry": entry,
         "key": f"statement|{entry.statement.number}",
         "claims": claims,
-        "limits": [load_probe(name).limits for name in probes if load_probe(name).limits],
+        "limits": ledger.limits(entry),
         "figure": _figure(deciding[0], content, shown) if deciding else None,
     }
 
@@ -210,17 +209,32 @@ MARKS = ("<!-- resx claims -->", "<!-- end -->")  # in a README: what stands bet
 OURS = '<meta name="generator" content="resx report">'
 
 
-def save(text: str, path: Path, *, force: bool) -> None:
+def refuse(path: Path, *, force: bool = False, marks: bool = False) -> None:
+    """Raise SpecError where no page may be written: for a check before anything is trained or drawn.
+
+    A page of ours is overwritten; with marks, so is a Markdown file that has them; anything else where force is given.
+    """
+    refuse_unwritable(path)
+    if path.is_dir():
+        raise SpecError(f"{path}: is a folder; name a file")
+    old = _old(path)
+    if old and OURS not in old and not (marks and MARKS[0] in old) and not force:
+        raise SpecError(f"{path}: is there and is no page of `resx report`; choose another name, or add --force")
+
+
+def save(text: str, path: Path, *, force: bool = False) -> None:
     """Write a page, or the ledger between the marks of a Markdown file that has them.
 
-    Raises SpecError for an existing file that is neither, unless force is given, and StoreError where it cannot be
-    written.
+    Raises SpecError as `refuse` does, and StoreError where the disk is full.
     """
-    old = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    begin, end = MARKS
-    if begin in old and not text.startswith("<!doctype"):
+    marks = not text.startswith("<!doctype")
+    refuse(path, force=force, marks=marks)
+    (begin, end), old = MARKS, _old(path)
+    if marks and begin in old:
         before, _, rest = old.partition(begin)
         text = f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}"
-    elif old and OURS not in old and not force:
-        raise SpecError(f"{path}: is there and is no page of `resx report`; choose another name, or add --force")
     write_atomic(path, text)
+
+
+def _old(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

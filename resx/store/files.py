@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from resx.spec import SpecError
+
 LOG = logging.getLogger("resx")
 TEMPORARY = ".*.tmp"  # what a kill in the middle of a write leaves behind
 MAX_TEXT = 64 * 2**20  # bytes of a JSON file; a record takes a few thousand
@@ -82,6 +84,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     with atomic_file(path) as file:
         file.write(data)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise SpecError where a file, or a folder, of this name cannot be written: for a check before long work."""
+    place = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists() or one.is_symlink())
+    if place != path.absolute() and not place.is_dir():
+        raise SpecError(f"{path}: cannot be written: {place} is no folder")
+    folder = place if place.is_dir() else place.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SpecError(f"{path}: cannot be written: no permission in {folder}")
 
 
 def cannot_write(path: Path, error: OSError) -> str:

@@ -211,6 +211,16 @@ def _read_published(
     return rows, _published_curves(folder, ids), tables
 
 
+def costs(folder: Path) -> pd.DataFrame:
+    """Return run_id, seconds and hardware of a published experiment's runs, which are not checked, so this is quick."""
+    table = read_csv(folder / "runs.csv")
+    if not {"run_id", "seconds"} <= set(table):
+        raise StoreError(_damaged(folder / "runs.csv"))
+    table = pd.DataFrame({"hardware": _fields(folder)["runs"].get("hardware"), **table})
+    shared = [costs(other).query("run_id in @ids") for other, ids in _uses(folder)]
+    return pd.concat([table[["run_id", "seconds", "hardware"]], *shared], ignore_index=True)
+
+
 def _of_runs(file: Path, ids: Collection[str], **options: Any) -> pd.DataFrame:
     """Return a table's rows of these runs."""
     table = read_csv(file, **options)
@@ -252,8 +262,15 @@ def _fields(folder: Path) -> dict[str, Any]:
 
 
 def _uses(folder: Path) -> list[tuple[Path, set[str]]]:
-    """Return the experiments that store some of this one's runs, with the ids of these."""
-    return [(folder.parent / name, set(ids)) for name, ids in _fields(folder)["uses"].items()]
+    """Return the experiments that store some of this one's runs, with these runs' ids.
+
+    Raises StoreError where one of them is not there.
+    """
+    uses = [(folder.parent / name, set(ids)) for name, ids in _fields(folder)["uses"].items()]
+    for other, ids in uses:
+        if not is_published(other):
+            raise StoreError(f"{folder / 'fields.json'}: needs {other} next to it, which stores {len(ids)} of its runs")
+    return uses
 
 
 def _cells(file: Path) -> list[dict[str, str]]:

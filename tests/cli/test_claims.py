@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -35,6 +36,28 @@ def test_a_statement_in_full_says_how_to_repeat_it(results: Path, capsys: pytest
     assert run(["claims", "4", "--results", str(results)]) == 0
     out = capsys.readouterr().out
     assert "criterion:" in out and "resx run experiments/cifar-small.toml" in out and "published" in out
+    assert "24 runs, 37 core-minutes on AMD" in out
+    assert "does not show:" in out and "One recipe for all depths" in out
+
+
+def test_a_statement_in_full_says_what_would_make_it_stronger(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (results.parent / "experiments").symlink_to(RESULTS.parent / "experiments")
+    assert run(["claims", "4", "--results", str(results)]) == 0
+    out = " ".join(capsys.readouterr().out.partition("stronger here:")[2].split())
+    assert "resx run experiments/cifar-full.toml: About 2.2 core-hours a seed" in out
+    assert "digits" not in out  # toy experiments do not strengthen what is judged at a greater scale
+
+
+def test_the_runs_of_another_experiment_count_among_the_costs(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(RESULTS / "responses-cifar", results / "responses-cifar")
+    assert run(["claims", "3", "--json", "--results", str(results)]) == 0
+    [entry] = json.loads(capsys.readouterr().out)["statements"]
+    made = entry["evidence"][0]["experiment"]
+    assert made["name"] == "responses-cifar" and made["runs"] == 24 and made["seconds"] > 1000
 
 
 def test_the_json_document_keeps_its_form(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,7 +79,7 @@ def test_without_results_every_statement_is_not_available(tmp_path: Path, capsys
     assert {one["verdict"] for one in statements} == {"not available", "counted", "cited"}
 
 
-@pytest.mark.parametrize("harm", ["half a folder", "a damaged table", "renamed columns"])
+@pytest.mark.parametrize("harm", ["half a folder", "a damaged table", "renamed columns", "renamed claims"])
 def test_what_cannot_be_read_is_a_line_and_the_rest_is_shown(
     results: Path, harm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,12 +90,34 @@ def test_what_cannot_be_read_is_a_line_and_the_rest_is_shown(
     elif harm == "a damaged table":
         (broken / "verdicts.csv").write_bytes(b"\x00\xff")
     else:
-        text = (broken / "verdicts.csv").read_text().replace("criterion", "rule", 1)
+        old, new = ("criterion", "rule") if harm == "renamed columns" else (":plain-degrades", ":plain-is-worse")
+        text = (broken / "verdicts.csv").read_text().replace(old, new, 1)
         (broken / "verdicts.csv").write_text(text)
     assert run(["claims", "--results", str(results)]) == 0
     said = capsys.readouterr()
     assert [line for line in said.err.splitlines() if "not available" in line and "broken" in line]
     assert "Traceback" not in said.err and "cifar-small" in said.out
+
+
+@pytest.mark.parametrize("words", [["claims"], ["report"]])
+def test_an_experiment_without_the_runs_that_it_uses_is_a_line(
+    results: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(RESULTS / "responses-digits", results / "responses-digits")
+    assert run([*words, "--results", str(results)]) == 0
+    [line] = [one for one in capsys.readouterr().err.splitlines() if "not available" in one]
+    assert "responses-digits" in line and f"needs {results / 'digits-depths'} next to it" in line
+
+
+def test_results_of_another_version_are_a_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("responses-digits", "digits-depths"):
+        shutil.copytree(RESULTS / name, results / name)
+    file = results / "responses-digits" / "measurements" / "responses.csv.gz"
+    text = gzip.decompress(file.read_bytes()).decode()
+    file.write_bytes(gzip.compress(text.replace("layer", "place", 1).encode()))
+    assert run(["report", "--results", str(results)]) == 0
+    [line] = [one for one in capsys.readouterr().err.splitlines() if "not available" in one]
+    assert "responses-digits: has no" in line and "this version" in line
 
 
 @pytest.mark.parametrize(
@@ -82,19 +127,23 @@ def test_what_cannot_be_read_is_a_line_and_the_rest_is_shown(
         (["report", "nothing-of-this-name"], "no experiment"),
         (["report", "cifar-small", "-o", "mine.txt"], "--force"),
         (["report", "--check", "mine.txt"], "mine.txt"),
+        (["report", "cifar-small", "-o", "mine.txt/page.html"], "cannot be written"),
+        (["report", "cifar-small", "-o", "results"], "is a folder"),
+        (["plot", "degradation", "--out", "mine.txt/figure.png"], "cannot be written"),
+        (["compare", "--report", "mine.txt"], "no page of"),
+        (["probe", "responses", "--report", "mine.txt"], "no page of"),
+        (["run", "digits.toml", "--report", "mine.txt/page.html"], "cannot be written"),
+        (["compare", "--publish", "mine.txt"], "cannot be written"),
     ],
 )
 def test_a_mistake_is_one_line(results: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.txt").write_text("my thesis")
+    Path("digits.toml").write_text('probe = "degradation"\n')
     assert run(words) == 2
-    assert said in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
     assert Path("mine.txt").read_text() == "my thesis"
-
-
-def test_a_page_that_cannot_be_written_is_one_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("mine.txt").write_text("my thesis")
-    assert run(["report", "cifar-small", "-o", "mine.txt/page.html"]) == 1
-    assert "cannot be written" in capsys.readouterr().err
+    assert not (results / "runs").exists()  # said before anything is trained
 
 
 def test_an_experiment_writes_its_page_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

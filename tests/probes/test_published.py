@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -56,6 +57,13 @@ def test_what_is_committed_follows_from_the_tables(name: str, tmp_path: Path) ->
     for file in lab.write(findings(name), tmp_path, folder, lab.PUBLISHED):
         committed = folder / file.relative_to(tmp_path)
         assert file.read_bytes() == committed.read_bytes(), f"{committed}: `make results` writes it again"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_what_is_said_has_no_symbol_left_in_it(name: str) -> None:
+    table = findings(name).verdicts_table()
+    text = "\n".join([*table["criterion"], *table["says"], *table["effect"], *findings(name).answer])
+    assert re.findall(r"\{.*?\}", text) == []
 
 
 def test_results_stay_small() -> None:
