@@ -35,7 +35,7 @@ from resx.probes import (
     probe_names,
 )
 from resx.probes.page import page, shown_tables, updated
-from resx.spec import Experiment, RunSpec, SpecError, load_toml, recipe, slug, write_toml
+from resx.spec import MAX_RUNS, Experiment, RunSpec, SpecError, load_toml, recipe, slug, write_toml
 from resx.store import tables
 from resx.store.files import LOG, StoreError, write_atomic
 from resx.store.tables import load_environments, load_frames, write_frames
@@ -73,11 +73,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Done:
-    """What a run of a probe left: findings, what became of every run, and the files that were written."""
+    """What a run of a probe left: findings, what became of every run, and the files that were written.
+
+    errors: a line for each figure that could not be drawn.
+    """
 
     findings: Findings
     outcomes: Sequence[Outcome]
     files: Sequence[Path] = field(default_factory=tuple)
+    errors: Sequence[str] = ()
 
 
 def plan(
@@ -109,6 +113,8 @@ def plan(
         grids = [{key: values for key, values in one.items() if key != "seed"} for one in grids]
     elif len(grids) == 1:
         seeds = grids[0].pop("seed", None)
+    if len(seeds or ()) > MAX_RUNS:
+        raise SpecError(f"seeds: at most {MAX_RUNS:,}")
     request = Request(
         base={**written.run, **fields},
         seeds=list(seeds or range(chosen.seeds)),
@@ -235,7 +241,7 @@ def run(
     written = load_toml(Path(experiment)) if isinstance(experiment, str | Path) else experiment
     if "preset" not in {**(written.run if written else {}), **fields}:
         fields["preset"], _ = default_preset(machine)
-    numbers = list(range(seeds)) if isinstance(seeds, int) else seeds
+    numbers = range(min(seeds, MAX_RUNS + 1)) if isinstance(seeds, int) else seeds
     made = plan(probe, written, fields=fields, grid=grid, seeds=numbers, settings=settings, machine=machine)
     return carry_out(made).findings
 
@@ -294,7 +300,8 @@ def carry_out(
     write_frames(frames, environments, target, uses=plan.uses if folder else ())
     write_atomic(target / "experiment.toml", _written(plan))
     findings = read(target)
-    return Done(findings, outcomes, write(findings, target, formats=PUBLISHED if folder else style.FORMATS))
+    files, errors = write(findings, target, formats=PUBLISHED if folder else style.FORMATS)
+    return Done(findings, outcomes, files, errors)
 
 
 def _measure(probe: Probe, outcomes: list[Outcome], settings: Any, machine: Machine, say: Say) -> list[Outcome]:
@@ -392,11 +399,12 @@ def read(folder: Path) -> Findings:
 
 def write(
     findings: Findings, folder: Path, source: Path | None = None, formats: Sequence[str] = style.FORMATS
-) -> list[Path]:
+) -> tuple[list[Path], list[str]]:
     """Write all that follows from a folder's tables: the tables that are shown, effects, verdicts, figures and the
     page.
 
-    source: the folder of the tables, by default the same. What a person wrote on the page stays. Returns the files.
+    source: the folder of the tables, by default the same. What a person wrote on the page stays. Returns the files, and
+    a line for each figure that could not be drawn.
     """
     source = source or folder
     tables = {**shown_tables(findings), "effects": findings.effects_table(), "verdicts": findings.verdicts_table()}
@@ -404,12 +412,12 @@ def write(
     for name, table in tables.items():
         files.append(folder / f"{name}.csv")
         write_atomic(files[-1], table.to_csv(index=False, float_format="%.6g"))
-    files += draw(findings, folder / "figures", formats)
+    drawn, errors = draw(findings, folder / "figures", formats)
     command = (source / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
     own = page(findings, source.name, command, _cost(findings, source))
     path = folder / "README.md"
     write_atomic(path, updated(path.read_text(encoding="utf-8") if path.exists() else "", source.name, own))
-    return [*files, path]
+    return [*files, *drawn, path], errors
 
 
 def _cost(findings: Findings, folder: Path) -> str:
@@ -421,16 +429,31 @@ def _cost(findings: Findings, folder: Path) -> str:
 
 
 def rewrite(folder: Path) -> list[Path]:
-    """Write again what follows from the tables of a published experiment. Raises StoreError where it holds none."""
-    return write(read(folder), folder, formats=PUBLISHED)
+    """Write again what follows from the tables of a published experiment.
 
-
-def draw(findings: Findings, folder: Path, formats: Sequence[str] = style.FORMATS) -> list[Path]:
-    """Draw every figure of the findings' probe."""
-    files = []
-    for name, (figure, drawn) in findings.drawings().items():
-        files += style.save(FIGURES[figure](drawn), folder / name, formats)
+    Raises StoreError where it holds none, and where a figure could not be drawn.
+    """
+    files, errors = write(read(folder), folder, formats=PUBLISHED)
+    if errors:
+        raise StoreError(f"{folder}: {'; '.join(errors)}")
     return files
+
+
+def draw(findings: Findings, folder: Path, formats: Sequence[str] = style.FORMATS) -> tuple[list[Path], list[str]]:
+    """Draw every figure of the findings' probe; return the files, and a line for each that could not be drawn.
+
+    Numbers that took hours are not lost to a figure. Raises StoreError where a file cannot be written.
+    """
+    files, errors = [], []
+    for name, (figure, drawn) in findings.drawings().items():
+        try:
+            files += style.save(FIGURES[figure](drawn), folder / name, formats)
+        except StoreError:
+            raise
+        except Exception as error:
+            reason = str(error) if isinstance(error, SpecError) else f"{type(error).__name__}: {error}"
+            errors.append(f"figure {name} could not be drawn: {' '.join(reason.split())}")
+    return files, errors
 
 
 def plot(name: str, *, results: Path | str | None = None, title: bool = True, **filters: Collection[object]) -> Figure:

@@ -55,8 +55,20 @@ def test_findings_come_back_equal_from_their_folder(results: Path, findings: Fin
 
 def test_a_figure_is_drawn_from_the_folder_byte_for_byte(results: Path, findings: Findings, tmp_path: Path) -> None:
     folder = folder_of(results)
-    for file in lab.draw(lab.read(folder), tmp_path):
+    for file in lab.draw(lab.read(folder), tmp_path)[0]:
         assert file.read_bytes() == (folder / "figures" / file.name).read_bytes(), file.name
+
+
+def test_a_figure_that_fails_leaves_everything_else(
+    results: Path, findings: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(findings: Findings) -> None:
+        raise ZeroDivisionError("no\nwidth")
+
+    monkeypatch.setitem(lab.FIGURES._entries, "responses", fail)
+    files, errors = lab.write(findings, tmp_path, folder_of(results))
+    assert errors == ["figure responses could not be drawn: ZeroDivisionError: no width"]
+    assert {"verdicts.csv", "effects.csv", "README.md"} <= {file.name for file in files if file.exists()}
 
 
 def test_the_page_is_written_by_the_program_and_keeps_what_a_person_wrote(results: Path, findings: Findings) -> None:

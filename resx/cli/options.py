@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from resx.cli import complete
-from resx.spec import PRESET_SUMMARIES, PRESETS, SpecError, defaults
+from resx.spec import MAX_RUNS, PRESET_SUMMARIES, PRESETS, SpecError, defaults
 
 if TYPE_CHECKING:
     from resx.training.machine import Machine
@@ -319,4 +319,6 @@ def parse_seeds(text: str) -> list[int]:
         return values
     if values[0] < 1:
         raise typer.BadParameter(f"--seeds: at least one, not {text}")
+    if values[0] > MAX_RUNS:
+        raise typer.BadParameter(f"--seeds: at most {MAX_RUNS:,}, not {values[0]:,}")
     return list(range(values[0]))

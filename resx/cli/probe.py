@@ -176,7 +176,9 @@ def execute(
         print_tables(done.findings, form)
     else:
         print_findings(done, plan.machine)
-    if any(outcome.result is None or outcome.error for outcome in done.outcomes):
+    for line in done.errors:
+        typer.echo(f"resx: {line}", err=True)
+    if done.errors or any(outcome.result is None or outcome.error for outcome in done.outcomes):
         raise typer.Exit(1)
 
 

@@ -35,8 +35,8 @@ def print_run(spec: RunSpec, result: Mapping[str, Any], results: Path) -> None:
         ("run", spec.run_id),
         ("status", f"{result['status']} after {result['steps_done']} of {spec.train.steps} steps"),
         ("data", result["data_label"]),
-        ("training error (eval-mode)", f"{number(result['train_error'])} %"),
-        ("test error", f"{number(result['test_error'])} %"),
+        ("training error (eval-mode)", _percent(result["train_error"])),
+        ("test error", _percent(result["test_error"])),
         ("parameters", f"{result['parameters']:,}"),
         ("time", duration(result["seconds"])),
         ("folder", str(results / "runs" / spec.run_id)),
@@ -45,6 +45,10 @@ def print_run(spec: RunSpec, result: Mapping[str, Any], results: Path) -> None:
     for row in rows:
         table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
     CONSOLE.print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{number(value)} %"
 
 
 def print_nothing_done(spec: RunSpec, results: Path) -> None:
@@ -103,7 +107,7 @@ def print_findings(done: Done, machine: Machine) -> None:
     for file in done.files:
         if file.suffix in (".png", ".md"):
             typer.echo(f"written: {file}")
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not done.errors:
         from resx.figures import FIGURES, terminal
 
         for figure, drawn in findings.drawings().values():

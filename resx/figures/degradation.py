@@ -78,6 +78,8 @@ def _check_one_recipe(runs: pd.DataFrame) -> None:
 def _top(runs: pd.DataFrame, curves: pd.DataFrame) -> float:
     """Return where the axis ends: a round value above the mean final errors of every network."""
     alive = runs[runs["status"] != "diverged"]
+    if alive.empty:
+        return TOPS[-1]
     rows = curves[curves["run_id"].isin(alive["run_id"])].sort_values("step")
     finals = rows.groupby("run_id")[["train_error", "test_error"]].last().max(axis=1)  # last: the last measured
     network = alive.set_index("run_id")[[*ARM, "depth"]].map(as_text).agg(" ".join, axis=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import html
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -25,7 +26,7 @@ from rich.table import Table
 
 from resx import claims, paper
 from resx.claims import Claim, Combination, Contrast, Verdict
-from resx.spec import Foreign, Frozen, RunSpec, SpecError, did_you_mean
+from resx.spec import MAX_RUNS, Foreign, Frozen, RunSpec, SpecError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,17 @@ if TYPE_CHECKING:
 
 Frames = Mapping[str, pd.DataFrame]  # runs, curves, and a table per measurement, each with run_id
 Tables = Mapping[str, pd.DataFrame]  # a probe's own tidy tables, by name
+
+
+class _Measured(dict[str, pd.DataFrame]):
+    """Frames that name the command to run where a table is read that was measured on none of the runs."""
+
+    def __init__(self, frames: Frames, probe: str) -> None:
+        super().__init__(frames)
+        self.probe = probe
+
+    def __missing__(self, name: str) -> pd.DataFrame:
+        raise SpecError(f"{self.probe}: '{name}' is not measured on these runs; `resx probe {self.probe}` measures it")
 
 
 CLAIM_COLUMNS = ("claim", "verdict", "mean", "95 % interval", "seeds", "p (family)")
@@ -81,6 +93,8 @@ class Request:
             defaults = {key: list(values) for key, values in own.items() if key not in self.base}
             asked = {key: list(values) for key, values in grid.items()}
             wanted = {**defaults, "seed": list(self.seeds), **asked}
+            if math.prod(map(len, wanted.values())) > MAX_RUNS:
+                raise SpecError(f"more than {MAX_RUNS:,} runs in one command; make the grid smaller")
             cells += [{**self.base, **dict(zip(wanted, values, strict=True))} for values in product(*wanted.values())]
         return self.resolve(cells)
 
@@ -237,17 +251,22 @@ class Findings:
 def judge(name: str, frames: Frames, settings: Frozen) -> Findings:
     """Return a probe's findings from tables: nothing is trained or measured, and equal tables give equal findings.
 
-    Raises SpecError where there is nothing to judge.
+    Raises SpecError where there is nothing to judge: no run, a measurement that none of them has, or, for a probe that
+    measures trained networks, no run that finished.
     """
     probe = load_probe(name)
-    if frames["runs"].empty:
+    status = frames["runs"]["status"]
+    if status.empty:
         raise SpecError("no finished run to judge")
+    if "finished" not in set(status) and any(not measure.diverged for measure in probe.measures.values()):
+        counts = ", ".join(f"{count} {word}" for word, count in status.value_counts().items())
+        raise SpecError(f"{name}: no run finished, so there is nothing to judge ({counts}); try a smaller --lr")
     parts = {
         key: judge(part.probe, part.frames(frames), part.settings(settings))
         for key, part in probe.parts.items()
         if len(part.frames(frames)["runs"])
     }
-    tables = probe.tables(frames, settings)
+    tables = probe.tables(_Measured(frames, name), settings)
     findings = conclude(name, settings, tables, parts, claims.scale(frames["runs"]))
     return replace(findings, frames=frames, answer=[*of_others(frames["runs"]), *findings.answer])
 

@@ -164,7 +164,9 @@ def symbols(tables: Tables, settings: DegradationSettings) -> Mapping[str, Any]:
     """
     rows = tables["outcomes"]
     compared = arm(rows)
-    trained = [set(rows.loc[(rows["kind"] == kind) & rows[settings.primary].notna(), "depth"]) for kind in ("plain", compared)]
+    trained = [
+        set(rows.loc[(rows["kind"] == kind) & rows[settings.primary].notna(), "depth"]) for kind in ("plain", compared)
+    ]
     others = tuple(kind for kind in rows["kind"].unique() if kind not in ("plain", compared))
     depths = set.intersection(*trained)
     return {"arm": compared, "others": others} | ({"deep": int(max(depths))} if depths else {})
@@ -187,7 +189,7 @@ def extras(tables: Tables, settings: DegradationSettings) -> Mapping[str, Sequen
 
 
 def comment(findings: Findings) -> list[str]:
-    """Return which networks all diverged; and how kinds that are neither plain nor residual compare with the identity."""
+    """Return which networks all diverged, and how kinds that are neither plain nor residual do against the identity."""
     networks = findings.tables["networks"]
     lost = networks[networks["diverged"] == networks["seeds"]]
     lines = [f"All {row.seeds} networks {row.network} diverged." for row in lost.itertuples()]

@@ -297,6 +297,8 @@ def _ways(values: pd.DataFrame, networks: pd.DataFrame, margin: float, images: i
         difference = (own["test_error"] - base["test_error"]).dropna()
         alike = stats.equivalence(difference, margin, arms=errors, n_test=images) if len(difference) else None
         rows.append({**row, "margin": margin, "same_test_error": alike.status if alike else "not shown"})
+    if not rows:
+        raise SpecError("no run to compare with the reference is among these")
     return pd.DataFrame(rows)
 
 

@@ -62,6 +62,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
     Its name is private: it is made anew (O_EXCL) and follows no link. Raises StoreError.
     """
+    if not path.name:  # such as '.'
+        raise StoreError(f"{path}: is a folder; name a file in it")
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

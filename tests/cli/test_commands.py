@@ -47,6 +47,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["compare", "absent.toml"], "absent.toml"),
         (["compare", "--depths", "20,x"], "whole numbers"),
         (["compare", "--seeds", "0"], "at least one"),
+        (["compare", "--seeds", "1000000000"], "at most 100,000"),
         (["compare", "--drops", "half"], "shares of the steps"),
         (["probe", "degradation", "--set", "primary"], "key=value"),
         (["run", "absent.toml"], "absent.toml"),
@@ -97,6 +98,22 @@ def test_a_diverged_run_is_a_result(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(words) == 0
     content = json.loads(capfd.readouterr().out)
     assert (content["status"], content["train_error"]) == ("diverged", None)
+
+
+def test_a_comparison_of_which_every_run_diverged_is_printed_and_drawn(capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", "--depths", "8", "--seeds", "1", "--norm", "none", "--lr", "1e4", "--steps", "9", *TINY, "-q"]
+    assert run(words) == 0
+    assert "degradation.png" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("target", [".", "/", "folder"])
+@pytest.mark.parametrize("form", ["csv", "bundle"])
+def test_a_folder_is_no_file_to_export_to(target: str, form: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--depth", "8", "--steps", "2", *TINY, "-q"]) == 0
+    Path("folder").mkdir()
+    capfd.readouterr()
+    assert run(["runs", "export", "--format", form, target]) == 1
+    assert len(capfd.readouterr().err.splitlines()) == 1
 
 
 def test_a_failed_run_is_exit_code_1(results: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from resx import lab
 from resx.claims import Claim, Combination, Part
 from resx.figures import FIGURES
-from resx.probes import Probe, Request, check_key, load_probe, parse_settings, planned, probe_names
+from resx.probes import Probe, Request, check_key, judge, load_probe, parse_settings, planned, probe_names
 from resx.probes.tidy import kinds
 from resx.spec import RunSpec, SpecError, load_toml
+from resx.store.run import METRICS, OUTCOMES
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
 
@@ -24,10 +29,10 @@ STANDS_FOR_A_FOLDER = "synthetic:classes=10,size=32,train=6000,test=1000"
 PROBES = [pytest.param(name, id=name) for name in probe_names()]
 
 
-def runs(name: str, base: Any, grid: Any = None, settings: Any = None) -> list[RunSpec]:
+def runs(name: str, base: Any, grid: Any = None, settings: Any = None, seeds: Sequence[int] = (0,)) -> list[RunSpec]:
     probe = load_probe(name)
     asked = parse_settings(probe, settings or {})
-    return planned(probe, Request(base, [0], asked, lambda cells: resolve(cells, Machine()), [grid or {}]))
+    return planned(probe, Request(base, seeds, asked, lambda cells: resolve(cells, Machine()), [grid or {}]))
 
 
 @pytest.mark.parametrize("name", PROBES)
@@ -42,6 +47,50 @@ def test_a_probe_keeps_its_contract(name: str) -> None:
     assert probe.settings().model_config["frozen"]
     assert parse_settings(probe, probe.settings().model_dump(mode="json")) == probe.settings()
     assert "Question." in probe_names()[name] or "Question:" in probe_names()[name]
+
+
+SPARSE: dict[str, tuple[slice, slice]] = {  # which of a probe's runs there are, and which of those diverged
+    "all diverged": (slice(None), slice(None)),
+    "one diverged": (slice(None), slice(1)),
+    "one run": (slice(1), slice(0)),
+}
+
+
+@cache
+def made_up(name: str) -> pd.DataFrame:
+    """Return the table of a probe's runs, as if all had finished with the same outcomes."""
+    specs = runs(name, {"preset": "digits"}, seeds=(0, 1))
+    table = pd.DataFrame([{**spec.flat(), "run_id": spec.run_id} for spec in specs])
+    numbers = {"parameters": 9, "multiply_adds": 9, "test_images": 297, "train_images": 1500, "seconds": 1.0}
+    return table.assign(status="finished", data_label="made-up", **numbers, **dict.fromkeys(OUTCOMES, 50.0))
+
+
+@pytest.mark.parametrize("sparse", SPARSE)
+@pytest.mark.parametrize("name", PROBES)
+def test_few_runs_and_no_measurement_are_judged_and_drawn_or_refused_in_a_line(
+    name: str, sparse: str, tmp_path: Path
+) -> None:
+    there, diverged = SPARSE[sparse]
+    table, rates = made_up(name).iloc[there].copy(), dict.fromkeys(OUTCOMES, 50.0)
+    table.loc[table.index[diverged], ["status", *rates]] = ["diverged", *[np.nan] * len(rates)]
+    curves = pd.DataFrame({"run_id": table["run_id"], "step": 0, "lr": 0.1, "running_loss": 1.0, **rates})
+    try:
+        findings = judge(name, {"runs": table, "curves": curves}, load_probe(name).settings())
+    except SpecError:
+        return
+    assert not [line for line in findings.answer if " nan " in line]
+    _, errors = lab.draw(findings, tmp_path, ["svg"])
+    assert not [line for line in errors if "Error:" in line]
+
+
+MEASURED = [name for name in probe_names() if load_probe(name).measures and name not in ("shortcuts", "transfer")]
+
+
+@pytest.mark.parametrize("name", MEASURED)  # the two others can be judged by outcomes alone
+def test_what_is_not_measured_names_the_command_that_measures_it(name: str) -> None:
+    frames = {"runs": made_up(name).assign(status="diverged"), "curves": pd.DataFrame(columns=["run_id", *METRICS])}
+    with pytest.raises(SpecError, match=r"no run finished|`resx probe "):
+        judge(name, frames, load_probe(name).settings())
 
 
 @pytest.mark.parametrize("name", PROBES)
