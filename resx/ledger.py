@@ -163,6 +163,8 @@ STATEMENTS = (
             "question1:vanishing",
             "question1:shattering",
             "question1:many-shallow-networks",
+            "interventions:unshattered-trains",
+            "interventions:shattered-fails",
             "trained:short-paths",
             "trained:removal-hurts-deeper-less",
         ),
