@@ -15,6 +15,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ from resx.probes import (
 from resx.probes.page import page, shown_tables, updated
 from resx.spec import MAX_RUNS, Experiment, RunSpec, SpecError, load_toml, recipe, slug, write_toml
 from resx.store import tables
-from resx.store.files import LOG, StoreError, write_atomic
+from resx.store.files import LOG, Busy, LeftToOthers, StoreError, write_atomic
 from resx.store.tables import load_environments, load_frames, write_frames
 
 if TYPE_CHECKING:
@@ -310,10 +311,11 @@ def _measure(probe: Probe, outcomes: list[Outcome], settings: Any, machine: Mach
     Returns the outcomes, with an error where a measurement failed. Raises SpecError where there is no run at all for a
     measurement, StoreError where all of them failed.
     """
-    from resx.engines import run_tasks
+    from resx.engines import run_tasks, wait_for_others
     from resx.engines.tasks import Task
 
-    tasks: dict[Task, str] = {}  # the id of the run that each measures
+    tasks: dict[str, Task] = {}  # by their names
+    wanted_of: dict[str, tuple[RunSpec, str, str]] = {}  # run, measurement and its settings
     for name, measure in probe.measures.items():
         wanted = [outcome for outcome in outcomes if measure.wants(outcome.spec, settings)]
         reasons = {one.spec.run_id: reason for one in wanted if (reason := _left_out(one, measure))}
@@ -326,15 +328,32 @@ def _measure(probe: Probe, outcomes: list[Outcome], settings: Any, machine: Mach
             if one.spec.run_id not in reasons and not _is_measured(one.spec, name, text, machine):
                 call = partial(measure_run, name, measure.function, one.spec, settings, text)
                 task = Task(f"{name}: {one.spec.run_id}", call)
-                tasks[task] = one.spec.run_id
+                tasks[task.name], wanted_of[task.name] = task, (one.spec, name, text)
     if not tasks:
         return outcomes
     say(f"measuring {len(tasks)} runs")
+    failed: dict[str, str] = {}
+    left = list(tasks)
+
+    def ended(name: str) -> None:
+        if _is_measured(*wanted_of[name], machine):  # not by another process, and no failure
+            say(f"{name} measured ({next(count)}/{len(tasks)})")
+
     count = itertools.count(1)
-    failed = run_tasks(list(tasks), machine, ended=lambda name: say(f"{name} measured ({next(count)}/{len(tasks)})"))
+    while left:
+        failed |= run_tasks([tasks[name] for name in left], machine, ended=ended)
+        left = [name for name in left if name not in failed and not _is_measured(*wanted_of[name], machine)]
+        try:
+            if not wait_for_others([wanted_of[name][0].run_id for name in left], machine, "measured"):
+                break
+        except LeftToOthers as error:
+            if not failed:
+                raise
+            failed |= dict.fromkeys(left, str(error))
+            break
     if len(failed) == len(tasks):
         raise StoreError(next(iter(failed.values())))
-    errors = {run_id: failed[task.name] for task, run_id in tasks.items() if task.name in failed}
+    errors = {wanted_of[name][0].run_id: line for name, line in failed.items()}
     return [replace(one, error=errors.get(one.spec.run_id, one.error)) for one in outcomes]
 
 
@@ -361,16 +380,20 @@ def _is_measured(spec: RunSpec, name: str, settings_text: str, machine: Machine)
 def measure_run(
     name: str, function: MeasureFunction, spec: RunSpec, settings: Any, settings_text: str, desk: Desk
 ) -> None:
-    """Measure one finished run and record the table with it: a task of an engine."""
+    """Measure one finished run and record the table with it: a task of an engine.
+
+    Leaves out a run that another process is at, and a table that is there by now.
+    """
     import torch
 
-    from resx.store.run import read_run
+    from resx.store.run import open_run
     from resx.training.resolve import load_plugin_of
 
     load_plugin_of(spec, desk.machine)
-    run = read_run(desk.machine.results / "runs" / spec.run_id)
-    table = function(run, desk.datasets(spec.data), settings, torch.device(desk.machine.device))
-    run.save_probe(name, table.assign(settings=settings_text))
+    with suppress(Busy), open_run(desk.machine.results, spec) as run:
+        if not _is_measured(spec, name, settings_text, desk.machine):
+            table = function(run, desk.datasets(spec.data), settings, torch.device(desk.machine.device))
+            run.save_probe(name, table.assign(settings=settings_text))
 
 
 def _written(plan: Plan) -> str:

@@ -17,7 +17,7 @@ import typer
 from resx.cli.options import flowing
 from resx.cli.terminal import prepare_streams
 from resx.spec import SpecError, printable
-from resx.store.files import StoreError
+from resx.store.files import LeftToOthers, StoreError
 
 # command -> module and what of it is registered; in the order of --help. Only what is called is imported.
 COMMANDS = {
@@ -144,6 +144,8 @@ def _handle(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "resx"
         return _fail([f"{error.format_message()} (see {path} --help)"], 2)
+    if isinstance(error, LeftToOthers):
+        return _fail([str(error)], 0)
     if isinstance(error, StoreError):
         return _fail([str(error)], 1)
     if isinstance(error, OSError):

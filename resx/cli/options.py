@@ -145,6 +145,12 @@ MACHINE_OPTIONS: dict[str, Any] = {
     "snapshots": _option(
         str, MACHINE, "Weights that are kept on the way: none, ends (first and last) or log (about 8, the default)."
     ),
+    "wait": _option(
+        bool,
+        MACHINE,
+        "Wait for runs that another process is at (the default), or do the rest and leave those to it.",
+        "--wait/--no-wait",
+    ),
     "allow_change": _option(bool, MACHINE, "Go on with a run on another device or torch; recorded.", "--allow-change"),
 }
 Seed = Annotated[

@@ -7,6 +7,7 @@ share data and schedule train side by side in one process, as branches of one CU
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,10 +20,13 @@ from resx import data
 from resx.engines import here, processes
 from resx.engines.tasks import Datasets, Ended, Task
 from resx.spec import RunSpec
-from resx.store.run import finished_result
+from resx.store.files import LeftToOthers, say_once
+from resx.store.run import finished_result, holder
 from resx.training.foreign import record_all
 from resx.training.loop import Report
 from resx.training.machine import Machine
+
+POLL = 0.5  # seconds between two looks at runs that other processes are at
 
 
 @dataclass(frozen=True)
@@ -51,27 +55,66 @@ def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambd
     """Train what is not finished yet and return the outcome of every spec, in the order given.
 
     A diverged run is an outcome; a failed one has `error`. Weights that were trained elsewhere are recorded instead.
-    Raises Stopped, with checkpoints left, on Ctrl-C or SIGTERM.
+    What another process trains is waited for, last, so that several processes share the work; where the machine does
+    not wait, LeftToOthers is raised when the rest is done. Raises Stopped, with checkpoints left, on Ctrl-C or SIGTERM.
     """
     errors: dict[str, str] = {}
     todo = [spec for spec in specs if finished_result(spec, machine.results) is None]
     todo.sort(key=lambda spec: spec.model.depth * spec.train.steps, reverse=True)  # the longest first: none waits alone
     for wanted in dict.fromkeys(spec.data for spec in todo):
         data.fetch(wanted, machine.data_dir)
-    errors |= record_all([spec for spec in todo if spec.foreign], machine)
-    for generation in _generations([spec for spec in todo if not spec.foreign]):
-        groups = here.cohorts(generation, Datasets(machine.data_dir), _shared(machine, len(generation)))
-        while groups:  # where one of a group fails, or they do not fit together, its halves go on
-            tasks = {_task(group): group for group in groups}
-            failed = run_tasks(list(tasks), machine, report)
-            groups = []
-            for task, group in tasks.items():
-                if task.name in failed and len(group) == 1:
-                    errors[group[0].run_id] = failed[task.name]
-                elif task.name in failed:
-                    half = len(group) // 2
-                    groups += [group[:half], group[half:]]
+    foreign, own = [spec for spec in todo if spec.foreign], [spec for spec in todo if not spec.foreign]
+    for generation in [foreign, *_generations(own)]:
+        left = generation
+        while left:
+            errors |= record_all(left, machine) if left[0].foreign else _train(left, machine, report)
+            open_ = [spec for spec in left if spec.run_id not in errors]
+            left = [spec for spec in open_ if finished_result(spec, machine.results) is None]
+            try:
+                if not wait_for_others([spec.run_id for spec in left], machine, "trained"):
+                    break
+            except LeftToOthers as error:
+                if not errors:
+                    raise
+                errors |= {spec.run_id: str(error) for spec in left}
+                break
     return [Outcome(spec, finished_result(spec, machine.results), errors.get(spec.run_id)) for spec in specs]
+
+
+def _train(specs: Sequence[RunSpec], machine: Machine, report: Report) -> dict[str, str]:
+    """Train those specs that no other process is at, and return a line for each that failed, by its id."""
+    errors: dict[str, str] = {}
+    groups = here.cohorts(specs, Datasets(machine.data_dir), _shared(machine, len(specs)))
+    while groups:  # where one of a group fails, or they do not fit together, its halves go on
+        tasks = {_task(group): group for group in groups}
+        failed = run_tasks(list(tasks), machine, report)
+        groups = []
+        for task, group in tasks.items():
+            if task.name in failed and len(group) == 1:
+                errors[group[0].run_id] = failed[task.name]
+            elif task.name in failed:
+                half = len(group) // 2
+                groups += [group[:half], group[half:]]
+    return errors
+
+
+def wait_for_others(run_ids: Sequence[str], machine: Machine, doing: str) -> bool:
+    """Wait until one of the runs that other processes are at is free; return whether there was one.
+
+    doing: what they do with it, in the line that names each. Raises LeftToOthers where the machine does not wait.
+    """
+    waiting: dict[str, str] = {}
+    while True:
+        holders = {run_id: name for run_id in run_ids if (name := holder(machine.results, run_id))}
+        if waiting.keys() - holders.keys() or not holders:
+            return bool(waiting)
+        if not machine.wait:
+            listed = "; ".join(f"{run_id} is being {doing} by {name}" for run_id, name in holders.items())
+            raise LeftToOthers(f"{listed}: skipped, the rest is done")
+        for run_id in holders.keys() - waiting.keys():
+            say_once(f"{run_id}: being {doing} by {holders[run_id]}, waiting")
+        waiting |= holders
+        time.sleep(POLL)
 
 
 def run_tasks(

@@ -13,8 +13,8 @@ from resx.data import Dataset
 from resx.engines.signals import stop_signals
 from resx.engines.tasks import Datasets, Desk, Ended, Task, perform
 from resx.spec import DataSpec, RunSpec, SpecError
-from resx.store.files import StoreError
-from resx.store.run import open_run
+from resx.store.files import Busy, StoreError
+from resx.store.run import RunFolder, finished_result, open_run
 from resx.training.loop import Report, Stopped, train_networks
 from resx.training.machine import Machine, computing, own_settings
 from resx.training.memory import cohort_memory, evaluation_memory, free_memory, memory_needed, memory_warning
@@ -91,13 +91,18 @@ def _packed(specs: Sequence[RunSpec], dataset: Dataset, machine: Machine) -> lis
 
 
 def train_group(specs: Sequence[RunSpec], desk: Desk) -> None:
-    """Train specs that share data and schedule side by side in this process, and record them."""
+    """Train specs that share data and schedule side by side in this process, and record them.
+
+    A run that another process trains is left out.
+    """
     machine = desk.machine
     for spec in specs:
         load_plugin_of(spec, machine)
     with ExitStack() as stack:
         stack.enter_context(computing(specs[0].train.precision))
-        folders = [stack.enter_context(open_run(machine.results, spec)) for spec in specs]
+        folders = [run for spec in specs if (run := _take(spec, machine, stack))]
+        if not folders:
+            return
         train_networks(
             folders,
             desk.datasets(specs[0].data),
@@ -109,3 +114,16 @@ def train_group(specs: Sequence[RunSpec], desk: Desk) -> None:
             report=desk.report,
             should_stop=desk.stop.asked,
         )
+
+
+def _take(spec: RunSpec, machine: Machine, stack: ExitStack) -> RunFolder | None:
+    """Open a run until the stack ends, or return None where another process trains it, or has done so by now."""
+    with ExitStack() as own:
+        try:
+            run = own.enter_context(open_run(machine.results, spec))
+        except Busy:
+            return None
+        if finished_result(spec, machine.results) is not None:
+            return None
+        stack.enter_context(own.pop_all())
+        return run

@@ -51,6 +51,10 @@ class Busy(StoreError):
         return f"{self.path.parent}: another process{who} is working on it; wait for it"
 
 
+class LeftToOthers(StoreError):
+    """Other processes work on what is missing, and nobody was to wait for them. One line."""
+
+
 def results_root(option: Path | None = None) -> Path:
     """Return where results go: the option, else RESX_RESULTS, else results/ of the current folder."""
     return Path(option or os.environ.get("RESX_RESULTS") or "results")
@@ -110,13 +114,14 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _NOT_SUPPORTED:
             raise
-        _say_once("this file system cannot sync folders: a loss of power may lose the last files written")
+        say_once("this file system cannot sync folders: a loss of power may lose the last files written")
     finally:
         os.close(handle)
 
 
 @cache
-def _say_once(line: str) -> None:
+def say_once(line: str) -> None:
+    """Log a line, once in this process."""
     LOG.warning(line)
 
 
@@ -242,7 +247,7 @@ def _take(lock: IO[bytes], path: Path) -> Path | None:
             raise Busy(path, _text(path)) from error
         if error.errno not in _NOT_SUPPORTED:
             raise StoreError(cannot_write(path, error)) from error
-    _say_once("this file system has no locks: a file stands for them, which a kill leaves behind")
+    say_once("this file system has no locks: a file stands for them, which a kill leaves behind")
     return _own(path.with_name(f"{path.name}-owner"))
 
 

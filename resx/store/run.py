@@ -38,6 +38,7 @@ from pydantic import ValidationError
 from resx.spec import RunSpec, SpecError, printable
 from resx.store.files import (
     LOG,
+    Busy,
     StoreError,
     hold_lock,
     parse_json,
@@ -447,6 +448,17 @@ def open_run(results: Path, spec: RunSpec) -> Iterator[RunFolder]:
             session.holds_lock = False
             if not is_recorded(path):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def holder(results: Path, run_id: str) -> str | None:
+    """Return which process works on a run, or None where none does."""
+    try:
+        with hold_lock(results / "runs" / run_id / ".lock"):
+            return None
+    except Busy as error:
+        return error.holder or "another process"
+    except StoreError:  # it has no folder yet
+        return None
 
 
 def is_recorded(path: Path) -> bool:

@@ -24,8 +24,8 @@ from resx.data.batches import Batches
 from resx.model.layouts import LAYOUTS
 from resx.spec import Foreign, RunSpec, SpecError, did_you_mean
 from resx.store.environment import describe_environment
-from resx.store.files import StoreError
-from resx.store.run import OUTCOMES, RunFolder, open_run
+from resx.store.files import Busy, StoreError
+from resx.store.run import OUTCOMES, RunFolder, finished_result, open_run
 from resx.store.weights import State, content_hash, read_weights
 from resx.training.evaluate import EVAL_BATCH, evaluate
 from resx.training.machine import Machine, own_settings
@@ -184,6 +184,8 @@ def record_foreign(spec: RunSpec, machine: Machine) -> None:
     network = build_foreign(spec, dataset, state, machine.code).to(device)
     batches = Batches(dataset, spec.data, EVAL_BATCH, spec.seed, device)
     with open_run(machine.results, spec) as run, own_settings():
+        if finished_result(spec, machine.results) is not None:
+            return  # another process has recorded it by now
         run.save_snapshot(_step(spec), {name: tensor.cpu() for name, tensor in network.state_dict().items()})
         evaluation = batches.evaluation("test", None, EVAL_BATCH)
         test = evaluate(network, evaluation, dataset.task, keep_outputs=True)
@@ -231,11 +233,16 @@ def _finish(run: RunFolder, network: nn.Module, dataset: Dataset, row: Mapping[s
 
 
 def record_all(specs: Sequence[RunSpec], machine: Machine) -> dict[str, str]:
-    """Record runs of foreign weights one after the other; return a line for each that failed, by its id."""
+    """Record runs of foreign weights one after the other; return a line for each that failed, by its id.
+
+    A run that another process records is left out.
+    """
     errors = {}
     for spec in specs:
         try:
             record_foreign(spec, machine)
+        except Busy:
+            continue
         except (SpecError, StoreError) as error:
             errors[spec.run_id] = str(error)
     return errors

@@ -32,7 +32,7 @@ class Machine:
     checkpoint_activations: less memory, more time, the same numbers. snapshots: which weights are kept on the way,
     none, the first and the last, or about 8; probes of weights need them. weights: files, or folders of them, where
     weights that were trained elsewhere are looked for by their content. code: a user's file whose function makes a
-    network.
+    network. wait: for runs that another process works on; otherwise they are left to it.
     """
 
     results: Path = field(default_factory=results_root)
@@ -45,6 +45,7 @@ class Machine:
     snapshots: Literal["none", "ends", "log"] = "log"
     weights: tuple[str, ...] = ()
     code: Path | None = None
+    wait: bool = True
 
     @property
     def at_once(self) -> int:

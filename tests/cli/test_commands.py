@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from resx.cli import run
+from resx.store.run import open_run
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
 
 TINY = ["--dataset", "synthetic:classes=3,size=8,train=96,test=48", "--width", "4", "--batch-size", "16", "--jobs", "1"]
 
@@ -114,6 +118,19 @@ def test_a_folder_is_no_file_to_export_to(target: str, form: str, capfd: pytest.
     capfd.readouterr()
     assert run(["runs", "export", "--format", form, target]) == 1
     assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+def test_what_another_process_trains_is_skipped_without_waiting(
+    results: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--depth", "8", "--steps", "4", *TINY, "--no-wait", "--quiet"]
+    [spec] = resolve(
+        [{"preset": "digits", "dataset": TINY[1], "depth": 8, "width": 4, "batch_size": 16, "steps": 4}], Machine()
+    )
+    with open_run(results, spec):
+        assert run(["train", *words, "--preset", "digits"]) == 0
+    who = f"process {os.getpid()} on {platform.node()}"
+    assert capfd.readouterr().err == f"resx: {spec.run_id} is being trained by {who}: skipped, the rest is done\n"
 
 
 def test_a_failed_run_is_exit_code_1(results: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import signal
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,14 @@ import pytest
 import torch
 from small_runs import metrics, specs_of
 
-from resx import engines
+from resx import engines, lab
 from resx.engines import here, processes, run_tasks, train_all
 from resx.engines.signals import stop_signals
 from resx.engines.tasks import Task
+from resx.probes import load_probe
+from resx.spec import RunSpec
+from resx.store.files import LeftToOthers
+from resx.store.run import open_run, read_run
 from resx.training.loop import Stopped
 from resx.training.machine import Machine
 
@@ -184,3 +191,60 @@ def test_what_cannot_be_sent_to_a_process_fails_alone(tmp_path: Path) -> None:
     errors = run_tasks([Task("a closure", lambda desk: None), engines._task([spec])], machine)
     assert list(errors) == ["a closure"] and "failed" in errors["a closure"]
     assert (tmp_path / "runs" / spec.run_id / "result.json").exists()
+
+
+def test_what_another_process_trains_is_left_to_it_or_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another has the lock the rest is trained; then it is waited for, or left where that is asked."""
+    monkeypatch.setattr(engines, "POLL", 0.01)
+    machine = Machine(results=tmp_path)
+    specs = specs_of(machine, {}, {"seed": 1})
+    trained: list[str] = []
+    with open_run(tmp_path, specs[0]), pytest.raises(LeftToOthers) as caught:
+        train_all(specs, replace(machine, wait=False), lambda progress: trained.append(progress.run_id))
+    assert set(trained) == {specs[1].run_id}, "the rest is trained"
+    who = f"by process {os.getpid()} on {platform.node()}"
+    assert str(caught.value) == f"{specs[0].run_id} is being trained {who}: skipped, the rest is done"
+
+    other = multiprocessing.get_context("fork").Process(target=_hold, args=(tmp_path, specs[0], 0.5))
+    other.start()
+    while not engines.holder(tmp_path, specs[0].run_id):
+        other.join(0.01)
+    assert all(outcome.result for outcome in train_all(specs, machine))
+    other.join()
+    who = f"by process {other.pid} on {platform.node()}"
+    assert [line for line in caplog.messages if "waiting" in line] == [
+        f"{specs[0].run_id}: being trained {who}, waiting"
+    ]
+
+
+def _hold(results: Path, spec: RunSpec, seconds: float) -> None:
+    with open_run(results, spec):
+        time.sleep(seconds)
+
+
+def _work_through(results: Path, probe: str) -> None:
+    machine = Machine(results=results)
+    outcomes = train_all(specs_of(machine, *({"seed": seed} for seed in range(4))), machine)
+    chosen = load_probe(probe)
+    lab._measure(chosen, outcomes, chosen.settings(), machine, lambda line: None)
+
+
+def test_processes_on_one_grid_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is trained twice, and what is recorded is what one process alone records."""
+    monkeypatch.setattr(engines, "POLL", 0.01)
+    fork = multiprocessing.get_context("fork").Process
+    together = [fork(target=_work_through, args=(tmp_path / "shared", "responses")) for _ in range(3)]
+    for process in together:
+        process.start()
+    for process in together:
+        process.join()
+    assert [process.exitcode for process in together] == [0, 0, 0]
+    _work_through(tmp_path / "alone", "responses")
+    names = sorted(path.name for path in (tmp_path / "alone" / "runs").iterdir())
+    shared = [read_run(tmp_path / "shared" / "runs" / name) for name in names]
+    assert [len(run.attempts()) for run in shared] == [1, 1, 1, 1], "nothing is trained twice"
+    for run in shared:
+        for file in ("metrics.csv", "probes/responses.csv"):
+            assert (run.path / file).read_bytes() == (tmp_path / "alone" / "runs" / run.run_id / file).read_bytes()
