@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from resx import lab, ledger, paper
@@ -18,9 +19,10 @@ from resx.ledger import Entry, Evidence, Experiment
 from resx.probes import Findings
 from resx.probes.page import formatted, shown_tables
 from resx.report.data import pack
-from resx.report.numbers import of_entry, of_findings, verdicts
+from resx.report.numbers import of_entries, of_findings, verdicts
 from resx.report.svg import inline
 from resx.spec import SpecError
+from resx.stats import MIN_SEEDS
 from resx.store.files import StoreError, refuse_unwritable, write_atomic
 from resx.store.tables import load_environments
 
@@ -67,7 +69,7 @@ def html(content: Content, title: str) -> str:
     texts = {
         key: text for name, one in content.findings.items() for key, text in of_findings(places[name], one).items()
     }
-    texts |= {key: text for entry in content.entries for key, text in of_entry(entry).items()}
+    texts |= of_entries(content.entries)
     deciding = {item.experiment.name for entry in content.entries for item in _deciding(entry)}
     shown = {
         name: _experiment(places[name], name, content, drawn=name in deciding or not content.entries)
@@ -81,6 +83,8 @@ def html(content: Content, title: str) -> str:
         experiments=shown,
         problems=content.problems,
         published=_published() if content.entries else [],
+        totals=_totals(content) if content.findings else {},
+        min_seeds=MIN_SEEDS,
         text=texts,
         tables=pack(content.findings),
     )
@@ -149,7 +153,30 @@ def _experiment(place: str, name: str, content: Content, *, drawn: bool) -> dict
         "figures": figures,
         "tables": [(title, *formatted(table)) for title, table in shown_tables(findings).items()],
         "commits": ", ".join(sorted(commits)),
-        "seeds": ", ".join(map(str, sorted({int(seed) for seed in findings.frames["runs"]["seed"]}))),
+        "seeds": "" if findings.frames["runs"]["foreign"].notna().all() else _ranges(findings.frames["runs"]["seed"]),
+    }
+
+
+def _ranges(seeds: Iterable[int]) -> str:
+    """Return numbers in order, those that follow each other as one: '0–5, 1001–1009'."""
+    ranges: list[list[int]] = []
+    for seed in sorted({int(seed) for seed in seeds}):
+        if ranges and seed == ranges[-1][1] + 1:
+            ranges[-1][1] = seed
+        else:
+            ranges.append([seed, seed])
+    return ", ".join(f"{low}–{high}" if high > low else f"{low}" for low, high in ranges)
+
+
+def _totals(content: Content) -> dict[str, str]:
+    """Return how much all experiments took together, each run counted once."""
+    runs = pd.concat([one.frames["runs"] for one in content.findings.values()]).drop_duplicates("run_id")
+    machines = sorted({made.hardware for made in content.experiments.values() if made.hardware})
+    return {
+        "experiments": f"{len(content.findings)}",
+        "runs": f"{len(runs):,}",
+        "hours": f"{runs['seconds'].sum() / 3600:.0f}",
+        "machines": "; ".join(machines),
     }
 
 

@@ -7,13 +7,14 @@ import gzip
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from resx import claims
-from resx.probes import Findings, conclude, load_probe, parse_settings
-from resx.spec import SpecError
+from resx.probes import Findings, conclude, load_probe, of_others, parse_settings
+from resx.spec import Foreign, SpecError
 
 SCALE_FIELDS = (
     "dataset",
@@ -29,6 +30,8 @@ SCALE_FIELDS = (
     "foreign",
 )
 
+OF_OTHERS = ("test_error", "test_images")  # packed next to them where others trained the networks
+
 MISSING = "\\N"  # in a packed table; an empty text is a text
 NUMBERS = ("float64", "int64", "bool")
 
@@ -43,15 +46,23 @@ def pack(findings: Mapping[str, Findings]) -> str:
 def unpack(text: str) -> dict[str, Findings]:
     """Judge the tables of a page anew. Raises SpecError where they cannot be read."""
     try:
-        content = json.loads(gzip.decompress(base64.b64decode(text, validate=True)))
-        return {name: _findings(document) for name, document in content.items()}
+        return {name: _findings(document) for name, document in documents(text).items()}
     except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError) as error:
         raise SpecError(f"the page's tables are damaged ({type(error).__name__})") from error
 
 
+def documents(text: str) -> dict[str, Any]:
+    """Return what is packed in a page, by experiment, as it is."""
+    content: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(text, validate=True)))
+    return content
+
+
 def _document(findings: Findings) -> dict[str, Any]:
     drawn = load_probe(findings.probe).drawn
-    runs = findings.frames["runs"][list(SCALE_FIELDS)].drop_duplicates()
+    runs = findings.frames["runs"]
+    fields = [*SCALE_FIELDS, *(OF_OTHERS if runs["foreign"].notna().any() else ())]
+    runs = runs[fields].drop_duplicates()
+    runs["foreign"] = [one.model_dump_json() if isinstance(one, Foreign) else None for one in runs["foreign"]]
     return {
         "probe": findings.probe,
         "settings": findings.settings.model_dump(mode="json"),
@@ -65,8 +76,11 @@ def _findings(document: dict[str, Any]) -> Findings:
     probe = load_probe(document["probe"])
     tables = {name: _table(text) for name, text in document["tables"].items()}
     parts = {name: _findings(part) for name, part in document["parts"].items()}
-    scale = claims.scale(_table(document["runs"]))
-    return conclude(document["probe"], parse_settings(probe, document["settings"]), tables, parts, scale)
+    runs = _table(document["runs"])
+    runs["foreign"] = runs["foreign"].map(Foreign.model_validate_json, na_action="ignore")
+    settings = parse_settings(probe, document["settings"])
+    findings = conclude(document["probe"], settings, tables, parts, claims.scale(runs))
+    return replace(findings, answer=[*of_others(runs), *findings.answer])
 
 
 def _text(table: pd.DataFrame) -> dict[str, Any]:

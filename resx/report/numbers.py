@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from resx.claims import Verdict
 from resx.ledger import Entry
@@ -33,10 +34,14 @@ def of_estimate(one: Estimate) -> dict[str, str]:
     return {"name": one.name, "mean": one.middle, "interval": one.interval, "n": str(one.n), "p": p}
 
 
-def of_entry(entry: Entry) -> dict[str, str]:
-    """Return a statement's word and scale as they are shown."""
-    key = f"statement|{entry.statement.number}"
-    return {f"{key}|word": entry.word, f"{key}|scale": "–" if entry.statement.fact else entry.scale}
+def of_entries(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return statements' words and scales as they are shown, and how many have each word."""
+    texts: dict[str, str] = {}
+    for entry in entries:
+        key = f"statement|{entry.statement.number}"
+        texts |= {f"{key}|word": entry.word, f"{key}|scale": "–" if entry.statement.fact else entry.scale}
+    words = Counter(entry.word for entry in entries)
+    return texts | ({"words": ", ".join(f"{count} {word}" for word, count in words.most_common())} if entries else {})
 
 
 def verdicts(findings: Findings) -> Iterator[tuple[str, Verdict]]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from resx import lab
 from resx.probes import Findings
+from resx.report.check import check
+from resx.report.data import documents, pack
 
 RESULTS = Path(__file__).parents[2] / "results"
+PAGE = RESULTS / "report.html"
 FIRST_EDITION = pd.read_csv(Path(__file__).with_name("published_verdicts.csv"))
 EXPERIMENTS = sorted(file.parent.name for file in RESULTS.glob("*/experiment.toml"))
 # What is judged otherwise since: the ensemble claim asks for equivalence, half of the paths is interpolated, gains are
@@ -64,6 +68,25 @@ def test_what_is_said_has_no_symbol_left_in_it(name: str) -> None:
     table = findings(name).verdicts_table()
     text = "\n".join([*table["criterion"], *table["says"], *table["effect"], *findings(name).answer])
     assert re.findall(r"\{.*?\}", text) == []
+
+
+@cache
+def tables_of_the_page() -> dict[str, Any]:
+    return documents(re.findall(r'id="resx-tables">([^<]*)<', PAGE.read_text(encoding="utf-8"))[0])
+
+
+def test_the_page_holds_these_experiments() -> None:
+    assert sorted(tables_of_the_page()) == EXPERIMENTS, "`make report` writes the page again"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_page_holds_the_tables_that_are_committed(name: str) -> None:
+    committed = documents(pack({name: findings(name)}))[name]
+    assert tables_of_the_page().get(name) == committed, "`make report` writes the page again"
+
+
+def test_the_page_agrees_with_its_tables() -> None:
+    assert check(PAGE).wrong == ()
 
 
 def test_results_stay_small() -> None:

@@ -30,24 +30,62 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+# What is wrong with a page, each as a list or an object that is empty where nothing is.
+DEAD_LINKS = """[...document.querySelectorAll('a[href], use')]
+  .map(link => link.getAttribute('href') || link.getAttribute('xlink:href'))
+  .filter(to => !to.startsWith('data:') && !(to.startsWith('#') && document.getElementById(to.slice(1))))"""
+INVISIBLE = """[...document.querySelectorAll('figure > svg')].filter(svg => {
+  const box = svg.getBoundingClientRect(), drawn = svg.getBBox();
+  return !svg.getAttribute('aria-label') || Math.min(box.width, box.height, drawn.width, drawn.height) < 100;
+}).map(svg => svg.outerHTML.slice(0, 99))"""
+CLASHES = """[...document.querySelectorAll('[id]')].map(one => one.id).filter((id, at, all) => all.indexOf(id) < at)"""
+CONTRAST = """() => {
+  const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92
+    : ((v + 0.055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (node) => { for (; node; node = node.parentElement) {
+    const colour = parse(getComputedStyle(node).backgroundColor);
+    if (colour.length === 3 || colour[3] > 0) return colour; } return [255, 255, 255]; };
+  const low = {};
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement, style = getComputedStyle(node);
+    if (!walker.currentNode.data.trim() || ["SCRIPT", "STYLE", "style", "OPTION"].includes(node.tagName)) continue;
+    const ink = parse(node.closest("svg") ? style.fill : style.color);
+    const behind = ground(node);
+    if (node.closest("svg") && light(ink) > 0.9) continue; // white in a cell of a figure that is dark itself
+    const [a, b] = [light(ink), light(behind)].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) low[`${node.tagName}.${node.className.baseVal ?? node.className} ${ink} on ${behind}`] = ratio;
+  }
+  return low;
+}"""
+
+
+def watched(browser: Any, file: Path, heard: list[str], **context: Any) -> Any:
+    """Open a file, and note every message, error and request but that for the file itself."""
+    page = browser.new_context(**context).new_page()
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: heard.append(request.url) if request.url != file.as_uri() else None)
+    page.goto(file.as_uri())
+    return page
+
+
 @pytest.fixture(scope="module")
 def open_page(browser: Any) -> Iterator[Open]:
-    """Return a function that opens the committed page, once for each way of looking at it."""
-    pages: dict[tuple[int, str, bool], Any] = {}
+    """Return a function that shows the committed page at a width and in a scheme; it is loaded once with script, once
+    without."""
+    pages: dict[bool, Any] = {}
     heard: list[str] = []
 
     def open_once(width: int = 1280, scheme: str = "light", script: bool = True) -> Any:
-        key = (width, scheme, script)
-        if key not in pages:
-            context = browser.new_context(
-                viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=script
-            )
-            page = pages[key] = context.new_page()
-            page.on("console", lambda message: heard.append(message.text))
-            page.on("pageerror", lambda error: heard.append(str(error)))
-            page.on("request", lambda request: heard.append(request.url) if request.url != PAGE.as_uri() else None)
-            page.goto(PAGE.as_uri())
-        return pages[key]
+        if script not in pages:
+            pages[script] = watched(browser, PAGE, heard, java_script_enabled=script)
+        page = pages[script]
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        return page
 
     yield open_once
     assert heard == []  # whatever was done to the page: no message, no error, no request but the file itself
@@ -60,12 +98,7 @@ def test_the_page_loads_without_a_message_or_a_request(open_page: Open) -> None:
 
 
 def test_every_link_leads_to_something(open_page: Open) -> None:
-    missing = open_page().evaluate(
-        """[...document.querySelectorAll('a[href], use')].map(link => link.getAttribute('href') ||
-           link.getAttribute('xlink:href')).filter(to => !to.startsWith('data:')
-           && !(to.startsWith('#') && document.getElementById(to.slice(1))))"""
-    )
-    assert missing == []
+    assert open_page().evaluate(DEAD_LINKS) == []
 
 
 def test_a_claims_key_is_a_link(open_page: Open) -> None:
@@ -77,18 +110,13 @@ def test_a_claims_key_is_a_link(open_page: Open) -> None:
 
 
 def test_every_figure_is_visible(open_page: Open) -> None:
-    figures = open_page().evaluate(
-        """[...document.querySelectorAll('figure > svg')].map(svg => {
-            const box = svg.getBoundingClientRect(), drawn = svg.getBBox();
-            return [svg.getAttribute('aria-label'), box.width, box.height, drawn.width, drawn.height]; })"""
-    )
-    assert len(figures) > len(STATEMENTS)
-    assert [name for name, *sizes in figures if not name or min(sizes) < 100] == []
+    page = open_page()
+    assert page.locator("figure > svg").count() > len(STATEMENTS)
+    assert page.evaluate(INVISIBLE) == []
 
 
 def test_ids_do_not_clash(open_page: Open) -> None:
-    ids = open_page().evaluate("[...document.querySelectorAll('[id]')].map(one => one.id)")
-    assert len(ids) == len(set(ids))
+    assert open_page().evaluate(CLASHES) == []
 
 
 def test_a_click_sorts_a_table(open_page: Open) -> None:
@@ -178,29 +206,6 @@ def test_nothing_is_wider_than_the_screen(open_page: Open, width: int) -> None:
         assert page.evaluate(cut) == 0
 
 
-CONTRAST = """() => {
-  const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92
-    : ((v + 0.055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (node) => { for (; node; node = node.parentElement) {
-    const colour = parse(getComputedStyle(node).backgroundColor);
-    if (colour.length === 3 || colour[3] > 0) return colour; } return [255, 255, 255]; };
-  const low = {};
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const node = walker.currentNode.parentElement, style = getComputedStyle(node);
-    if (!walker.currentNode.data.trim() || ["SCRIPT", "STYLE", "style", "OPTION"].includes(node.tagName)) continue;
-    const ink = parse(node.closest("svg") ? style.fill : style.color);
-    const behind = ground(node);
-    if (node.closest("svg") && light(ink) > 0.9) continue; // white in a cell of a figure that is dark itself
-    const [a, b] = [light(ink), light(behind)].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < 4.5) low[`${node.tagName}.${node.className.baseVal ?? node.className} ${ink} on ${behind}`] = ratio;
-  }
-  return low;
-}"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(open_page: Open, scheme: str) -> None:
     assert open_page(scheme=scheme).evaluate(CONTRAST) == {}
@@ -215,3 +220,32 @@ def test_on_paper_every_statement_begins_a_page(open_page: Open) -> None:
     ]
     assert all(len(places) == 1 for places in pages)
     assert pages == sorted(pages) and pages[0] == [1]  # in order, right after the table of all
+
+
+GOOD = """<a href="#a">a link</a><figure><svg id="a" role="img" aria-label="a line" width="200" height="200"
+    viewBox="0 0 200 200"><path d="M0 0 L200 200"/></svg></figure><p style="color: #333">text</p>"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "finds"),
+    [
+        ("", "", None),
+        ('href="#a"', 'href="#b"', DEAD_LINKS),
+        ("<p ", '<p id="a" ', CLASHES),
+        ("<figure>", "<figure hidden>", INVISIBLE),
+        ('L200 200"', 'L0 0"', INVISIBLE),
+        ('aria-label="a line"', "", INVISIBLE),
+        ("#333", "#999", CONTRAST),
+        ("</p>", "</p><script>console.log('hm')</script>", "heard"),
+        ("</p>", "</p><script>nothing.at.all</script>", "heard"),
+        ("</p>", "</p><img src='https://example.org/x.png'>", "heard"),
+    ],
+)
+def test_a_fault_is_found(browser: Any, tmp_path: Path, old: str, new: str, finds: str | None) -> None:
+    file, heard = tmp_path / "page.html", list[str]()
+    file.write_text(GOOD.replace(old, new, 1))
+    page = watched(browser, file, heard)
+    outcomes = {code: page.evaluate(code) for code in (DEAD_LINKS, CLASHES, INVISIBLE, CONTRAST)} | {"heard": heard}
+    page.context.close()
+    wrong = {code for code, faults in outcomes.items() if faults}
+    assert wrong == ({finds} if finds else set())
