@@ -32,7 +32,7 @@ def draw(findings: Findings) -> Figure:
             f"these runs are of {len(arms)} kinds ({'; '.join(arms)}); choose up to {MAX_COLUMNS}, "
             "with --shortcut, --dataset or --where field=value"
         )
-    colour = style.colours(sorted(runs["depth"].unique()))
+    colour = style.depth_colours(runs["depth"])
     with style.context():
         figure, grid = style.panels(3, len(arms), 1.25)
         grid[0, 0].set_yscale("log")
@@ -54,6 +54,8 @@ def draw(findings: Findings) -> Figure:
                         text = f"{depth} layers  {shown}"
                         labels.setdefault(axes, []).append((means.index[-1], end, text, colour[depth]))
             _draw_rates(rate, arm, curves, colour)
+        for axes in (grid[0, 0], grid[2, 0]):
+            style.log_ticks(axes)
         for axes, items in labels.items():  # only now are the limits that columns share final
             style.end_labels(axes, items)
         figure.align_ylabels(grid[:, 0])
@@ -64,13 +66,30 @@ def draw(findings: Findings) -> Figure:
 
 def _draw_rates(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: dict[Any, str]) -> None:
     """Draw the learning rate of each depth, or one quiet line where it is the same for all (no warm-up)."""
-    rates = {
-        depth: curves[curves["run_id"].isin(group["run_id"])].groupby("step")["lr"].first()
-        for depth, group in runs.groupby("depth")
-    }
-    longest = max(rates.values(), key=len)
-    same = all(rate.equals(longest.loc[rate.index]) for rate in rates.values())
+    rates = {depth: _rate(group, curves) for depth, group in runs.groupby("depth")}
+    longest = max(rates.values(), key=lambda rate: max(rate, default=0.0))
+    starts = list(longest.items())
+    same = all(list(rate.items())[:-1] == starts[: len(rate) - 1] for rate in rates.values() if rate)
     for depth, rate in [(None, longest)] if same else rates.items():
         shown = style.QUIET if depth is None else colour[depth]
-        steps, values = np.repeat(rate.index, 2)[:-1], np.repeat(rate, 2)[1:]  # a row holds the rate that led to it
+        steps, values = np.repeat(list(rate), 2)[1:], np.repeat(list(rate.values()), 2)[:-1]
         axes.plot(steps, values, color=shown, linewidth=1.2)
+
+
+def _rate(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[float, float]:
+    """Return the rate from each of these steps on, the last of them where the runs end; evaluations may be rarer.
+
+    Only the end of a warm-up depends on the run, and is known as far as the first seed's evaluations tell it.
+    """
+    spec = runs.iloc[0]
+    recorded = curves[curves["run_id"].isin(runs["run_id"])]
+    if recorded.empty:
+        return {}
+    end, drops = float(recorded["step"].max()), sorted(drop * spec["steps"] for drop in spec["drops"])
+    rate = {0.0: spec["lr"]}
+    if spec["warmup"]:
+        own = recorded[recorded["run_id"] == recorded["run_id"].iloc[0]]
+        warm = own[own["lr"] < 0.5 * spec["lr"] * 0.1 ** sum((own["step"] > drop).astype(int) for drop in drops)]
+        rate = {0.0: own["lr"].iloc[0], float(warm["step"].max()): spec["lr"]} if len(warm) else rate
+    rate |= {drop: spec["lr"] * 0.1**number for number, drop in enumerate(drops, 1) if drop < end}
+    return rate | {end: list(rate.values())[-1]}

@@ -40,7 +40,7 @@ def draw(findings: Findings) -> Figure:
     arms = parts.split(runs, ARM)
     _check_one_recipe(runs)
     columns = COLUMNS if len(arms) > 2 * COLUMNS else math.ceil(len(arms) / math.ceil(len(arms) / COLUMNS))
-    colour = style.colours(sorted(runs["depth"].unique()))
+    colour = style.depth_colours(runs["depth"])
     with style.context():
         figure, grid = style.panels(math.ceil(len(arms) / columns), columns, 1.85, titled=True)
         first = grid[0, 0]

@@ -32,7 +32,7 @@ def draw(findings: Findings) -> Figure:
         return _by_size(findings)
     runs, norms = findings.frames["runs"], findings.tables["norms"]
     arms = sorted(norms[["norm", "kind"]].drop_duplicates().itertuples(index=False, name=None))
-    colour = style.colours(sorted(norms["depth"].unique()))
+    colour = style.depth_colours(norms["depth"])
     with style.context():
         figure, grid = style.panels(len(ROWS), len(arms), 1.5, free=True, labels=0.32)
         for row, name in zip(grid, ROWS, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,13 @@ def split(runs: pd.DataFrame, fields: Sequence[str]) -> dict[str, pd.DataFrame]:
             values_named = [f"{field} {value}" for field, value in zip(differing, values, strict=True)]
             names[", ".join([kind_name(str(shortcut)), *values_named])] = runs.loc[rows.index]
     rank = {"plain": 0, "residual": 1}
-    return dict(sorted(names.items(), key=lambda item: rank.get(item[0].partition(",")[0], 2)))
+    return dict(sorted(names.items(), key=lambda item: (rank.get(item[0].partition(",")[0], 2), _by_number(item[0]))))
+
+
+def _by_number(name: str) -> list[tuple[float, str]]:
+    """Return a key that sorts names as a person does: width 8 before width 16."""
+    pieces = re.split(r"(\d+(?:\.\d+)?)", name)
+    return [(float(piece), "") if place % 2 else (0.0, piece) for place, piece in enumerate(pieces)]
 
 
 def draw_network(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, quantity: str, colour: str) -> pd.Series:

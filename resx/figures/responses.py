@@ -27,7 +27,7 @@ def draw(findings: Findings) -> Figure:
     apart; where a plain one leaves it, a line says how far it goes. Below: residual, initialisation dotted.
     """
     runs, rows = findings.frames["runs"], findings.tables["layers"]
-    colour = style.colours(sorted(rows["depth"].unique()))
+    colour = style.depth_colours(rows["depth"])
     titles = ("response by layer", "response, sorted", "what a block adds: ‖F(x)‖ / ‖x‖", "cosine of F(x) and x")
     with style.context():
         figure, grid = style.panels(2, 2, 1.75, free=True, labels=0.5)

@@ -7,7 +7,7 @@ there is no global figure, no display and no window.
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from resx.store.files import write_atomic
 
@@ -81,6 +82,24 @@ def context() -> AbstractContextManager[None]:
 def colours(keys: Sequence[Any]) -> dict[Any, str]:
     """Return one colour per key, in order; from the eighth key on they repeat."""
     return {key: OKABE_ITO[position % len(OKABE_ITO)] for position, key in enumerate(keys)}
+
+
+def depth_colours(depths: Iterable[int]) -> dict[Any, str]:
+    """Return one colour per depth: distinct ones, or a scale from the shallowest to the deepest for more than five."""
+    keys = sorted(set(depths))
+    if len(keys) <= 5:
+        return colours(keys)
+    scale = matplotlib.colormaps["viridis_r"].resampled(256)
+    return {key: to_hex(scale(0.12 + 0.88 * place / (len(keys) - 1))) for place, key in enumerate(keys)}
+
+
+def log_ticks(axes: Axes) -> None:
+    """Label a logarithmic y axis, whose limits are final, with short numbers: several where it spans few decades."""
+    axes.autoscale_view()
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 30 * low else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.3g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:

@@ -149,6 +149,46 @@ def test_curves_show_the_rate_falling_where_it_did(made_up):
     assert list(x[:-1][np.diff(y) < 0]) == [drop * steps for drop in drops]
 
 
+def test_the_rate_is_right_where_evaluations_are_rarer_than_drops(made_up):
+    frames = made_up(steps=1500, eval_every=1500)
+    rate = drawn("curves", frames).axes[-1].get_lines()[-1]
+    x, y = rate.get_xdata(), rate.get_ydata()
+    assert list(x[:-1][np.diff(y) < 0]) == [750, 1125]
+
+
+def test_curves_of_a_diverged_run_are_drawn_to_its_end(made_up):
+    frames = made_up(diverged=[("none", 56, 0)], warmup=True)
+    drawn("curves", frames)
+    lost = made_up(depths=(56,), diverged=[("none", 56, 0)])
+    ends = [line.get_xdata()[-1] for line in drawn("curves", lost).axes[-2].get_lines()]
+    assert ends == [lost["curves"].groupby("run_id")["step"].max().min()]
+
+
+def test_an_axis_of_less_than_a_decade_has_short_labels_inside_the_figure(made_up):
+    frames = made_up()
+    for column in ("train_loss", "test_loss"):
+        frames["curves"][column] = frames["curves"][column].clip(0.31, 0.5)
+    figure = drawn("curves", frames)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.yaxis.label.get_window_extent().x0 >= 0
+        texts = [label for label in axes.get_yticklabels(which="both") if label.get_text() and label.get_visible()]
+        assert all(label.get_window_extent().x0 >= 0 for label in texts)
+        assert all(len(label.get_text()) <= 6 for label in texts)
+
+
+def test_networks_are_sorted_by_number_and_many_depths_are_a_scale(made_up):
+    parts = [made_up(shortcuts=("identity",), width=width) for width in (16, 4, 8)]
+    figure = drawn("curves", {key: pd.concat([part[key] for part in parts]) for key in parts[0]})
+    assert [axes.get_title("left") for axes in figure.axes[:3]] == [f"residual, width {width}" for width in (4, 8, 16)]
+    depths = range(8, 56, 6)
+    assert style.depth_colours([56, 20]) == style.colours([20, 56])
+    many = style.depth_colours(depths)
+    shades = [sum(int(many[depth][place : place + 2], 16) for place in (1, 3, 5)) for depth in depths]
+    assert len(set(many.values())) == len(depths)
+    assert shades == sorted(shades, reverse=True), "darker with depth"
+
+
 def published_marks(figure):
     markers = {"D": "Table", "<": "figure"}
     return {
