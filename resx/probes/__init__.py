@@ -26,7 +26,7 @@ from rich.table import Table
 
 from resx import claims, paper
 from resx.claims import Claim, Combination, Contrast, Verdict
-from resx.spec import MAX_RUNS, Foreign, Frozen, RunSpec, SpecError, did_you_mean
+from resx.spec import MAX_RUNS, Foreign, Frozen, RunSpec, SpecError, TrainSpec, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -347,8 +347,13 @@ def _read(value: Any, default: Any) -> Any:
 def planned(probe: Probe, request: Request) -> list[RunSpec]:
     """Return the runs of a probe, each once.
 
-    Raises SpecError for runs that the probe cannot use, and for a field that changes none of its runs.
+    Raises SpecError for runs that the probe cannot use, for a field that changes none of its runs, and for a recipe of
+    several values, which would count as seeds.
     """
+    for grid in request.grids:
+        for key in grid.keys() & TrainSpec.model_fields.keys():
+            if len(set(map(str, grid[key]))) > 1:
+                raise SpecError(f"{key}: networks that are compared are trained alike; give one value, not several")
     specs = _plan(probe, request)
     recorded = [spec.flat() for spec in specs]
     asked: list[tuple[str, list[Any], Request]] = [

@@ -187,3 +187,10 @@ def test_an_experiment_that_is_kept_can_be_run(path: Path) -> None:
     grids = [dict(grid) for grid in written.grids]
     seeds = grids[0].pop("seed", [0]) if len(grids) == 1 else [0]
     assert planned(probe, Request(base, seeds, settings, lambda cells: resolve(cells, Machine()), grids or [{}]))
+
+
+def test_a_recipe_of_several_values_is_refused_before_training() -> None:
+    probe, grid = load_probe("degradation"), {"depth": [8], "lr": [0.02, 0.1]}
+    request = Request({}, [0], probe.settings(), lambda cells: resolve(cells, Machine()), [grid])
+    with pytest.raises(SpecError, match="lr: networks that are compared are trained alike"):
+        planned(probe, request)
