@@ -311,7 +311,7 @@ def _measure(probe: Probe, outcomes: list[Outcome], settings: Any, machine: Mach
     Returns the outcomes, with an error where a measurement failed. Raises SpecError where there is no run at all for a
     measurement, StoreError where all of them failed.
     """
-    from resx.engines import run_tasks, wait_for_others
+    from resx.engines import TRIES, run_tasks, wait_for_others
     from resx.engines.tasks import Task
 
     tasks: dict[str, Task] = {}  # by their names
@@ -339,13 +339,12 @@ def _measure(probe: Probe, outcomes: list[Outcome], settings: Any, machine: Mach
         if _is_measured(*wanted_of[name], machine):  # not by another process, and no failure
             say(f"{name} measured ({next(count)}/{len(tasks)})")
 
-    count = itertools.count(1)
-    while left:
+    count, free = itertools.count(1), 0
+    while left and free < TRIES:
         failed |= run_tasks([tasks[name] for name in left], machine, ended=ended)
         left = [name for name in left if name not in failed and not _is_measured(*wanted_of[name], machine)]
         try:
-            if not wait_for_others([wanted_of[name][0].run_id for name in left], machine, "measured"):
-                break
+            free = 0 if wait_for_others([wanted_of[name][0].run_id for name in left], machine, "measured") else free + 1
         except LeftToOthers as error:
             if not failed:
                 raise
