@@ -24,9 +24,17 @@ class Format(StrEnum):
     """What `export` writes."""
 
     csv = "csv"
+    parquet = "parquet"
     bundle = "bundle"
     tables = "tables"
     tensorboard = "tensorboard"
+
+
+class Table(StrEnum):
+    """Of which things a row of an exported table is."""
+
+    curves = "curves"
+    runs = "runs"
 
 
 class Status(StrEnum):
@@ -319,29 +327,35 @@ def export(
     target: Annotated[Path, typer.Argument(help="File or folder to write.")],
     names: Names = None,
     kind: Annotated[
-        Format,
+        Format | None,
         typer.Option(
             "--format",
-            help="csv: curves; bundle: one file for `runs import`; tables: text to commit; tensorboard: events.",
+            help="csv (the default) or parquet: one table; bundle: one file for `runs import`; tables: text to commit; "
+            "tensorboard: events. A file that ends in .parquet is one.",
+            show_default=False,
         ),
-    ] = Format.csv,
+    ] = None,
+    table: Annotated[
+        Table, typer.Option(help="A row for each evaluation (curves) or for each run, with the fields of the run.")
+    ] = Table.curves,
     where: Where = None,
     results: Results = None,
 ) -> None:
-    """Write runs as CSV, as one bundle for another machine, as text tables, or for tensorboard.
+    """Write runs as a table, as one bundle for another machine, as text tables, or for tensorboard.
 
     A damaged run is left out with a line, unless it is named.
 
-    Examples: [bold]resx runs export curves.csv[/bold],
+    Examples: [bold]resx runs export curves.csv[/bold], [bold]resx runs export --table runs runs.parquet[/bold],
     [bold]resx runs export --format bundle gpu-runs.zip[/bold]
     """
     from resx.store.bundle import export_bundle
     from resx.store.files import results_root
-    from resx.store.tables import export_csv, export_tables
+    from resx.store.tables import export_table, export_tables
 
     chosen = _chosen(results_root(results), names, where)
-    if kind is Format.csv:
-        export_csv(chosen, target)
+    kind = kind or (Format.parquet if target.suffix == ".parquet" else Format.csv)
+    if kind in (Format.csv, Format.parquet):
+        export_table(chosen, target, table, parquet=kind is Format.parquet)
     elif kind is Format.bundle:
         export_bundle(chosen, target)
     elif kind is Format.tables:

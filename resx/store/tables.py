@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import importlib
 import io
 import json
 import zlib
@@ -28,7 +29,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from resx.spec import FIELDS, Frozen, RunSpec
+from resx.spec import FIELDS, Frozen, RunSpec, SpecError
 from resx.store.files import LOG, StoreError, read_json, results_root, to_json, write_atomic
 from resx.store.run import METRICS, OUTCOMES, TEXTS, RunFolder, find_runs, is_recorded, read_record
 
@@ -403,11 +404,34 @@ def _packed(table: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def export_csv(runs: Sequence[RunFolder], target: Path) -> None:
-    """Write the curves of runs as one CSV: run_id, then the columns of metrics.csv."""
-    frames = [run.curve().assign(run_id=run.run_id)[["run_id", *METRICS]] for run in runs]
-    table = pd.concat(frames) if frames else pd.DataFrame(columns=["run_id", *METRICS])
-    write_atomic(target, table.to_csv(index=False))
+def export_table(runs: Sequence[RunFolder], target: Path, table: str = "curves", *, parquet: bool = False) -> None:
+    """Write runs of one folder of results as one table, CSV or Parquet.
+
+    table: `runs`, a row a run with all its fields and its outcome, or `curves`, a row an evaluation with the fields of
+    its run, whose rate at the start is `initial_lr`. Raises SpecError where pyarrow, which writes Parquet, is absent.
+    """
+    [root] = {run.path.parent.parent for run in runs}
+    frames = load_frames(root, [run.run_id for run in runs], [])
+    frame = frames["runs"]
+    if table == "curves":
+        fields = frame[["run_id", *FIELDS]].rename(columns={"lr": "initial_lr"})
+        frame = frames["curves"].merge(fields, on="run_id", how="left")
+    if not parquet:
+        write_atomic(target, frame.to_csv(index=False))
+        return
+    try:
+        importlib.import_module("pyarrow")
+    except ImportError as error:
+        raise SpecError("parquet: needs pyarrow; install it with: pip install 'resx[parquet]'") from error
+    texts = {str(name): frame[name].map(_as_cell) for name in frame if frame[name].dtype == object}
+    buffer = io.BytesIO()
+    frame.assign(**texts).to_parquet(buffer, index=False, engine="pyarrow")
+    write_atomic(target, buffer.getvalue())
+
+
+def _as_cell(value: Any) -> Any:
+    """Return a value as one that a column of a typed table can hold: JSON for what has parts."""
+    return value if value is None or isinstance(value, str | bool | int | float) else json.dumps(value, default=str)
 
 
 def export_tables(runs: Sequence[RunFolder], target: Path, measurements: Collection[str] | None = None) -> None:

@@ -148,6 +148,25 @@ def test_a_damaged_run_is_listed_and_can_be_removed(
     assert not damaged.path.exists()
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_tables_that_are_exported_have_the_fields_of_the_runs(ending: str, runs: dict[str, RunFolder]) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    read = pd.read_parquet if ending == "parquet" else pd.read_csv
+    tables = {}
+    for name in ("runs", "curves"):
+        assert call(["runs", "export", f"{name}.{ending}", "--table", name]) == 0
+        tables[name] = read(f"{name}.{ending}")
+    assert set(tables["runs"]["run_id"]) == {run.run_id for run in runs.values()}
+    assert {"depth", "shortcut", "seed", "status", "test_error"} <= set(tables["runs"])
+    curves = tables["curves"]
+    assert {"step", "lr", "initial_lr", "depth", "shortcut", "seed"} <= set(curves)
+    for run in runs.values():
+        own = curves[curves["run_id"] == run.run_id]
+        assert list(own["step"]) == [row[0] for row in run.rows()]
+        assert set(own["depth"]) == {run.spec.model.depth} and set(own["initial_lr"]) == {run.spec.train.lr}
+
+
 def test_check_says_what_is_wrong_and_repair_mends_it(
     runs: dict[str, RunFolder], capsys: pytest.CaptureFixture[str]
 ) -> None:
