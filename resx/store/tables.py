@@ -5,7 +5,7 @@ A published experiment is what a page needs of its runs, in a few files that can
     NAME/runs.csv               a row a run: run_id, the fields of its spec that vary, outcomes, seconds, what made it
          fields.json            what does not vary, the settings of the measurements, and `uses`: the ids of runs that
                                 a published experiment in the folder next to this one stores
-         curves.csv.gz          a row an evaluation: run_id and the columns of metrics.csv
+         curves.csv.gz          a row an evaluation: run_id and the columns of metrics.csv; none where no run is trained
          measurements/*.csv.gz  what was measured, each row with its run_id
 
 Numbers keep all their digits: rounded, what was equal in two runs would no longer be, and ranks and p-values would
@@ -231,9 +231,19 @@ def _of_runs(file: Path, ids: Collection[str], **options: Any) -> pd.DataFrame:
 
 
 def _published_curves(folder: Path, ids: Collection[str]) -> list[pd.DataFrame]:
-    table = _of_runs(folder / "curves.csv.gz", ids, dtype=dict.fromkeys(METRICS, float))
+    if _trains(folder):
+        table = _of_runs(folder / "curves.csv.gz", ids, dtype=dict.fromkeys(METRICS, float))
+    else:
+        table = _no_curves()
     shared = [_published_curves(other, wanted & set(ids)) for other, wanted in _uses(folder) if wanted & set(ids)]
     return [table.reindex(columns=["run_id", *METRICS]), *(part for parts in shared for part in parts)]
+
+
+def _trains(folder: Path) -> bool:
+    """Whether runs of a published experiment are trained, rather than measured as they are initialised or given."""
+    return _fields(folder)["runs"].get("steps") != 1 and not all(
+        row.get("foreign") for row in _cells(folder / "runs.csv")
+    )
 
 
 def _published_rows(folder: Path, run_ids: Collection[str] | None) -> list[Row]:
@@ -346,7 +356,6 @@ def write_frames(frames: Frames, environments: pd.DataFrame, folder: Path, *, us
         if file.name.removesuffix(".csv.gz") not in measured:
             file.unlink()
     curves = frames["curves"][~frames["curves"]["run_id"].isin(taken)]
-    write_atomic(folder / "curves.csv.gz", _packed(_with_values(curves)))
     columns = [key for key in own[0] if any(row[key] for row in own)] if own else list(ALWAYS)
     common = [key for key in columns if key not in ALWAYS and len({row[key] for row in own}) == 1]
     write_atomic(folder / "runs.csv", _text(own, [key for key in columns if key not in common]))
@@ -356,6 +365,10 @@ def write_frames(frames: Frames, environments: pd.DataFrame, folder: Path, *, us
         "uses": shared,
     }
     write_atomic(folder / "fields.json", to_json(fields))
+    if _trains(folder):
+        write_atomic(folder / "curves.csv.gz", _packed(_with_values(curves)))
+    else:
+        (folder / "curves.csv.gz").unlink(missing_ok=True)
 
 
 def _with_values(curves: pd.DataFrame) -> pd.DataFrame:
