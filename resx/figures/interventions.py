@@ -41,7 +41,7 @@ def draw(findings: Findings) -> Figure:
         ]
         grid[0].set_yticks(range(len(arms)), names)
         grid[0].set_ylim(len(arms) - 0.4, -0.6)
-        words = f"{parts.seed_words(runs['seed'].nunique())}, 95 % intervals"
+        words = f"{parts.seed_words(*arms['seeds'])}, 95 % intervals"
         style.heading(figure, f"Interventions: {parts.data_label(runs)}", words)
         style.key(
             figure,

@@ -70,21 +70,22 @@ def data_label(runs: pd.DataFrame) -> str:
     return ", ".join(known)
 
 
-def seed_words(seeds: int) -> str:
-    """Say what a line is: the mean of so many seeds, or a single one."""
-    return f"Mean of {seeds} seeds" if seeds > 1 else "One seed"
+def seed_words(*seeds: int) -> str:
+    """Say what a line is: the mean of so many seeds, or a single one; of several lines, from which number to which."""
+    low, high = min(seeds), max(seeds)
+    if high == 1:
+        return "One seed"
+    return f"Mean of {low} to {high} seeds" if low < high else f"Mean of {high} seeds"
 
 
 def summary(runs: pd.DataFrame) -> str:
     """Return what is needed to read the lines: number of seeds, runs that did not finish, kind of error."""
     counts = runs.groupby(["shortcut", "depth"])["seed"].nunique()
-    low, high = counts.min(), counts.max()
-    seeds = f"{low} to {high} seeds" if low < high else f"{high} seeds"
-    mean = f"Mean of {seeds}" if high > 1 else "One seed"
+    mean = seed_words(*counts)
     status = runs["status"].value_counts()
     others = [f"{status[word]} {word}" for word in ("diverged", "unfinished") if word in status]
     missing = f"; of {len(runs)} runs {' and '.join(others)}" if others else ""
-    missing += " (not in the mean)" if "diverged" in status and high > 1 else ""
+    missing += " (not in the mean)" if "diverged" in status and counts.max() > 1 else ""
     return f"{mean}{missing}. Training curves in eval mode on un-augmented images."
 
 
