@@ -284,8 +284,8 @@ def carry_out(
 ) -> Done:
     """Train what is missing, measure what is not measured yet, judge, draw and write.
 
-    report: is given the progress of training; say: a line of progress of measuring. folder: where findings go, by
-    default findings/NAME in the results. Raises StoreError where no run finished.
+    report: is given the progress of training and of measuring; say: a line of progress of measuring. folder: where
+    findings go, by default findings/NAME in the results. Raises StoreError where no run finished.
     """
     from resx.engines import train_all
 
@@ -294,7 +294,7 @@ def carry_out(
     done = [outcome for outcome in outcomes if outcome.result]
     if not done:
         raise StoreError(f"{plan.probe}: no run finished: {next(one.error for one in outcomes if one.error)}")
-    outcomes = _measure(probe, outcomes, plan.request.settings, machine, say)
+    outcomes = _measure(probe, outcomes, plan.request.settings, machine, say, report)
     frames = load_frames(machine.results, [one.spec.run_id for one in done], list(probe.measures))
     target = folder or machine.results / "findings" / plan.name
     environments = load_environments(machine.results, [one.spec.run_id for one in done])
@@ -305,7 +305,14 @@ def carry_out(
     return Done(findings, outcomes, files, errors)
 
 
-def _measure(probe: Probe, outcomes: list[Outcome], settings: Any, machine: Machine, say: Say) -> list[Outcome]:
+def _measure(
+    probe: Probe,
+    outcomes: list[Outcome],
+    settings: Any,
+    machine: Machine,
+    say: Say,
+    report: Report = lambda progress: None,
+) -> list[Outcome]:
     """Measure every finished run that it applies to and that is not measured yet. Runs that are left out are named.
 
     Returns the outcomes, with an error where a measurement failed. Raises SpecError where there is no run at all for a
@@ -313,6 +320,7 @@ def _measure(probe: Probe, outcomes: list[Outcome], settings: Any, machine: Mach
     """
     from resx.engines import TRIES, run_tasks, wait_for_others
     from resx.engines.tasks import Task
+    from resx.training.loop import MEASURING, Progress
 
     tasks: dict[str, Task] = {}  # by their names
     wanted_of: dict[str, tuple[RunSpec, str, str]] = {}  # run, measurement and its settings
@@ -337,7 +345,9 @@ def _measure(probe: Probe, outcomes: list[Outcome], settings: Any, machine: Mach
 
     def ended(name: str) -> None:
         if _is_measured(*wanted_of[name], machine):  # not by another process, and no failure
-            say(f"{name} measured ({next(count)}/{len(tasks)})")
+            done = next(count)
+            say(f"{name} measured ({done}/{len(tasks)})")
+            report(Progress(MEASURING, done, len(tasks), 0.0, math.nan, math.nan))
 
     count, free = itertools.count(1), 0
     while left and free < TRIES:

@@ -7,39 +7,45 @@ import sys
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
-from resx.training.loop import Progress
+from resx.training.loop import MEASURING, Progress
+
+WIDE = 120  # characters of a terminal from which there is room for epochs and losses
 
 
 class Display:
     """Shows the progress of a sweep. Use it as a context manager and pass `report` to what trains.
 
-    On a terminal: a bar for the sweep, one for each run in training, and for a single run one for its epoch.
+    On a terminal: a bar for the sweep, one for each run in training, one for measuring, and for a single run, where
+    there is room, one for its epoch.
     """
 
-    def __init__(self, steps: dict[str, int], *, quiet: bool = False) -> None:
-        """steps: of every run that is left to train, by its id."""
+    def __init__(self, steps: dict[str, int], *, quiet: bool = False, console: Console | None = None) -> None:
+        """steps: of every run that is left to train, by its id. console: by default that of stderr."""
         self.quiet = quiet
         self.done = dict.fromkeys(steps, 0)
         self.tasks: dict[str, TaskID] = {}
-        console = Console(stderr=True)
+        console = console or Console(stderr=True)
+        self.is_wide = console.width >= WIDE
         self.bars = (
             Bars(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[numbers]}"),
-                TimeRemainingColumn(),
+                TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+                *([BarColumn(bar_width=24)] if self.is_wide else [BarColumn(bar_width=8)]),
+                TextColumn("{task.percentage:3.0f} %", table_column=Column(no_wrap=True)),
+                TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
+                TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
                 console=console,
+                expand=True,
                 transient=True,
             )
             if console.is_terminal and not quiet
             else None
         )
         self.sweep = self._add(f"{len(steps)} runs", sum(steps.values())) if self.bars and len(steps) > 1 else None
-        self.epoch = self._add("epoch", 100) if self.bars and len(steps) == 1 else None
+        self.epoch = self._add("epoch", 100) if self.bars and len(steps) == 1 and self.is_wide else None
 
     def _add(self, description: str, total: int) -> TaskID:
         assert self.bars
@@ -70,10 +76,11 @@ class Display:
 
     def _move_bars(self, bars: Bars, progress: Progress) -> None:
         if progress.run_id not in self.tasks:
-            self.tasks[progress.run_id] = self._add(progress.run_id, progress.steps)
+            self.tasks[progress.run_id] = self._add(_shown(progress.run_id), progress.steps)
         task = self.tasks[progress.run_id]
-        numbers = _numbers(progress.row) if progress.row else f"running {_running(progress)}"
-        bars.update(task, completed=progress.step, numbers=f"epoch {progress.epoch:.1f} {numbers}")
+        bars.update(task, completed=progress.step, numbers=self._words(progress))
+        if progress.run_id == MEASURING:
+            return
         if self.epoch is not None:
             bars.update(
                 self.epoch, completed=100 * (progress.epoch % 1), description=f"epoch {int(progress.epoch) + 1}"
@@ -83,6 +90,21 @@ class Display:
             self.done[progress.run_id] = progress.step
             if progress.step >= progress.steps:
                 bars.remove_task(self.tasks.pop(progress.run_id))
+
+    def _words(self, progress: Progress) -> str:
+        """Return what stands next to a bar: where there is little room, the errors alone."""
+        if progress.run_id == MEASURING:
+            return f"{progress.step} of {progress.steps}"
+        if self.is_wide:
+            numbers = _numbers(progress.row) if progress.row else f"running {_running(progress)}"
+            return f"epoch {progress.epoch:.1f} {numbers}"
+        return _numbers(progress.row) if progress.row else f"running error {progress.running_error:.1f} %"
+
+
+def _shown(run_id: str) -> str:
+    """Return a run id with its hash first, since its end is cut where there is little room."""
+    name, dash, short = run_id.rpartition("-")
+    return f"{short} {name}" if dash else run_id
 
 
 def _to_stderr(line: str) -> None:
@@ -103,4 +125,4 @@ def _running(progress: Progress) -> str:
 
 def _numbers(row: dict[str, float]) -> str:
     shown = [f"{split} {row[f'{split}_error']:.1f} %" for split in ("train", "val", "test") if f"{split}_error" in row]
-    return " ".join(shown)
+    return f"error {' '.join(shown)}" if shown else ""

@@ -32,19 +32,19 @@ SHOWN_EFFECTS = 12  # more are in the file
 def print_run(spec: RunSpec, result: Mapping[str, Any], results: Path) -> None:
     """Print one run's result as a short table."""
     rows = [
-        ("run", spec.run_id),
         ("status", f"{result['status']} after {result['steps_done']} of {spec.train.steps} steps"),
         ("data", result["data_label"]),
         ("training error (eval-mode)", _percent(result["train_error"])),
         ("test error", _percent(result["test_error"])),
         ("parameters", f"{result['parameters']:,}"),
         ("time", duration(result["seconds"])),
-        ("folder", str(results / "runs" / spec.run_id)),
     ]
     table = Table(show_header=False, box=None)
     for row in rows:
         table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
+    typer.echo(f"run: {spec.run_id}")  # not in the table, which would break it in the middle of a word
     CONSOLE.print(table)
+    typer.echo(f"folder: {results / 'runs' / spec.run_id}")
 
 
 def _percent(value: float | None) -> str:

@@ -46,6 +46,7 @@ class Progress:
     row: dict[str, float] | None = None
 
 
+MEASURING = "measuring"  # in the place of a run's id: finished runs are measured, `step` of `steps`
 Report = Callable[[Progress], None]
 
 
