@@ -21,6 +21,7 @@ from rich.text import Text
 from resx.figures.style import END_LABEL
 
 DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # bit of the dot at [row, column]
+LETTERS = "abcdefghijklmnopqrstuvwxyz"  # of curves, by which they are known without colour
 MARKS = {"x": "×", "D": "◇", "<": "◁"}
 AXIS = 8  # characters that the y axis takes
 NARROWEST, WIDEST = 24, 64  # characters of a panel
@@ -29,7 +30,8 @@ NARROWEST, WIDEST = 24, 64  # characters of a panel
 def picture(figure: Figure, width: int, height: int = 10) -> Table:
     """Return the figure's panels for rich to print in `width` characters; side by side if they fit.
 
-    height: of a panel, in lines. Single seeds and leaders are left out, dashed lines are drawn with gaps.
+    height: of a panel, in lines. A letter on a curve and at its label says which it is without colour. Single seeds
+    and leaders are left out, dashed lines are drawn with gaps.
     """
     specification = figure.axes[0].get_subplotspec()
     columns = specification.get_gridspec().ncols if specification else 1
@@ -58,6 +60,10 @@ def _panel(axes: Axes, width: int, height: int) -> Text:
     dots = np.zeros((height, width), dtype=int)
     colours = np.full((height, width), "", dtype=object)
     marks: dict[tuple[int, int], str] = {}
+    labels = sorted(
+        (item for item in axes.texts if item.get_gid() == END_LABEL), key=lambda item: -item.get_position()[1]
+    )
+    letters = dict(zip(dict.fromkeys(to_hex(item.get_color()) for item in labels), LETTERS, strict=False))
     for line in axes.get_lines():
         if line.get_alpha() is not None or not line.get_transform().contains_branch(axes.transData):
             continue  # a single seed, or a leader to a label
@@ -69,6 +75,9 @@ def _panel(axes: Axes, width: int, height: int) -> Text:
                 marks[cell] = marker
             else:
                 dots[cell] |= DOTS[y % 4, x % 2]
+        letter = letters.get(to_hex(line.get_color()))
+        if letter and not marker and not line.is_dashed():
+            marks |= _lettered(axes, line, letter, width, height)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     text = Text(f"{'':{AXIS}}{axes.get_title(loc='left') or axes.get_ylabel()}\n", style="bold")
     plain = Text(style="not bold")
@@ -82,10 +91,20 @@ def _panel(axes: Axes, width: int, height: int) -> Text:
         plain.append("\n")
     numbers = f"{left:g}{axes.get_xlabel():^{width - len(f'{left:g}{right:g}')}}{right:g}"
     plain.append(f"{'':{AXIS - 1}}└{'─' * width}\n{'':{AXIS}}{numbers}\n", "dim")
-    labels = [item for item in axes.texts if item.get_gid() == END_LABEL]
-    for item in sorted(labels, key=lambda item: -item.get_position()[1]):
-        plain.append(f"{'':{AXIS}}{item.get_text()}\n", to_hex(item.get_color()))
+    for item in labels:
+        letter = letters.get(to_hex(item.get_color()), " ")
+        plain.append(f"{'':{AXIS - 2}}{letter} {item.get_text()}\n", to_hex(item.get_color()))
     return text + plain
+
+
+def _lettered(axes: Axes, line: Line2D, letter: str, width: int, height: int) -> dict[tuple[int, int], str]:
+    """Return where the letter stands on a line that is told apart by its colour otherwise; each has its own column."""
+    points = _raster(axes, line, 2 * width, 4 * height)
+    if not len(points):
+        return {}
+    wanted = 2 * width * (0.9 - 0.1 * (LETTERS.index(letter) % 8))
+    x, y = points[np.abs(points[:, 0] - wanted).argmin()]
+    return {(int(y) // 4, int(x) // 2): letter}
 
 
 def _raster(axes: Axes, line: Line2D, width: int, height: int) -> NDArray[np.int64]:

@@ -62,6 +62,17 @@ def test_every_figure_has_a_picture_in_the_terminal(name, made_up):
         assert side_by_side == (width == 120)
 
 
+def test_curves_in_the_terminal_are_told_apart_without_colour(made_up):
+    console = Console(width=120, record=True, no_color=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(terminal.picture(drawn("degradation", made_up((20, 56), shortcuts=("none",))), 120))
+    lines = console.export_text().splitlines()
+    labels = {words[0]: words[1] for line in lines if (words := line.split()) and "layers" in line}
+    assert sorted(labels.items()) == [("a", "56"), ("b", "20")]
+    for letter in labels:
+        drawn_in = [line for line in lines if "│" in line and letter in line.partition("│")[2]]
+        assert len(drawn_in) == 1
+
+
 def network(frames, shortcut, depth):
     runs = frames["runs"]
     return runs[(runs["shortcut"] == shortcut) & (runs["depth"] == depth)]
