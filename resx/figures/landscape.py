@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -37,7 +38,9 @@ def draw(findings: Findings) -> Figure:
         labels: list[tuple[Axes, list[style.EndLabel]]] = []
         for column, ((kind, depth), group) in zip(grid.T, networks, strict=True):
             column[0].set_title(f"{kind}-{depth}")
-            _draw_plane(column[0], planes[planes["run_id"].isin(group["run_id"])], levels)
+            shown = _draw_plane(column[0], planes[planes["run_id"].isin(group["run_id"])], levels)
+            if shown:
+                _draw_bar(column[0], shown)
             labels.append((column[1], _draw_lines(column[1], group[group["shape"] == "line"], look)))
             column[1].set_xlabel("distance along a direction (filter norms)")
         for axes, ends in labels:  # only now are the limits that they share final
@@ -61,17 +64,27 @@ def draw(findings: Findings) -> Figure:
     return figure
 
 
-def _draw_plane(axes: Axes, rows: pd.DataFrame, levels: np.ndarray) -> None:
+def _draw_plane(axes: Axes, rows: pd.DataFrame, levels: np.ndarray) -> QuadContourSet | None:
     axes.grid(False)
     if rows.empty:
-        return
+        return None
     table = rows.pivot(index="b", columns="a", values="loss")
-    axes.contourf(table.columns, table.index, table, levels=levels, cmap="cividis")
+    filled = axes.contourf(table.columns, table.index, table, levels=levels, cmap="cividis")
     lines = axes.contour(
         table.columns, table.index, table, levels=levels, colors="white", linewidths=0.5, linestyles="-"
     )
     axes.clabel(lines, levels[1:-1:2], fmt="%.1f", fontsize=5.5)
     axes.plot(0, 0, "+", color="white", markersize=6)
+    return filled
+
+
+def _draw_bar(axes: Axes, filled: QuadContourSet) -> None:
+    """Draw the scale of the colours to the right of a plane."""
+    place = axes.inset_axes((1.05, 0.0, 0.05, 1.0))
+    bar = axes.figure.colorbar(filled, cax=place, format="%.1f")
+    bar.outline.set_visible(False)
+    place.tick_params(labelsize=6, length=0)
+    place.set_title("log10 loss", size=6, color=style.QUIET, weight="normal", pad=3)
 
 
 def _draw_lines(axes: Axes, rows: pd.DataFrame, look: dict[str, str]) -> list[style.EndLabel]:
