@@ -24,7 +24,7 @@ import torch
 from resx.bench.plan import CONVENTIONAL, Plan
 from resx.bench.roofline import machine_limit, work
 from resx.bench.subjects import Subject, conventional, engine
-from resx.engines.signals import start_without_interrupts
+from resx.engines.signals import interrupts_blocked
 from resx.store.environment import describe_environment
 from resx.training.machine import computing
 
@@ -99,7 +99,8 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         self.connection, there = context.Pipe()
         self.process = context.Process(target=_serve, args=(there, name, plan, depth, networks))
-        start_without_interrupts(self.process)
+        with interrupts_blocked():
+            self.process.start()
         there.close()
 
     def ask(self, question: str) -> Any:

@@ -136,6 +136,8 @@ MACHINE_OPTIONS: dict[str, Any] = {
         "A Python file of yours that registers a shortcut or an adapter; its code is executed. Repeat for several.",
         metavar="FILE",
     ),
+    "engine": _option(str, MACHINE, "Where runs are made: local (this machine, the default) or slurm (a queue)."),
+    "slurm": _option(str, MACHINE, "What jobs ask a queue for, such as partition=gpu,time=02:00:00,max_parallel=20."),
     "checkpoint_activations": _option(
         bool,
         MACHINE,

@@ -75,11 +75,10 @@ def print_estimate(specs: Sequence[RunSpec], machine: Machine, *, as_json: bool 
     if as_json:
         print_json({"runs": cost.runs, "to_train": cost.to_train, "seconds": cost.seconds, "bytes": cost.bytes})
         return
-    where = f"{machine.jobs} at a time on {machine.device}"
-    typer.echo(
-        f"{cost.runs} runs, {cost.to_train} to train: about {duration(cost.seconds)} ({where}, scaled from a few timed "
-        f"steps), {cost.bytes / 2**20:.0f} MiB in {machine.results / 'runs'}"
-    )
+    where = f"{machine.jobs} at a time on {machine.device}, scaled from a few timed steps"
+    time = "how long is not known here" if cost.seconds is None else f"about {duration(cost.seconds)} ({where})"
+    disk = f"{cost.bytes / 2**20:.0f} MiB in {machine.results / 'runs'}"
+    typer.echo(f"{cost.runs} runs, {cost.to_train} to train: {time}, {disk}")
 
 
 def print_frame(frame: pd.DataFrame, title: str) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from resx import data
-from resx.engines import here, processes
-from resx.engines.tasks import Datasets, Ended, Task
+from resx.engines import here, processes, slurm  # noqa: F401  (slurm registers itself)
+from resx.engines.tasks import ENGINES, Datasets, Ended, Task
+from resx.registry import load_plugins
 from resx.spec import RunSpec
 from resx.store.files import LeftToOthers, say_once
 from resx.store.run import finished_result, holder
@@ -60,6 +61,8 @@ def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambd
     not wait, LeftToOthers is raised when the rest is done. Raises Stopped, with checkpoints left, on Ctrl-C or SIGTERM.
     """
     errors: dict[str, str] = {}
+    load_plugins(machine.plugin)
+    ENGINES[machine.engine]  # before anything is done
     todo = [spec for spec in specs if finished_result(spec, machine.results) is None]
     todo.sort(key=lambda spec: spec.model.depth * spec.train.steps, reverse=True)  # the longest first: none waits alone
     for wanted in dict.fromkeys(spec.data for spec in todo):
@@ -123,10 +126,16 @@ def run_tasks(
     report: Report = lambda progress: None,
     ended: Ended = lambda name: None,
 ) -> dict[str, str]:
-    """Run every task where the machine has places, and return a line for each that failed, by its name.
+    """Run every task on the machine's engine, and return a line for each that failed, by its name.
 
     ended: is given the name of every task that has ended. Raises Stopped on Ctrl-C or SIGTERM.
     """
+    return ENGINES[machine.engine](tasks, machine, report, ended)
+
+
+@ENGINES.register("local")
+def _run_locally(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -> dict[str, str]:
+    """This machine: in this process, or in as many as it has places for."""
     places = _places(machine)[: len(tasks)]
     if len(places) <= 1:
         return here.run(tasks, machine, report, ended)
@@ -153,7 +162,7 @@ def _shared(machine: Machine, runs: int) -> Machine:
 
 def _task(specs: Sequence[RunSpec]) -> Task:
     name = specs[0].run_id if len(specs) == 1 else f"{specs[0].run_id} and {len(specs) - 1} more"
-    return Task(name, partial(here.train_group, specs), True)
+    return Task(name, partial(here.train_group, specs), tuple(specs))
 
 
 def _generations(todo: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:

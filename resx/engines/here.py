@@ -57,6 +57,9 @@ def cohorts(specs: Sequence[RunSpec], datasets: Callable[[DataSpec], Dataset], m
         alike.setdefault(key, []).append(spec)
     groups: list[list[RunSpec]] = []
     for members in alike.values():
+        if not machine.is_here:  # what fits there is not known; a group that does not is halved
+            groups += [members[start : start + machine.jobs] for start in range(0, len(members), machine.jobs)]
+            continue
         try:
             groups += _packed(members, datasets(members[0].data), machine)
         except (SpecError, StoreError):

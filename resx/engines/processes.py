@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from resx.engines.signals import Stop, start_without_interrupts, stop_signals
+from resx.engines.signals import Stop, interrupts_blocked, stop_signals
 from resx.engines.tasks import Datasets, Desk, Ended, Task, failure, perform
 from resx.store.files import StoreError
 from resx.training.loop import Progress, Report, Stopped
@@ -153,7 +153,8 @@ def _start(machine: Machine) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(there, machine), daemon=True)
-    start_without_interrupts(process)
+    with interrupts_blocked():
+        process.start()
     there.close()
     return _Worker(process, here, machine)
 

@@ -7,7 +7,7 @@ a signal that was ignored when this process started, as a background job's SIGIN
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -36,12 +36,12 @@ class Stop:
 
 
 @contextmanager
-def stop_signals() -> Iterator[Stop]:
-    """Note SIGINT and SIGTERM instead of dying of them; handlers are afterwards what they were before."""
+def stop_signals(also: Sequence[int] = ()) -> Iterator[Stop]:
+    """Note SIGINT, SIGTERM and `also` instead of dying of them; handlers are afterwards what they were before."""
     stop = Stop()
     before: dict[int, Any] = {}
     try:
-        for number in STOPPING:
+        for number in (*STOPPING, *also):
             handler = signal.getsignal(number)
             if handler not in (signal.SIG_IGN, None):  # None: not set from Python, so left alone
                 before[number] = signal.signal(number, stop._receive)
@@ -55,11 +55,12 @@ def stop_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def start_without_interrupts(process: Any) -> None:
-    """Start a process that never gets Ctrl-C, not even while it imports; this process loses none in the meantime."""
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Let processes that are started here never get Ctrl-C, not even while they import; this one loses none."""
     resource_tracker.ensure_running()  # which unblocks signals when it starts, so it starts first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process.start()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,8 +1,8 @@
 """What engines run: a task records by itself what it makes, so it can be given to any process, and given again.
 
-An engine is a module with `run(tasks, machine, report, ended) -> {name: line}`: it runs every task, passes on what they
-report, and returns one line for each that failed. A failed task, or a process that dies, leaves the others alone.
-It raises Stopped on Ctrl-C or SIGTERM.
+An engine is a function `run(tasks, machine, report, ended) -> {name: line}` in ENGINES: it runs every task, passes on
+what they report, and returns one line for each that failed. A failed task, or a process that dies, leaves the others
+alone. It raises Stopped on Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from resx import data
 from resx.data import Dataset
 from resx.engines.signals import Stop
-from resx.registry import failed_plugin, load_plugins
-from resx.spec import DataSpec, SpecError
+from resx.registry import Registry, failed_plugin, load_plugins
+from resx.spec import DataSpec, RunSpec, SpecError
 from resx.store.files import StoreError
 from resx.training.loop import Report, Stopped
 from resx.training.machine import Machine
@@ -25,6 +25,8 @@ from resx.training.memory import is_out_of_memory, memory_advice
 
 LOG = logging.getLogger("resx")
 Ended = Callable[[str], None]  # is given a task's name when it has ended
+
+ENGINES: Registry[Callable[..., dict[str, str]]] = Registry("engine")
 
 
 class Datasets:
@@ -54,18 +56,18 @@ class Desk:
 class Task:
     """Something to run. call: picklable; it records what it makes, and may be called again after a failure.
 
-    name: of the run or the measurement, in messages. checkpoints: it looks at `desk.stop` and leaves a checkpoint; any
-    other task is interrupted.
+    name: of the run or the measurement, in messages. runs: those that it trains; while it does, it looks at `desk.stop`
+    and leaves a checkpoint. Any other task is interrupted.
     """
 
     name: str
     call: Callable[[Desk], None]
-    checkpoints: bool = False
+    runs: tuple[RunSpec, ...] = ()
 
 
 def perform(task: Task, desk: Desk) -> str | None:
     """Run a task in this process and return a line that says why it failed, if it did. Raises Stopped."""
-    desk.stop.at_once = not task.checkpoints
+    desk.stop.at_once = not task.runs
     try:
         load_plugins(desk.machine.plugin)
         task.call(desk)

@@ -24,12 +24,13 @@ BYTES_PER_PARAMETER = 4 * (SNAPSHOTS + 2)  # snapshots, and the checkpoint with 
 class Cost:
     """runs: all of them; to_train: those not finished yet; seconds on this machine at `jobs` runs at a time.
 
+    seconds: None where the runs are made on another machine's GPU.
     On a GPU the seconds are at most these: what networks gain from training side by side is not counted.
     """
 
     runs: int
     to_train: int
-    seconds: float
+    seconds: float | None
     bytes: int
 
 
@@ -50,6 +51,8 @@ def estimate_cost(specs: Sequence[RunSpec], machine: Machine) -> Cost:
             complexities[key] = model.count(spec.model, dataset.input_shape, dataset.n_outputs)
         costs.append(complexities[key].multiply_adds * spec.train.batch_size)
         sizes.append(complexities[key].parameters * BYTES_PER_PARAMETER)
+    if not machine.is_here:
+        return Cost(len(specs), len(todo), None, sum(sizes))
     low, high = costs.index(min(costs)), costs.index(max(costs))
     span = max(costs) - min(costs)
     high_time = _step_seconds(todo[high], machine)
@@ -68,10 +71,10 @@ def outlook(specs: Sequence[RunSpec], machine: Machine) -> str | None:
 
     For someone who has not asked for the long runs that a machine with a GPU takes by default.
     """
-    if not machine.device.startswith("cuda"):
+    if not machine.device.startswith("cuda") or not machine.is_here:
         return None
     cost = estimate_cost(specs, machine)
-    if not cost.to_train:
+    if not cost.to_train or cost.seconds is None:
         return None
     card = torch.cuda.get_device_name(machine.device)
     line = f"{cost.to_train} runs to train: at most about {_hours(cost.seconds)} on {card}"
@@ -80,7 +83,7 @@ def outlook(specs: Sequence[RunSpec], machine: Machine) -> str | None:
         faster = [
             spec.model_copy(update={"train": spec.train.model_copy(update={"precision": "tf32"})}) for spec in specs
         ]
-        line += f", {_hours(estimate_cost(faster, machine).seconds)} with --precision tf32"
+        line += f", {_hours(estimate_cost(faster, machine).seconds or 0.0)} with --precision tf32"
     return f"{line}. Shorter: --preset small (minutes), --preset digits (a minute), or --steps N"
 
 

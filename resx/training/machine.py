@@ -32,7 +32,8 @@ class Machine:
     checkpoint_activations: less memory, more time, the same numbers. snapshots: which weights are kept on the way,
     none, the first and the last, or about 8; probes of weights need them. weights: files, or folders of them, where
     weights that were trained elsewhere are looked for by their content. code: a user's file whose function makes a
-    network. wait: for runs that another process works on; otherwise they are left to it.
+    network. wait: for runs that another process works on; otherwise they are left to it. engine: where tasks run:
+    local, slurm or a plugin's. slurm: what the jobs ask the queue for, as key=value with commas between.
     """
 
     results: Path = field(default_factory=results_root)
@@ -46,6 +47,13 @@ class Machine:
     weights: tuple[str, ...] = ()
     code: Path | None = None
     wait: bool = True
+    engine: str = "local"
+    slurm: str | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the device is this machine's, and can be asked what it can do."""
+        return self.engine == "local" or self.device == "cpu"
 
     @property
     def at_once(self) -> int:
@@ -147,14 +155,16 @@ def make_machine(
 
     Raises SpecError for a device that is not there or that torch cannot use.
     """
-    device = device or default_device()
+    device, is_here = device or default_device(), settings.get("engine", "local") == "local"
+    if is_here and settings.get("slurm"):
+        raise SpecError("--slurm: is for --engine slurm")
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise SpecError(f"--device: no '{device}'; write cpu, cuda or cuda:N") from error
     if kind not in ("cpu", "cuda"):
         raise SpecError(f"--device: '{device}' is not supported; write cpu, cuda or cuda:N")
-    reason = why_unusable(device) if kind == "cuda" else None
+    reason = why_unusable(device) if is_here and kind == "cuda" else None
     if reason:
         raise SpecError(f"--device {device}: {reason}; or use --device cpu")
     if settings.get("snapshots", "log") not in ("none", "ends", "log"):

@@ -154,7 +154,8 @@ def _check_sizes(spec: RunSpec, machine: Machine) -> None:
     """Raise SpecError for a run that would fail after it has begun."""
     if spec.train.active_blocks is not None:
         check_active_blocks(spec.model, spec.train.active_blocks)
-    check_precision(spec.train.precision, machine.device)
+    if machine.is_here:
+        check_precision(spec.train.precision, machine.device)
     facts = data.facts(spec.data, machine.data_dir)
     if spec.train.warmup and not facts.regression and 1 - 1 / facts.outputs <= WARMUP_UNTIL:
         raise SpecError(
