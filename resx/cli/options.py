@@ -136,7 +136,9 @@ MACHINE_OPTIONS: dict[str, Any] = {
         "A Python file of yours that registers a shortcut or an adapter; its code is executed. Repeat for several.",
         metavar="FILE",
     ),
-    "engine": _option(str, MACHINE, "Where runs are made: local (this machine, the default) or slurm (a queue)."),
+    "engine": _option(str, MACHINE, "Where runs are made: local (this machine, the default), ray or slurm (a queue)."),
+    "address": _option(str, MACHINE, "A Ray cluster that runs, such as auto; without it Ray is started here."),
+    "gpus_per_task": _option(float, MACHINE, "Share of a GPU that Ray gives a task, such as 0.1; by default 1."),
     "slurm": _option(str, MACHINE, "What jobs ask a queue for, such as partition=gpu,time=02:00:00,max_parallel=20."),
     "checkpoint_activations": _option(
         bool,

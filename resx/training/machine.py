@@ -33,7 +33,8 @@ class Machine:
     none, the first and the last, or about 8; probes of weights need them. weights: files, or folders of them, where
     weights that were trained elsewhere are looked for by their content. code: a user's file whose function makes a
     network. wait: for runs that another process works on; otherwise they are left to it. engine: where tasks run:
-    local, slurm or a plugin's. slurm: what the jobs ask the queue for, as key=value with commas between.
+    local, ray, slurm or a plugin's. slurm: what the jobs ask the queue for, as key=value with commas between. address:
+    of a Ray cluster. gpus_per_task: the share of a GPU that Ray gives a task.
     """
 
     results: Path = field(default_factory=results_root)
@@ -49,6 +50,8 @@ class Machine:
     wait: bool = True
     engine: str = "local"
     slurm: str | None = None
+    address: str | None = None
+    gpus_per_task: float | None = None
 
     @property
     def is_here(self) -> bool:
@@ -156,8 +159,11 @@ def make_machine(
     Raises SpecError for a device that is not there or that torch cannot use.
     """
     device, is_here = device or default_device(), settings.get("engine", "local") == "local"
-    if is_here and settings.get("slurm"):
-        raise SpecError("--slurm: is for --engine slurm")
+    for option, engine in (("slurm", "slurm"), ("address", "ray"), ("gpus_per_task", "ray")):
+        if settings.get(option) is not None and settings.get("engine") != engine:
+            raise SpecError(f"--{option.replace('_', '-')}: is for --engine {engine}")
+    if settings.get("gpus_per_task") is not None and not 0 < settings["gpus_per_task"] <= 1:
+        raise SpecError(f"--gpus-per-task: more than 0 and at most 1, not {settings['gpus_per_task']}")
     try:
         kind = torch.device(device).type
     except RuntimeError as error:

@@ -1,0 +1,113 @@
+"""Tasks on a Ray cluster, or on a Ray that is started here for the time of the command: core tasks, no scheduler.
+
+The results folder has to be one that all nodes see. Every task gets a process of its own, with one CPU and one thread.
+Ray starts a task again whose process or node died, and it goes on from its checkpoint; what fails is not tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from resx.engines.remote import Follower, absolute, perform_there
+from resx.engines.signals import interrupts_blocked, stop_signals
+from resx.engines.tasks import ENGINES, Ended, Task, failure
+from resx.spec import SpecError
+from resx.store.files import StoreError
+from resx.training.loop import Report, Stopped
+from resx.training.machine import Machine
+
+RETRIES = 2  # of a task whose process died
+STORE = 80 * 2**20  # bytes of Ray's object store, whose least it is: nothing large goes through it
+STOPPING = 60.0  # seconds that tasks have for their checkpoints
+
+
+@ENGINES.register("ray")
+def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -> dict[str, str]:
+    """Give every task to Ray, wait for all, and return a line for each that failed."""
+    ray = _package()
+    there = absolute(machine)
+    gpus = (machine.gpus_per_task or 1.0) if machine.device.startswith("cuda") else 0.0
+    follower = Follower(machine, report)
+    errors: dict[str, str] = {}
+    with _connected(ray, machine), stop_signals() as stop:
+        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1, max_retries=RETRIES)(perform_there)
+        running = {remote.remote(task, there): task for task in tasks}
+        while running and not stop.asked():
+            done, _ = ray.wait(list(running), timeout=0.5)
+            follower.look(list(running.values()))
+            for reference in done:
+                task = running.pop(reference)
+                error = _outcome(ray, task, reference, machine)
+                if error is not None:
+                    errors[task.name] = error
+                ended(task.name)
+        if stop.asked():
+            for reference in running:
+                ray.cancel(reference)  # an interrupt in its process: it leaves a checkpoint
+            ray.wait(list(running), num_returns=len(running), timeout=STOPPING)
+            raise Stopped("", 0, stop.signal)
+    return errors
+
+
+def _outcome(ray: Any, task: Task, reference: Any, machine: Machine) -> str | None:
+    """Return the line of a task that failed."""
+    try:
+        answer: str | None = ray.get(reference)
+        return answer
+    except ray.exceptions.RayTaskError as error:
+        return failure(task, error.cause or error, machine)
+    except ray.exceptions.RayError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return f"{task.name}: its process ended ({reason}); the same command goes on from its last checkpoint"
+
+
+def _package() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its warning of a change to come
+    try:
+        import ray
+    except ImportError as error:
+        raise SpecError("--engine ray: needs Ray; install it with: pip install 'resx[ray]'") from error
+    return ray
+
+
+@contextmanager
+def _connected(ray: Any, machine: Machine) -> Iterator[None]:
+    """Join the cluster at the machine's address; without one, start Ray here, and afterwards end it and its folder."""
+    if ray.is_initialized():  # by the caller, whose it stays
+        yield
+        return
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}},
+    }
+    folder = None
+    if machine.address:
+        options["address"] = machine.address
+    else:
+        folder = tempfile.mkdtemp(prefix="resx-ray-", dir="/tmp")  # Ray's sockets need a short path
+        options |= {
+            "num_cpus": machine.jobs if machine.device == "cpu" else None,
+            "include_dashboard": False,
+            "object_store_memory": STORE,
+            "_temp_dir": folder,
+        }
+    try:
+        with interrupts_blocked():  # Ctrl-C is this process's alone
+            try:
+                ray.init(**options)
+            except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise StoreError(f"--engine ray: no Ray at {machine.address or 'this machine'} ({reason})") from error
+        yield
+    finally:
+        ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,46 @@
+"""Tasks on a Ray that is started here: the same bytes, a killed process tried again, failures named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from small_runs import metrics, specs_of
+
+from resx.engines import train_all
+from resx.spec import SpecError
+from resx.training.machine import Machine, make_machine
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed; `make test-engines` installs it")
+def test_a_killed_task_goes_on_and_a_failed_one_is_named(tmp_path: Path, plugin: Callable[[str], Path]) -> None:
+    """One run's process is killed in mid run, once; another's plugin fails; the bytes are those of this process."""
+    flag = tmp_path / "flag"
+    flag.touch()
+    kill = f"flag = Path({str(flag)!r}); flag.exists() and (flag.unlink(), os.kill(os.getpid(), signal.SIGKILL))"
+    file = plugin(kill)
+    machine = Machine(results=tmp_path / "ray", plugin=file, jobs=2, engine="ray")
+    specs = specs_of(machine, {"shortcut": "mine:bad=true", "steps": 60}, {"shortcut": "mine"})
+    steps: dict[str, int] = {}
+    outcomes = train_all(specs, machine, lambda progress: steps.update({progress.run_id: progress.step}))
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert not flag.exists()
+    assert steps == {specs[0].run_id: 60, specs[1].run_id: 6}
+    train_all(specs, Machine(results=tmp_path / "alone", plugin=file))
+    for spec in specs:
+        assert metrics(tmp_path / "ray", spec) == metrics(tmp_path / "alone", spec)
+    broken = plugin("raise ValueError('no')")
+    machine = Machine(results=tmp_path / "ray", plugin=broken, jobs=1, engine="ray")
+    [bad] = specs_of(machine, {"shortcut": "mine:bad=true", "steps": 60})
+    [outcome] = train_all([bad], machine)
+    assert bad.run_id in str(outcome.error) and "ValueError: no" in str(outcome.error)
+
+
+@pytest.mark.parametrize("settings", [{"address": "auto"}, {"gpus_per_task": 0.5}])
+def test_what_is_for_ray_alone_is_refused_elsewhere(settings: dict[str, object]) -> None:
+    with pytest.raises(SpecError, match="--engine ray"):
+        make_machine(device="cpu", **settings)
+    with pytest.raises(SpecError, match="gpus-per-task"):
+        make_machine(device="cpu", engine="ray", gpus_per_task=2)
