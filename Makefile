@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test results report docs install clean
+.PHONY: run test test-engines results report docs install clean
 
 run: install
 	$(BIN)/resx compare --preset digits
@@ -15,6 +15,11 @@ test: install
 	$(BIN)/ruff check resx tests examples
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+test-engines: install  # what needs packages that the other tests do without
+	if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[ray]'; \
+	else $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ray]'; fi
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/engines/test_ray.py
 
 results: install  # write again what follows from the committed tables: tables, figures and pages
 	$(BIN)/resx publish $(dir $(wildcard results/*/experiment.toml))
