@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from resx.figures import style
 
 _NUMBER = re.compile(r"(?<=[ ML,(\"])-?\d+\.\d{2,}")
+_AROUND_LETTERS = re.compile(r"\s*([A-Za-z])\s*")  # of a path, which needs no space there
 _RUN = re.compile(r"-s\d+-[0-9a-f]{8}")  # the id of a seed's line is its run's, which the page highlights
 
 
@@ -39,8 +40,10 @@ def inline(figure: Figure, prefix: str, words: str) -> str:
     text = re.sub(r'\s+id="([^"]*)"', own, text)
     text = re.sub(r'(xlink:href="#|url\(#)', lambda match: f"{match.group(0)}{prefix}-", text)
     text = re.sub(r'(<text style="[^"]*fill: )#([0-9a-f]{6})', _legible, text)
-    text = _NUMBER.sub(lambda match: f"{float(match.group(0)):.1f}", text)
-    text = re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", text))
+    text = _NUMBER.sub(lambda match: f"{float(match.group(0)):.1f}".removesuffix(".0"), text)
+    text = re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", text)).replace("<g/>", "")
+    text = re.sub(r' transform="rotate\(-?0 [^"]*\)"', "", text)
+    text = re.sub(r'(?<= d=")[^"]*', lambda match: _AROUND_LETTERS.sub(r"\1", match.group(0)).strip(), text)
     text = _classes(text, prefix)
     label = html.escape(words, quote=True)
     head = rf'<svg id="{prefix}" role="img" aria-label="{label}" viewBox="\1">'
