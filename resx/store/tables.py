@@ -241,9 +241,8 @@ def _published_curves(folder: Path, ids: Collection[str]) -> list[pd.DataFrame]:
 
 def _trains(folder: Path) -> bool:
     """Whether runs of a published experiment are trained, rather than measured as they are initialised or given."""
-    return _fields(folder)["runs"].get("steps") != 1 and not all(
-        row.get("foreign") for row in _cells(folder / "runs.csv")
-    )
+    own = _cells(folder / "runs.csv")
+    return _fields(folder)["runs"].get("steps") != 1 and not (own and all(row.get("foreign") for row in own))
 
 
 def _published_rows(folder: Path, run_ids: Collection[str] | None) -> list[Row]:
