@@ -207,6 +207,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(results: Path, numbe
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a suite in the background ignores SIGINT
     )
     until = time.monotonic() + 60
     while time.monotonic() < until and not list(results.glob("runs/*/checkpoint.pt")):
