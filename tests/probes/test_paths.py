@@ -11,7 +11,7 @@ import pytest
 from resx.figures import FIGURES
 from resx.probes import judge
 from resx.probes.paths import PathsSettings, refuses
-from resx.spec import build_spec
+from resx.spec import SpecError, build_spec
 
 MIDDLE = {20: 3, 56: 5}
 
@@ -70,6 +70,6 @@ def test_the_figure_has_a_panel_per_network_and_phase(findings_of, seeds):
     assert "half 5.0 of 27" in figure.axes[1].texts[0].get_text() or len(seeds) > 1
 
 
-def test_a_run_that_diverged_is_drawn_at_initialisation_only(findings_of):
-    figure = FIGURES["paths"](findings_of(depths=(56,), seeds=(0,), diverged=[("identity", 56, "batch", 0)]))
-    assert [bool(axes.lines) for axes in figure.axes] == [True, False]
+def test_where_every_run_diverged_there_is_nothing_to_judge(findings_of):
+    with pytest.raises(SpecError, match="1 diverged"):
+        findings_of(depths=(56,), seeds=(0,), diverged=[("identity", 56, "batch", 0)])
