@@ -13,8 +13,10 @@ from resx.engines import train_all
 from resx.spec import SpecError
 from resx.training.machine import Machine, make_machine
 
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed; `make test-engines` installs it")
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed; `make test-engines` installs it")
+
+@needs_ray
 def test_a_killed_task_goes_on(tmp_path: Path, plugin: Callable[[str], Path]) -> None:
     """One run's process is killed in mid run, once; the bytes are those of this process."""
     flag = tmp_path / "flag"
@@ -33,6 +35,7 @@ def test_a_killed_task_goes_on(tmp_path: Path, plugin: Callable[[str], Path]) ->
         assert metrics(tmp_path / "ray", spec) == metrics(tmp_path / "alone", spec)
 
 
+@needs_ray
 def test_a_failed_task_is_named(tmp_path: Path, plugin: Callable[[str], Path]) -> None:
     broken = plugin("raise ValueError('no')")
     machine = Machine(results=tmp_path / "ray", plugin=broken, jobs=1, engine="ray")
