@@ -318,7 +318,7 @@ def _measure(
     Returns the outcomes, with an error where a measurement failed. Raises SpecError where there is no run at all for a
     measurement, StoreError where all of them failed.
     """
-    from resx.engines import TRIES, run_tasks, wait_for_others
+    from resx.engines import run_tasks, wait_for_others
     from resx.engines.tasks import Task
     from resx.training.loop import MEASURING, Progress
 
@@ -349,12 +349,13 @@ def _measure(
             say(f"{name} measured ({done}/{len(tasks)})")
             report(Progress(MEASURING, done, len(tasks), 0.0, math.nan, math.nan))
 
-    count, free = itertools.count(1), 0
-    while left and free < TRIES:
+    count = itertools.count(1)
+    while left:
         failed |= run_tasks([tasks[name] for name in left], machine, ended=ended)
         left = [name for name in left if name not in failed and not _is_measured(*wanted_of[name], machine)]
         try:
-            free = 0 if wait_for_others([wanted_of[name][0].run_id for name in left], machine, "measured") else free + 1
+            if not wait_for_others([wanted_of[name][0].run_id for name in left], machine, "measured"):
+                break
         except LeftToOthers as error:
             if not failed:
                 raise

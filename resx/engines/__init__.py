@@ -28,7 +28,6 @@ from resx.training.loop import Report
 from resx.training.machine import Machine
 
 POLL = 0.5  # seconds between two looks at runs that other processes are at
-TRIES = 5  # of a run that nobody is at and that is not done: another may have looked at it just then, which locks it
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,14 @@ def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambd
         data.fetch(wanted, machine.data_dir)
     foreign, own = [spec for spec in todo if spec.foreign], [spec for spec in todo if not spec.foreign]
     for generation in [foreign, *_generations(own)]:
-        left, free = generation, 0
-        while left and free < TRIES:
+        left = generation
+        while left:
             errors |= record_all(left, machine) if left[0].foreign else _train(left, machine, report)
             open_ = [spec for spec in left if spec.run_id not in errors]
             left = [spec for spec in open_ if finished_result(spec, machine.results) is None]
             try:
-                free = 0 if wait_for_others([spec.run_id for spec in left], machine, "trained") else free + 1
+                if not wait_for_others([spec.run_id for spec in left], machine, "trained"):
+                    break
             except LeftToOthers as error:
                 if not errors:
                     raise

@@ -39,6 +39,9 @@ class StoreError(RuntimeError):
     """Something recorded cannot be read or written. One line: which file, what is wrong, what to do."""
 
 
+LOOKS, LOOK = 5, 0.01  # times and seconds: who only asks whether a lock is held has it for a moment
+
+
 class Busy(StoreError):
     """Another process holds the lock. `holder` says which, as far as it can be known."""
 
@@ -188,7 +191,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold the lock file `path`, or raise Busy at once where another process does.
+    """Hold the lock file `path`, or raise Busy where another process does, for longer than a look at it takes.
 
     The lock is the kernel's (flock): a killed process leaves none behind. Where the file system has no locks, a file
     that only one process can make (O_EXCL) does the same, except that one of another machine is not seen to be dead.
@@ -239,14 +242,18 @@ def wait_for_lock(path: Path, what: str) -> Iterator[None]:
 
 def _take(lock: IO[bytes], path: Path) -> Path | None:
     """Take the kernel's lock, or return the file that stands for it where the file system has no locks."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return None
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-            raise Busy(path, _text(path)) from error
-        if error.errno not in _NOT_SUPPORTED:
-            raise StoreError(cannot_write(path, error)) from error
+    for left in reversed(range(LOOKS)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return None
+        except OSError as error:
+            if error.errno in _NOT_SUPPORTED:
+                break
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+                raise StoreError(cannot_write(path, error)) from error
+            if not left:
+                raise Busy(path, _text(path)) from error
+            time.sleep(LOOK)
     say_once("this file system has no locks: a file stands for them, which a kill leaves behind")
     return _own(path.with_name(f"{path.name}-owner"))
 
