@@ -5,7 +5,7 @@ A published experiment is what a page needs of its runs, in a few files that can
     NAME/runs.csv               a row a run: run_id, the fields of its spec that vary, outcomes, seconds, what made it
          fields.json            what does not vary, the settings of the measurements, and `uses`: the ids of runs that
                                 a published experiment in the folder next to this one stores
-         curves.csv.gz          a row an evaluation: run_id and the columns of metrics.csv; none where no run is trained
+         curves.csv.gz          a row an evaluation: run_id and the columns of metrics.csv; none if no run is trained
          measurements/*.csv.gz  what was measured, each row with its run_id
 
 Numbers keep all their digits: rounded, what was equal in two runs would no longer be, and ranks and p-values would
@@ -240,9 +240,9 @@ def _published_curves(folder: Path, ids: Collection[str]) -> list[pd.DataFrame]:
 
 
 def _trains(folder: Path) -> bool:
-    """Whether runs of a published experiment are trained, rather than measured as they are initialised or given."""
+    """Whether any run that is stored here is trained, rather than measured as it is initialised or given."""
     own = _cells(folder / "runs.csv")
-    return _fields(folder)["runs"].get("steps") != 1 and not (own and all(row.get("foreign") for row in own))
+    return _fields(folder)["runs"].get("steps") != 1 and not all(row.get("foreign") for row in own)
 
 
 def _published_rows(folder: Path, run_ids: Collection[str] | None) -> list[Row]:

@@ -217,8 +217,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_what_is_published_is_written_again_from_its_tables(folder: Path, tmp_path: Path) -> None:
     frames = load_frames(folder)
     assert frames["runs"]["status"].isin(["finished", "diverged"]).all()
-    has_curves = (folder / "curves.csv.gz").exists()  # none where no run is trained
-    assert set(frames["curves"]["run_id"]) == (set(frames["runs"]["run_id"]) if has_curves else set())
+    trained = frames["runs"][(frames["runs"]["steps"] > 1) & frames["runs"]["foreign"].isna()]
+    assert set(frames["curves"]["run_id"]) == set(trained["run_id"])
     assert all(set(frame["run_id"]) <= set(frames["runs"]["run_id"]) for frame in frames.values())
     made = load_environments(folder)
     assert made[["command", "commit", "torch", "hardware"]].notna().all(axis=None)
