@@ -3,10 +3,8 @@ seeds."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from resx.cli.options import DryRun, ExperimentFile, Given, Json, PrintSpec, Quiet, TableFormat, training_options
-from resx.cli.probe import Publish, Report, Set, execute
+from resx.cli.probe import Output, Publish, Report, Set, execute
 
 
 @training_options()
@@ -32,12 +30,4 @@ def compare(
     [bold]resx compare --depths 20,32,44,56 --seeds 6[/bold],
     [bold]resx compare experiments/digits-depths.toml[/bold]
     """
-    options: dict[str, Any] = {
-        "publish": publish,
-        "page": report,
-        "json": json,
-        "quiet": quiet,
-        "dry_run": dry_run,
-        "form": format,
-    }
-    execute("degradation", given, experiment, pairs=set_ or [], print_spec=print_spec, **options)
+    execute("degradation", given, experiment, Output(publish, report, json, format, quiet, dry_run, print_spec), set_)

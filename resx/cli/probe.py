@@ -114,19 +114,25 @@ def _is_foreign(written: Experiment | None, grid: Mapping[str, Sequence[Any]] | 
     return any("foreign" in one for one in (*(written.grids if written else ()), grid or {}))
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where findings are written and in what form they are printed; with dry_run or print_spec there are none."""
+
+    publish: Path | None
+    page: Path | None
+    json: bool
+    form: Format | None
+    quiet: bool
+    dry_run: bool
+    print_spec: bool
+
+
 def execute(
     name: str,
     given: Given,
     experiment: Path | None,
-    *,
-    pairs: Sequence[str] = (),
-    publish: Path | None = None,
-    page: Path | None = None,
-    json: bool = False,
-    form: Format | None = None,
-    quiet: bool = False,
-    dry_run: bool = False,
-    print_spec: bool = False,
+    output: Output,
+    pairs: Sequence[str] | None = None,
     foreign: Foreigners | None = None,
 ) -> None:
     """Run a probe and print its findings. Exit code 1 where a run failed."""
@@ -139,10 +145,10 @@ def execute(
     from resx.report.build import refuse
     from resx.store.files import refuse_unwritable
 
-    if page:
-        refuse(page)
-    if publish:
-        refuse_unwritable(publish / "runs.csv")
+    if output.page:
+        refuse(output.page)
+    if output.publish:
+        refuse_unwritable(output.publish / "runs.csv")
     written = load_toml(experiment) if experiment else None
     machine, grid = given.machine(), given.grid
     if foreign:
@@ -153,27 +159,27 @@ def execute(
         fields=given.fields if _is_foreign(written, grid) else given.with_preset(written.run if written else {}),
         grid=grid,
         seeds=given.seeds,
-        settings=_settings(pairs),
+        settings=_settings(pairs or ()),
         machine=machine,
     )
-    if print_spec:
+    if output.print_spec:
         typer.echo(lab.as_toml(plan), nl=False)
         return
-    if dry_run and all(spec.foreign for spec in plan.specs):
+    if output.dry_run and all(spec.foreign for spec in plan.specs):
         typer.echo(f"{len(plan.specs)} networks that others trained are recorded and measured; nothing is trained")
         return
-    if dry_run:
-        print_estimate(plan.specs, plan.machine, as_json=json)
+    if output.dry_run:
+        print_estimate(plan.specs, plan.machine, as_json=output.json)
         return
-    with Display(left_to_train(plan.specs, plan.machine), quiet=quiet) as display:
-        done = lab.carry_out(plan, display.report, display.say, publish)
-    if page:
-        write_page(publish or plan.machine.results / "findings" / plan.name, page)
+    with Display(left_to_train(plan.specs, plan.machine), quiet=output.quiet) as display:
+        done = lab.carry_out(plan, display.report, display.say, output.publish)
+    if output.page:
+        write_page(output.publish or plan.machine.results / "findings" / plan.name, output.page)
     print_failures(done.outcomes)
-    if json:
+    if output.json:
         print_json(lab.as_document(done, plan.machine))
-    elif form:
-        print_tables(done.findings, form)
+    elif output.form:
+        print_tables(done.findings, output.form)
     else:
         print_findings(done, plan.machine)
     for line in done.errors:
@@ -208,16 +214,8 @@ def _command(name: str) -> Callable[..., None]:
         dry_run: DryRun = False,
         print_spec: PrintSpec = False,
     ) -> None:
-        options: dict[str, Any] = {
-            "publish": publish,
-            "page": report,
-            "json": json,
-            "quiet": quiet,
-            "dry_run": dry_run,
-            "form": format,
-        }
-        options["foreign"] = Foreigners(network or (), weights or (), blocks)
-        execute(name, given, experiment, pairs=set_ or [], print_spec=print_spec, **options)
+        output = Output(publish, report, json, format, quiet, dry_run, print_spec)
+        execute(name, given, experiment, output, set_, Foreigners(network or (), weights or (), blocks))
 
     return training_options()(probe)
 
@@ -249,16 +247,8 @@ def run(
             f'{experiment}: names no probe; write probe = "…" at its top, or use `resx probe NAME {experiment}`, or '
             f"`resx train {experiment}` for one network"
         )
-    options: dict[str, Any] = {
-        "publish": publish,
-        "page": report,
-        "json": json,
-        "quiet": quiet,
-        "dry_run": dry_run,
-        "form": format,
-    }
-    options["foreign"] = Foreigners(weights=weights or ())
-    execute(name, given, experiment, pairs=set_ or [], print_spec=print_spec, **options)
+    output = Output(publish, report, json, format, quiet, dry_run, print_spec)
+    execute(name, given, experiment, output, set_, Foreigners(weights=weights or ()))
 
 
 class ProbeCommand(TyperCommand):
