@@ -1,0 +1,88 @@
+"""`resx runs list`: a line a run, as many columns as fit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resx.cli.options import Json, Results
+from resx.cli.runs.which import Where, WithStatus, WithTag, select_records
+
+if TYPE_CHECKING:
+    from resx.store.run import Record
+
+
+def list_runs(
+    where: Where = None,
+    status: WithStatus = None,
+    tag: WithTag = None,
+    sort: Annotated[
+        str, typer.Option(metavar="FIELD", help="Order by a field; -FIELD for the largest first.")
+    ] = "run_id",
+    results: Results = None,
+    json: Json = False,
+) -> None:
+    """List recorded runs: status, errors, and the fields in which they differ.
+
+    The first column names a run in every other command. Columns that do not fit are left out; --json has all.
+
+    Examples: [bold]resx runs list --where depth=56 --sort -test_error[/bold],
+    [bold]resx runs list --status unfinished[/bold]
+    """
+    from resx.cli.terminal import print_json
+    from resx.store.files import results_root
+    from resx.store.select import sort_records
+
+    root = results_root(results)
+    records = sort_records(select_records(root, where, status, tag), sort)
+    for record in records:
+        if record.damage:
+            typer.echo(f"resx: {record.damage}", err=True)
+    if json:
+        print_json([{**record.row, **(record.run.notes() if record.run else {})} for record in records])
+        return
+    _print_records(records, f"{len(records)} runs in {root / 'runs'}")
+    if not records and not any((where, status, tag)):
+        typer.echo("Nothing is recorded yet: `resx compare` trains four small networks in about a minute.", err=True)
+
+
+def _print_records(records: Sequence[Record], title: str) -> None:
+    """Print a line a run: as many columns as fit, the most telling first; a name is never cut."""
+    from resx.cli.terminal import CONSOLE, number, print_table
+    from resx.store.select import as_text, differing
+
+    def steps(row: dict[str, Any]) -> str:
+        return f"{row['steps_done']:,}" if isinstance(row.get("steps_done"), int) else "–"
+
+    def tags(record: Record) -> str:
+        return " ".join(record.run.notes()["tags"]) if record.run else ""
+
+    columns: dict[str, list[str]] = {
+        "<run": [record.row["run_id"][-8:] for record in records],
+        "<status": [record.row["status"] for record in records],
+        "train %": [number(record.row.get("train_error")) for record in records],
+        "test %": [number(record.row.get("test_error")) for record in records],
+        **{f"<{name}": [_cell(as_text(record.row.get(name))) for record in records] for name in differing(records)},
+        "<tags": [tags(record) for record in records],
+        "steps": [steps(record.row) for record in records],
+        "seconds": [number(record.row.get("seconds"), 0) for record in records],
+        "<id": [record.row["run_id"] for record in records],
+    }
+    if not any(columns["<tags"]):
+        del columns["<tags"]
+    room, shown = CONSOLE.width if sys.stdout.isatty() else sys.maxsize, []
+    for name, cells in columns.items():
+        needed = max(len(cell) for cell in (name.removeprefix("<"), *cells)) + 3
+        if needed <= room:
+            shown.append(name)
+            room -= needed
+    if not sys.stdout.isatty():
+        CONSOLE.width = max(140, sum(max(map(len, (name, *columns[name]))) + 3 for name in shown) + 2)
+    print_table(list(zip(*(columns[name] for name in shown), strict=True)), shown, title=title)
+
+
+def _cell(text: str) -> str:
+    return text if len(text) <= 24 else f"{text[:23]}…"

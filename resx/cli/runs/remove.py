@@ -1,0 +1,84 @@
+"""`resx runs rm` and `resx runs gc`: runs and files that are not wanted any more."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from resx.cli.options import Results
+from resx.cli.runs.which import Names, Status, Where, WithStatus, WithTag, Yes, select_records, select_runs
+from resx.spec import SpecError
+
+
+class Snapshots(StrEnum):
+    """Which weights of finished runs `gc` leaves."""
+
+    none = "none"
+    ends = "ends"
+    log = "log"
+
+
+def remove(
+    names: Names = None,
+    where: Where = None,
+    status: WithStatus = None,
+    tag: WithTag = None,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="The same as --status unfinished.")] = False,
+    yes: Yes = False,
+    results: Results = None,
+) -> None:
+    """Remove recorded runs with everything measured on them, damaged ones too.
+
+    Examples: [bold]resx runs rm 1a2b3c4d[/bold], [bold]resx runs rm --unfinished[/bold],
+    [bold]resx runs rm --where lr=1[/bold]
+    """
+    from resx.store.files import results_root
+    from resx.store.run import find_path, remove_run
+
+    root = results_root(results)
+    status = Status.unfinished if unfinished else status
+    if not (names or where or status or tag):
+        raise SpecError("runs rm: say which: run ids, --where, --status, --unfinished or --tag")
+    paths = [find_path(root, name) for name in names] if names else None
+    if where or status or tag:
+        there = {root / "runs" / record.row["run_id"] for record in select_records(root, where, status, tag)}
+        paths = [path for path in (sorted(there) if paths is None else paths) if path in there]
+    paths = list(dict.fromkeys(paths or []))
+    if not paths:
+        typer.echo("no run is meant; nothing was removed", err=True)
+        return
+    listed = ", ".join(path.name for path in paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
+    if not yes:
+        typer.confirm(f"Remove {len(paths)} runs: {listed}?", abort=True, err=True)
+    for path in paths:
+        remove_run(path)
+    typer.echo(f"removed {listed}")
+
+
+def collect(
+    snapshots: Annotated[
+        Snapshots,
+        typer.Option(help="Weights of finished runs that stay: none, ends (first and last) or log (all)."),
+    ] = Snapshots.log,
+    names: Names = None,
+    yes: Yes = False,
+    results: Results = None,
+) -> None:
+    """Free disk space: what kills left behind, and with --snapshots the weights in between of finished runs.
+
+    A probe that needs weights which are gone says so; training the run again after `runs rm` makes them again.
+    """
+    from resx.store.files import results_root
+    from resx.store.mend import remove_leftovers, thin_snapshots
+
+    root = results_root(results)
+    if snapshots is not Snapshots.log and not yes:
+        typer.confirm(
+            f"Remove the weights of finished runs in {root / 'runs'} but for {snapshots}?", abort=True, err=True
+        )
+    freed = remove_leftovers(root)
+    if snapshots is not Snapshots.log:
+        freed += sum(thin_snapshots(run, snapshots.value) for run in select_runs(root, names) if run.result)
+    typer.echo(f"{freed / 2**20:.1f} MiB freed")

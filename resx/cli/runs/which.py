@@ -1,0 +1,89 @@
+"""Which runs a command of `resx runs` means: the options that say so, and what they select."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resx.cli import complete
+from resx.spec import SpecError
+
+if TYPE_CHECKING:
+    from resx.store.run import Record, RunFolder
+
+
+class Status(StrEnum):
+    """What became of a run."""
+
+    finished = "finished"
+    diverged = "diverged"
+    unfinished = "unfinished"
+    damaged = "damaged"
+
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Run ids, or how they begin or end; none for all.", show_default=False, autocompletion=complete.runs
+    ),
+]
+
+
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIELD=VALUE",
+        help="Only runs with this value of a field, such as depth=56; repeat for several.",
+        show_default=False,
+    ),
+]
+
+
+WithStatus = Annotated[Status | None, typer.Option(help="Only runs of this status.", show_default=False)]
+
+
+WithTag = Annotated[str | None, typer.Option(help="Only runs with this tag.", show_default=False)]
+
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def select_records(
+    root: Path, where: Sequence[str] | None = None, status: Status | None = None, tag: str | None = None
+) -> list[Record]:
+    """Return the records of the runs that are meant, those of a published experiment too."""
+    from resx.store.run import Record, find_runs, read_record
+    from resx.store.select import matches, parse_where
+
+    wanted = parse_where([*(where or []), *([f"status={status}"] if status else [])])
+    if (root / "fields.json").is_file():
+        from resx.store.tables import load_runs
+
+        rows = load_runs(root)[0].to_dict("records")
+        records = [Record({str(key): value for key, value in row.items()}) for row in rows]
+    else:
+        records = [read_record(path) for path in find_runs(root)]
+    records = [record for record in records if matches(record, wanted)]
+    return [record for record in records if not tag or (record.run and tag in record.run.notes()["tags"])]
+
+
+def select_runs(results: Path, names: list[str] | None, where: Sequence[str] | None = None) -> list[RunFolder]:
+    """Return the named runs, or all that are meant; damaged ones that are not named are left out with a line."""
+    from resx.store.run import find_run
+
+    if names:
+        return [find_run(results, name) for name in names]
+    records = select_records(results, where)
+    for record in records:
+        if record.damage:
+            typer.echo(f"resx: {record.damage}; it is left out", err=True)
+    chosen = [record.run for record in records if record.run]
+    if not chosen:
+        raise SpecError(
+            f"nothing is recorded in {results / 'runs'}; `resx compare` makes some, --results looks elsewhere"
+        )
+    return chosen
