@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -38,7 +38,7 @@ from resx.probes import (
 from resx.probes.page import page, shown_tables, updated
 from resx.spec import MAX_RUNS, Experiment, RunSpec, SpecError, load_toml, recipe, slug, write_toml
 from resx.store import tables
-from resx.store.files import LOG, Busy, LeftToOthers, StoreError, write_atomic
+from resx.store.files import LOG, Busy, StoreError, write_atomic
 from resx.store.tables import load_environments, load_frames, write_frames
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from resx.engines import Outcome
-    from resx.engines.tasks import Desk
+    from resx.engines.tasks import Desk, Task
     from resx.training.loop import Report
     from resx.training.machine import Machine
 
@@ -318,12 +318,55 @@ def _measure(
     Returns the outcomes, with an error where a measurement failed. Raises SpecError where there is no run at all for a
     measurement, StoreError where all of them failed.
     """
-    from resx.engines import run_tasks, wait_for_others
-    from resx.engines.tasks import Task
+    from resx.engines import run_tasks, share
     from resx.training.loop import MEASURING, Progress
 
-    tasks: dict[str, Task] = {}  # by their names
-    wanted_of: dict[str, tuple[RunSpec, str, str]] = {}  # run, measurement and its settings
+    todo = {one.task.name: one for one in _unmeasured(probe, outcomes, settings, machine, say)}
+    if not todo:
+        return outcomes
+    say(f"measuring {len(todo)} runs")
+    count = itertools.count(1)
+
+    def ended(name: str) -> None:
+        if todo[name].is_done(machine):  # not by another process, and no failure
+            done = next(count)
+            say(f"{name} measured ({done}/{len(todo)})")
+            report(Progress(MEASURING, done, len(todo), 0.0, math.nan, math.nan))
+
+    failed: dict[str, str] = {}
+    share(
+        {name: one.spec.run_id for name, one in todo.items()},
+        "measured",
+        lambda left: run_tasks([todo[name].task for name in left], machine, ended=ended),
+        lambda name: todo[name].is_done(machine),
+        machine,
+        failed,
+    )
+    if len(failed) == len(todo):
+        raise StoreError(next(iter(failed.values())))
+    errors = {todo[name].spec.run_id: line for name, line in failed.items()}
+    return [replace(one, error=errors.get(one.spec.run_id, one.error)) for one in outcomes]
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """A measurement of one run that is to be made with these settings."""
+
+    name: str
+    spec: RunSpec
+    settings: str
+    task: Task
+
+    def is_done(self, machine: Machine) -> bool:
+        return _is_measured(self.spec, self.name, self.settings, machine)
+
+
+def _unmeasured(
+    probe: Probe, outcomes: Sequence[Outcome], settings: Any, machine: Machine, say: Say
+) -> Iterator[_Measurement]:
+    """Yield what is to be measured. Raises SpecError where a measurement applies to none of the runs."""
+    from resx.engines.tasks import Task
+
     for name, measure in probe.measures.items():
         wanted = [outcome for outcome in outcomes if measure.wants(outcome.spec, settings)]
         reasons = {one.spec.run_id: reason for one in wanted if (reason := _left_out(one, measure))}
@@ -331,40 +374,11 @@ def _measure(
             say(f"{name}: {run_id} is left out: {reason}")
         if wanted and len(reasons) == len(wanted):
             raise SpecError(f"{name}: it applies to none of the runs: {next(iter(reasons.values()))}")
+        text = _settings_text(measure, settings)
         for one in wanted:
-            text = _settings_text(measure, settings)
             if one.spec.run_id not in reasons and not _is_measured(one.spec, name, text, machine):
                 call = partial(measure_run, name, measure.function, one.spec, settings, text)
-                task = Task(f"{name}: {one.spec.run_id}", call)
-                tasks[task.name], wanted_of[task.name] = task, (one.spec, name, text)
-    if not tasks:
-        return outcomes
-    say(f"measuring {len(tasks)} runs")
-    failed: dict[str, str] = {}
-    left = list(tasks)
-
-    def ended(name: str) -> None:
-        if _is_measured(*wanted_of[name], machine):  # not by another process, and no failure
-            done = next(count)
-            say(f"{name} measured ({done}/{len(tasks)})")
-            report(Progress(MEASURING, done, len(tasks), 0.0, math.nan, math.nan))
-
-    count = itertools.count(1)
-    while left:
-        failed |= run_tasks([tasks[name] for name in left], machine, ended=ended)
-        left = [name for name in left if name not in failed and not _is_measured(*wanted_of[name], machine)]
-        try:
-            if not wait_for_others([wanted_of[name][0].run_id for name in left], machine, "measured"):
-                break
-        except LeftToOthers as error:
-            if not failed:
-                raise
-            failed |= dict.fromkeys(left, str(error))
-            break
-    if len(failed) == len(tasks):
-        raise StoreError(next(iter(failed.values())))
-    errors = {wanted_of[name][0].run_id: line for name, line in failed.items()}
-    return [replace(one, error=errors.get(one.spec.run_id, one.error)) for one in outcomes]
+                yield _Measurement(name, one.spec, text, Task(f"{name}: {one.spec.run_id}", call))
 
 
 def _left_out(outcome: Outcome, measure: Measure) -> str | None:

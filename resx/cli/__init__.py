@@ -14,8 +14,7 @@ from typing import Any
 
 import typer
 
-from resx.cli.options import flowing
-from resx.cli.terminal import prepare_streams
+from resx.cli.terminal import flowing, prepare_streams
 from resx.spec import SpecError, printable
 from resx.store.files import LeftToOthers, StoreError
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from resx.cli.options import Json, Quiet, parse_list
+from resx.cli.given import parse_list
+from resx.cli.options import Json, Quiet
 
 
 def bench(
@@ -55,7 +57,6 @@ def bench(
     """
     from resx.bench import process, show
     from resx.bench.plan import Plan
-    from resx.cli.terminal import print_json, print_table
     from resx.training.machine import make_machine
 
     if kernels:
@@ -85,10 +86,18 @@ def bench(
     files = show.publish(result, publish) if publish else []
     for warning in result["warnings"]:
         typer.echo(f"resx: warning: {warning}", err=True)
+    _print(result, files, json)
+
+
+def _print(result: Mapping[str, Any], files: Sequence[Path], json: bool) -> None:
+    from resx.bench import show
+    from resx.cli.terminal import print_json, print_table
+
     if json:
         print_json({**result, "files": files})
         return
     columns = [f"<{name}" if name in ("what", "loop") else name for name in show.COLUMNS]
+    repetitions = result["plan"]["repetitions"]
     title = f"{result['environment']['hardware']}: median (least–most) of {repetitions}"
     print_table(show.table_rows(result), columns, title=title)
     for line in show.summary_lines(result):

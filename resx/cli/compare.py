@@ -3,8 +3,9 @@ seeds."""
 
 from __future__ import annotations
 
-from resx.cli.options import DryRun, ExperimentFile, Given, Json, PrintSpec, Quiet, TableFormat, training_options
-from resx.cli.probe import Output, Publish, Report, Set, execute
+from resx.cli.execute import Output, Publish, Report, Set, execute
+from resx.cli.given import Given, training_options
+from resx.cli.options import DryRun, ExperimentFile, Json, PrintSpec, Quiet, TableFormat
 
 
 @training_options()

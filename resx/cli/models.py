@@ -12,7 +12,7 @@ import typer
 
 import resx
 from resx import paper
-from resx.cli.options import parse_list
+from resx.cli.given import parse_list
 from resx.spec import SpecError, build_spec, did_you_mean
 
 if TYPE_CHECKING:

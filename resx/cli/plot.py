@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from resx.cli import complete
-from resx.cli.options import Results, Seed, Seeds, parse_list, seeds_of
+from resx.cli.given import parse_list, seeds_of
+from resx.cli.options import Results, Seed, Seeds
 from resx.spec import SpecError
 
 Depth = Annotated[
@@ -109,9 +111,7 @@ def plot(
         "seed": seeds_of(seed, seeds) or [],
         "run": run or [],
     }
-    for text in where or []:
-        field, value = _parse_where(text)
-        filters[field] = [*filters.get(field, []), value]
+    filters = _with_where(filters, where or [])
     root = results_root(results)
     stem, formats = _target(out, root, name)
     refuse_unwritable(stem)
@@ -124,11 +124,15 @@ def plot(
         typer.echo(path)
 
 
-def _parse_where(text: str) -> tuple[str, str]:
-    field, equals, value = text.partition("=")
-    if not (field and equals and value):
-        raise SpecError(f"--where: write field=value, such as lr=0.02, not '{text}'")
-    return field.strip(), value.strip()
+def _with_where(filters: Mapping[str, Sequence[Any]], texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the filters with those that --where adds. Raises SpecError for a text that is no field=value."""
+    more = {name: list(values) for name, values in filters.items()}
+    for text in texts:
+        field, equals, value = (part.strip() for part in text.partition("="))
+        if not (field and equals and value):
+            raise SpecError(f"--where: write field=value, such as lr=0.02, not '{text}'")
+        more.setdefault(field, []).append(value)
+    return more
 
 
 def _target(out: Path | None, root: Path, name: str) -> tuple[Path, list[str]]:

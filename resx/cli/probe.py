@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,189 +12,22 @@ from typer.core import TyperCommand
 
 from resx.claims import help_lines
 from resx.cli import complete
-from resx.cli.options import (
-    DryRun,
-    ExperimentFile,
-    Format,
-    Given,
-    Json,
-    PrintSpec,
-    Quiet,
-    TableFormat,
-    flowing,
-    training_options,
-)
+from resx.cli.execute import Output, Publish, Report, Set, execute
+from resx.cli.foreign import FOREIGN_OPTIONS, BlockNames, Foreigners, Network, Weights
+from resx.cli.given import Given, training_options
+from resx.cli.options import DryRun, ExperimentFile, Json, PrintSpec, Quiet, TableFormat
+from resx.cli.terminal import flowing
 from resx.probes import load_probe, probe_names
-from resx.spec import Experiment, SpecError, load_toml
+from resx.spec import SpecError, load_toml
 
 if TYPE_CHECKING:
-    from resx.training.machine import Machine
+    pass
 
 probe_app = typer.Typer(
     help="""Take residual learning apart: train what is missing, measure, judge, draw.
 
     Each probe names its runs, its primary outcome and its claims beforehand; `resx probe NAME --help` shows them.""",
 )
-
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="A setting of the probe, as key=value; repeat for several.", show_default=False),
-]
-FOREIGN, FOREIGN_OPTIONS = "Networks that others trained", ("network", "weights", "blocks")
-Network = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Measure a trained network instead: akamaster/resnet56, torchvision/NAME, timm/NAME or FILE.py:FUNCTION; "
-        "repeat for several, each with its --weights.",
-        rich_help_panel=FOREIGN,
-        show_default=False,
-    ),
-]
-Weights = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="A file of its weights (torch.save or safetensors; nothing in it is executed), a folder that holds those "
-        "which an experiment names, or DEFAULT for torchvision's.",
-        rich_help_panel=FOREIGN,
-        show_default=False,
-    ),
-]
-BlockNames = Annotated[
-    str | None,
-    typer.Option(
-        "--blocks",
-        help="Its blocks by name or pattern, with commas between, such as 'layer*.*'; otherwise they are found.",
-        rich_help_panel=FOREIGN,
-        show_default=False,
-    ),
-]
-Publish = Annotated[
-    Path | None, typer.Option(help="Write the experiment here, in the form that is committed.", show_default=False)
-]
-Report = Annotated[
-    Path | None,
-    typer.Option(
-        "--report", help="Write the page of this experiment here, as `resx report` would.", show_default=False
-    ),
-]
-
-
-@dataclass(frozen=True)
-class Foreigners:
-    """The networks that others trained, as the options name them."""
-
-    networks: Sequence[str] = ()
-    weights: Sequence[str] = ()
-    blocks: str | None = None
-
-    def applied(self, grid: Mapping[str, Sequence[Any]], machine: Machine) -> tuple[dict[str, Sequence[Any]], Machine]:
-        """Return the grid with these networks in it, and the machine that knows where their weights are.
-
-        Raises SpecError where networks and weights do not pair up.
-        """
-        from resx.training.foreign import describe_foreign
-
-        placed = replace(machine, weights=tuple(self.weights))
-        if not self.networks:
-            if self.blocks:
-                raise SpecError("--blocks: is for a network that --network names")
-            return dict(grid), placed
-        if len(self.networks) != len(self.weights):
-            raise SpecError(
-                f"--network: {len(self.networks)} networks and {len(self.weights)} --weights; give a pair each"
-            )
-        pairs = zip(self.networks, self.weights, strict=True)
-        files = [Path(name.rpartition(":")[0]) for name in self.networks if ".py:" in name]
-        values = [describe_foreign(network, weights, self.blocks) for network, weights in pairs]
-        return {**grid, "foreign": values}, replace(placed, code=files[0] if files else None)
-
-
-def _is_foreign(written: Experiment | None, grid: Mapping[str, Sequence[Any]] | None) -> bool:
-    return any("foreign" in one for one in (*(written.grids if written else ()), grid or {}))
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where findings are written and in what form they are printed; with dry_run or print_spec there are none."""
-
-    publish: Path | None
-    page: Path | None
-    json: bool
-    form: Format | None
-    quiet: bool
-    dry_run: bool
-    print_spec: bool
-
-
-def execute(
-    name: str,
-    given: Given,
-    experiment: Path | None,
-    output: Output,
-    pairs: Sequence[str] | None = None,
-    foreign: Foreigners | None = None,
-) -> None:
-    """Run a probe and print its findings. Exit code 1 where a run failed."""
-    from resx import lab
-    from resx.cli.progress import Display
-    from resx.cli.report import write_page
-    from resx.cli.show import print_estimate, print_failures, print_findings, print_tables
-    from resx.cli.terminal import print_json
-    from resx.engines import left_to_train
-    from resx.report.build import refuse
-    from resx.store.files import refuse_unwritable
-
-    if output.page:
-        refuse(output.page)
-    if output.publish:
-        refuse_unwritable(output.publish / "runs.csv")
-    written = load_toml(experiment) if experiment else None
-    machine, grid = given.machine(), given.grid
-    if foreign:
-        grid, machine = foreign.applied(grid, machine)
-    plan = lab.plan(
-        name,
-        written,
-        fields=given.fields if _is_foreign(written, grid) else given.with_preset(written.run if written else {}),
-        grid=grid,
-        seeds=given.seeds,
-        settings=_settings(pairs or ()),
-        machine=machine,
-    )
-    if output.print_spec:
-        typer.echo(lab.as_toml(plan), nl=False)
-        return
-    if output.dry_run and all(spec.foreign for spec in plan.specs):
-        typer.echo(f"{len(plan.specs)} networks that others trained are recorded and measured; nothing is trained")
-        return
-    if output.dry_run:
-        print_estimate(plan.specs, plan.machine, as_json=output.json)
-        return
-    with Display(left_to_train(plan.specs, plan.machine), quiet=output.quiet) as display:
-        done = lab.carry_out(plan, display.report, display.say, output.publish)
-    if output.page:
-        write_page(output.publish or plan.machine.results / "findings" / plan.name, output.page)
-    print_failures(done.outcomes)
-    if output.json:
-        print_json(lab.as_document(done, plan.machine))
-    elif output.form:
-        print_tables(done.findings, output.form)
-    else:
-        print_findings(done, plan.machine)
-    for line in done.errors:
-        typer.echo(f"resx: {line}", err=True)
-    if done.errors or any(outcome.result is None or outcome.error for outcome in done.outcomes):
-        raise typer.Exit(1)
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, str]:
-    values = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise SpecError(f"--set {pair}: write key=value")
-        values[key.strip()] = value.strip()
-    return values
 
 
 def _command(name: str) -> Callable[..., None]:

@@ -6,6 +6,7 @@ Light, so that a command that only reads records starts at once.
 from __future__ import annotations
 
 import codecs
+import inspect
 import json
 import math
 import os
@@ -103,3 +104,9 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def flowing(docstring: str | None) -> str:
+    """Join the lines of each paragraph, so that a terminal of any width can wrap them."""
+    paragraphs = inspect.cleandoc(docstring or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in paragraphs)

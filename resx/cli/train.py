@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from resx.cli import complete
-from resx.cli.options import DryRun, ExperimentFile, Given, Json, PrintSpec, Quiet, training_options
+from resx.cli.given import Given, training_options
+from resx.cli.options import DryRun, ExperimentFile, Json, PrintSpec, Quiet
 from resx.spec import load_toml
 
 

@@ -10,7 +10,6 @@ import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,8 +175,22 @@ def _is_unpacked(name: str, root: Path) -> bool:
     return found.state == "built in" or (found.state == "present" and found.where is not None and found.where.is_dir())
 
 
-@lru_cache(maxsize=2)  # the runs of a comparison share one data set
+READ: dict[tuple[str, Path, int | None], Dataset] = {}  # the last two: the runs of a comparison share one data set
+
+
 def _read(text: str, root: Path, image_size: int | None) -> Dataset:
+    """Return a whole data set, read once; one whose images are of one size serves every `image_size`."""
+    for key in ((text, root, None), (text, root, image_size)):
+        if key in READ:
+            return READ[key]
+    dataset = _read_files(text, root, image_size)
+    while len(READ) > 1:
+        del READ[next(iter(READ))]
+    READ[text, root, dataset.image_size] = dataset
+    return dataset
+
+
+def _read_files(text: str, root: Path, image_size: int | None) -> Dataset:
     """Read a whole data set. A loader that can bring images of many sizes to one takes image_size as well."""
     name, _ = DATASETS.arguments(text)
     sized = "image_size" in inspect.signature(DATASETS[name]).parameters

@@ -8,7 +8,7 @@ share data and schedule train side by side in one process, as branches of one CU
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -68,24 +68,23 @@ def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambd
         data.fetch(wanted, machine.data_dir)
     foreign, own = [spec for spec in todo if spec.foreign], [spec for spec in todo if not spec.foreign]
     for generation in [foreign, *_generations(own)]:
-        left = generation
-        while left:
-            errors |= record_all(left, machine) if left[0].foreign else _train(left, machine, report)
-            open_ = [spec for spec in left if spec.run_id not in errors]
-            left = [spec for spec in open_ if finished_result(spec, machine.results) is None]
-            try:
-                if not wait_for_others([spec.run_id for spec in left], machine, "trained"):
-                    break
-            except LeftToOthers as error:
-                if not errors:
-                    raise
-                errors |= {spec.run_id: str(error) for spec in left}
-                break
+        train = partial(_train, by_id := {spec.run_id: spec for spec in generation}, machine, report)
+        share(
+            {run_id: run_id for run_id in by_id},
+            "trained",
+            train,
+            partial(_is_finished, by_id, machine),
+            machine,
+            errors,
+        )
     return [Outcome(spec, finished_result(spec, machine.results), errors.get(spec.run_id)) for spec in specs]
 
 
-def _train(specs: Sequence[RunSpec], machine: Machine, report: Report) -> dict[str, str]:
-    """Train those specs that no other process is at, and return a line for each that failed, by its id."""
+def _train(by_id: Mapping[str, RunSpec], machine: Machine, report: Report, left: Sequence[str]) -> dict[str, str]:
+    """Train those runs that no other process is at, and return a line for each that failed, by its id."""
+    specs = [by_id[run_id] for run_id in left]
+    if specs[0].foreign:
+        return record_all(specs, machine)
     errors: dict[str, str] = {}
     groups = here.cohorts(specs, Datasets(machine.data_dir), _shared(machine, len(specs)))
     while groups:  # where one of a group fails, or they do not fit together, its halves go on
@@ -101,10 +100,42 @@ def _train(specs: Sequence[RunSpec], machine: Machine, report: Report) -> dict[s
     return errors
 
 
-def wait_for_others(run_ids: Sequence[str], machine: Machine, doing: str) -> bool:
+def _is_finished(by_id: Mapping[str, RunSpec], machine: Machine, run_id: str) -> bool:
+    return finished_result(by_id[run_id], machine.results) is not None
+
+
+def share(
+    todo: Mapping[str, str],
+    doing: str,
+    carry_out: Callable[[Sequence[str]], dict[str, str]],
+    is_done: Callable[[str], bool],
+    machine: Machine,
+    errors: dict[str, str],
+) -> None:
+    """Carry out all of `todo` together with other processes: what they are at is waited for, last.
+
+    todo: the run of each thing to do, by a name. doing: what is done with a run, in the line that names who is at it.
+    carry_out: takes names and returns a line for each that failed; such lines are added to `errors`. Where the machine
+    does not wait, LeftToOthers is raised when the rest is done; if something failed, its line is added to `errors`.
+    """
+    left = list(todo)
+    while left:
+        errors |= carry_out(left)
+        left = [name for name in left if name not in errors and not is_done(name)]
+        try:
+            if not _wait_for_others([todo[name] for name in left], machine, doing):
+                return
+        except LeftToOthers as error:
+            if not errors:
+                raise
+            errors |= dict.fromkeys(left, str(error))
+            return
+
+
+def _wait_for_others(run_ids: Sequence[str], machine: Machine, doing: str) -> bool:
     """Wait until one of the runs that other processes are at is free; return whether there was one.
 
-    doing: what they do with it, in the line that names each. Raises LeftToOthers where the machine does not wait.
+    Raises LeftToOthers where the machine does not wait.
     """
     waiting: dict[str, str] = {}
     while True:

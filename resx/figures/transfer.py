@@ -59,12 +59,7 @@ def draw(findings: Findings) -> Figure:
             for axes in (left, right):
                 axes.axhline(len(names[0]), color=style.RULE, linewidth=0.8)
         left.set_yticks(places, [name for block in names for name in block])
-        left.grid(axis="y", visible=False)
-        left.axvline(0, color=style.INK, linewidth=0.8)
-        left.set_title("small and large")
-        right.set_title("what size adds: the interaction")
-        left.set_xlabel("log10 (plain loss / residual loss)")
-        right.set_xlabel("difference of the two")
+        _title(left, right)
         style.heading(
             figure,
             "The same question for other networks and models",
@@ -80,6 +75,15 @@ def draw(findings: Findings) -> Figure:
             ],
         )
     return figure
+
+
+def _title(left: Axes, right: Axes) -> None:
+    left.grid(axis="y", visible=False)
+    left.axvline(0, color=style.INK, linewidth=0.8)
+    left.set_title("small and large")
+    right.set_title("what size adds: the interaction")
+    left.set_xlabel("log10 (plain loss / residual loss)")
+    right.set_xlabel("difference of the two")
 
 
 def _draw_sizes(axes: Axes, own: pd.DataFrame, position: int, colour: str) -> None:

@@ -17,7 +17,7 @@ from resx import data
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("RESX_DATA", raising=False)
-    data._read.cache_clear()
+    data.READ.clear()
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_the_spec_has_content_and_label_and_no_path(tree, tmp_path):
 def test_a_run_is_not_continued_on_other_images(tree):
     complete = data.complete(spec(), tree)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tree / "train" / "ant" / "00000.png")
-    data._read.cache_clear()
+    data.READ.clear()
     with pytest.raises(SpecError, match="no longer holds"):
         data.load(complete, tree)
 
@@ -176,7 +176,7 @@ def test_images_of_different_sizes_need_an_image_size(made, tree, decoded):
     assert torch.equal(loaded.train_x[2:], made.train_x[2:])
     assert loaded.label == "tree at 8×8"
     decoded.clear()
-    data._read.cache_clear()
+    data.READ.clear()
     assert data.complete(complete, tree) == complete
     assert not decoded
     with pytest.raises(SpecError, match=r"fewer than image_size 9"):
@@ -310,3 +310,12 @@ def test_processes_that_want_one_tree_decode_it_once(tree, tmp_path):
     lines = [process.communicate(timeout=120)[0].count("decoded") for process in processes]
     assert sorted(lines) == [0, 84]
     assert [process.returncode for process in processes] == [0, 0]
+
+
+def test_images_of_one_size_are_read_once_for_all_sizes_asked_for(tree, monkeypatch):
+    data.READ.clear()
+    spec = DataSpec(dataset="folder")
+    data.complete(spec, tree)
+    monkeypatch.setattr(data, "_read_files", lambda *arguments: pytest.fail("read again"))
+    for size in (4, 2):
+        assert data.facts(spec.model_copy(update={"image_size": size}), tree).shape[1:] == (size, size)

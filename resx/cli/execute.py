@@ -1,0 +1,117 @@
+"""What `resx compare`, `resx probe` and `resx run` do alike: plan, carry out, print and write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from resx.cli.foreign import Foreigners
+from resx.cli.given import Given
+from resx.cli.options import Format
+from resx.spec import Experiment, SpecError, load_toml
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting of the probe, as key=value; repeat for several.", show_default=False),
+]
+Publish = Annotated[
+    Path | None, typer.Option(help="Write the experiment here, in the form that is committed.", show_default=False)
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", help="Write the page of this experiment here, as `resx report` would.", show_default=False
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where findings are written and in what form they are printed; with dry_run or print_spec there are none."""
+
+    publish: Path | None
+    page: Path | None
+    json: bool
+    form: Format | None
+    quiet: bool
+    dry_run: bool
+    print_spec: bool
+
+
+def execute(
+    name: str,
+    given: Given,
+    experiment: Path | None,
+    output: Output,
+    pairs: Sequence[str] | None = None,
+    foreign: Foreigners | None = None,
+) -> None:
+    """Run a probe and print its findings. Exit code 1 where a run failed."""
+    from resx import lab
+    from resx.cli.progress import Display
+    from resx.cli.report import write_page
+    from resx.cli.show import print_estimate, print_failures, print_findings, print_tables
+    from resx.cli.terminal import print_json
+    from resx.engines import left_to_train
+    from resx.report.build import refuse
+    from resx.store.files import refuse_unwritable
+
+    if output.page:
+        refuse(output.page)
+    if output.publish:
+        refuse_unwritable(output.publish / "runs.csv")
+    written = load_toml(experiment) if experiment else None
+    machine, grid = given.machine(), given.grid
+    if foreign:
+        grid, machine = foreign.applied(grid, machine)
+    plan = lab.plan(
+        name,
+        written,
+        fields=given.fields if _is_foreign(written, grid) else given.with_preset(written.run if written else {}),
+        grid=grid,
+        seeds=given.seeds,
+        settings=_settings(pairs or ()),
+        machine=machine,
+    )
+    if output.print_spec:
+        typer.echo(lab.as_toml(plan), nl=False)
+        return
+    if output.dry_run and all(spec.foreign for spec in plan.specs):
+        typer.echo(f"{len(plan.specs)} networks that others trained are recorded and measured; nothing is trained")
+        return
+    if output.dry_run:
+        print_estimate(plan.specs, plan.machine, as_json=output.json)
+        return
+    with Display(left_to_train(plan.specs, plan.machine), quiet=output.quiet) as display:
+        done = lab.carry_out(plan, display.report, display.say, output.publish)
+    if output.page:
+        write_page(output.publish or plan.machine.results / "findings" / plan.name, output.page)
+    print_failures(done.outcomes)
+    if output.json:
+        print_json(lab.as_document(done, plan.machine))
+    elif output.form:
+        print_tables(done.findings, output.form)
+    else:
+        print_findings(done, plan.machine)
+    for line in done.errors:
+        typer.echo(f"resx: {line}", err=True)
+    if done.errors or any(outcome.result is None or outcome.error for outcome in done.outcomes):
+        raise typer.Exit(1)
+
+
+def _is_foreign(written: Experiment | None, grid: Mapping[str, Sequence[Any]] | None) -> bool:
+    return any("foreign" in one for one in (*(written.grids if written else ()), grid or {}))
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, str]:
+    values = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise SpecError(f"--set {pair}: write key=value")
+        values[key.strip()] = value.strip()
+    return values

@@ -1,0 +1,74 @@
+"""The options that name networks which others trained, and the runs that they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resx.spec import SpecError
+
+if TYPE_CHECKING:
+    from resx.training.machine import Machine
+
+FOREIGN, FOREIGN_OPTIONS = "Networks that others trained", ("network", "weights", "blocks")
+Network = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Measure a trained network instead: akamaster/resnet56, torchvision/NAME, timm/NAME or FILE.py:FUNCTION; "
+        "repeat for several, each with its --weights.",
+        rich_help_panel=FOREIGN,
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A file of its weights (torch.save or safetensors; nothing in it is executed), a folder that holds those "
+        "which an experiment names, or DEFAULT for torchvision's.",
+        rich_help_panel=FOREIGN,
+        show_default=False,
+    ),
+]
+BlockNames = Annotated[
+    str | None,
+    typer.Option(
+        "--blocks",
+        help="Its blocks by name or pattern, with commas between, such as 'layer*.*'; otherwise they are found.",
+        rich_help_panel=FOREIGN,
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Foreigners:
+    """The networks that others trained, as the options name them."""
+
+    networks: Sequence[str] = ()
+    weights: Sequence[str] = ()
+    blocks: str | None = None
+
+    def applied(self, grid: Mapping[str, Sequence[Any]], machine: Machine) -> tuple[dict[str, Sequence[Any]], Machine]:
+        """Return the grid with these networks in it, and the machine that knows where their weights are.
+
+        Raises SpecError where networks and weights do not pair up.
+        """
+        from resx.training.foreign import describe_foreign
+
+        placed = replace(machine, weights=tuple(self.weights))
+        if not self.networks:
+            if self.blocks:
+                raise SpecError("--blocks: is for a network that --network names")
+            return dict(grid), placed
+        if len(self.networks) != len(self.weights):
+            raise SpecError(
+                f"--network: {len(self.networks)} networks and {len(self.weights)} --weights; give a pair each"
+            )
+        pairs = zip(self.networks, self.weights, strict=True)
+        files = [Path(name.rpartition(":")[0]) for name in self.networks if ".py:" in name]
+        values = [describe_foreign(network, weights, self.blocks) for network, weights in pairs]
+        return {**grid, "foreign": values}, replace(placed, code=files[0] if files else None)

@@ -1,0 +1,135 @@
+"""What the shared options say: `training_options` adds them to a command and hands it a `Given`, so that a flag, a TOML
+file and a Python call accept the same fields.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from resx.cli.options import FIELD_OPTIONS, MACHINE_OPTIONS, SEED_OPTIONS
+from resx.spec import MAX_RUNS, PRESET_SUMMARIES, PRESETS, SpecError
+
+if TYPE_CHECKING:
+    from resx.training.machine import Machine
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the shared options say: fields with one value, fields with several, seeds, and settings of the machine."""
+
+    fields: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    grid: Mapping[str, Sequence[Any]]
+    seeds: Sequence[int] | None
+
+    def machine(self) -> Machine:
+        """Return where and how to train. Raises SpecError for an absent device."""
+        from resx.training.machine import make_machine
+
+        return make_machine(**self.settings)
+
+    def with_preset(self, written: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that were given, and a preset where neither they nor the file's `written` ones name it.
+
+        Fields that leave nothing to a preset need none.
+
+        Without a preset the machine decides, and the first line on stderr says which, why, and how to choose.
+        """
+        given = {**written, **self.fields}
+        if "preset" in given or {key for preset in PRESETS.values() for key in preset} <= given.keys():
+            return dict(self.fields)
+        return {"preset": self._choose_preset(), **self.fields}
+
+    def _choose_preset(self) -> str:
+        from resx.training.machine import default_preset
+
+        preset, why = default_preset(self.machine())
+        typer.echo(f"preset {preset} ({why}): {PRESET_SUMMARIES[preset]}. Choose another with --preset.", err=True)
+        return preset
+
+
+def training_options(*omit: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command whose first parameter is a Given, to give it every shared option but those in `omit`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        fields = {name: option for name, option in FIELD_OPTIONS.items() if name not in omit}
+        machine = {name: option for name, option in MACHINE_OPTIONS.items() if name not in omit}
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+        def wrapper(**values: Any) -> None:
+            given = _given({name: values.pop(name) for name in [*fields, *SEED_OPTIONS, *machine]})
+            command(given, **values)
+
+        shared = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+            for name, option in {**fields, **SEED_OPTIONS, **machine}.items()
+        ]
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        wrapper.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *shared]}
+        wrapper.__doc__, wrapper.__name__ = command.__doc__, command.__name__
+        return wrapper
+
+    return decorate
+
+
+def _given(options: Mapping[str, Any]) -> Given:
+    """Sort what the shared options say. Raises SpecError for what cannot be read."""
+    options = {name: value for name, value in options.items() if value is not None}
+    fields = {name: value for name, value in options.items() if name in FIELD_OPTIONS}
+    settings = {name: value for name, value in options.items() if name in MACHINE_OPTIONS}
+    if "plugin" in settings:
+        settings["plugin"] = tuple(settings["plugin"])
+    if "drops" in fields:
+        fields["drops"] = _fractions(fields["drops"])
+    if "depth" in fields:
+        fields["depth"] = parse_list(fields["depth"], "depth")
+    lists: dict[str, list[Any]] = {
+        name: list(dict.fromkeys(fields[name])) for name in ("depth", "shortcut") if name in fields
+    }
+    fields |= {name: values[0] for name, values in lists.items()}
+    grid = {name: values for name, values in lists.items() if len(values) > 1}
+    fields = {name: value for name, value in fields.items() if name not in grid}
+    return Given(fields, settings, grid, seeds_of(options.get("seed"), options.get("seeds")))
+
+
+def seeds_of(seed: str | None, seeds: str | None) -> list[int] | None:
+    """Return the seeds that --seed (these) or --seeds (so many, or these) ask for. Raises SpecError for both."""
+    if seed is not None and seeds is not None:
+        raise SpecError("--seed, --seeds: give one of them")
+    if seed is not None:
+        return parse_list(seed, "seed")
+    return None if seeds is None else parse_seeds(seeds)
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(item) for item in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"--drops: write shares of the steps with commas between, not '{text}'") from error
+
+
+def parse_list(text: str, name: str) -> list[int]:
+    """Read `20,56` as integers. Raises typer.BadParameter naming the option."""
+    try:
+        values = [int(item) for item in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--{name}: write whole numbers with commas between, not '{text}'") from error
+    return list(dict.fromkeys(values))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read `3` as the seeds 0, 1, 2 and `4,7` as those two. Raises typer.BadParameter."""
+    values = parse_list(text, "seeds")
+    if "," in text:
+        return values
+    if values[0] < 1:
+        raise typer.BadParameter(f"--seeds: at least one, not {text}")
+    if values[0] > MAX_RUNS:
+        raise typer.BadParameter(f"--seeds: at most {MAX_RUNS:,}, not {values[0]:,}")
+    return list(range(values[0]))
