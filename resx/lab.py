@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resx.figures import FIGURES, select, style
+from resx.figures.fitted import fitted
 from resx.probes import (
     Findings,
     Measure,
@@ -503,11 +504,20 @@ def draw(findings: Findings, folder: Path, formats: Sequence[str] = style.FORMAT
     return files, errors
 
 
-def plot(name: str, *, results: Path | str | None = None, title: bool = True, **filters: Collection[object]) -> Figure:
+def plot(
+    name: str,
+    *,
+    results: Path | str | None = None,
+    title: bool = True,
+    width: float | None = None,
+    look: str = "screen",
+    **filters: Collection[object],
+) -> Figure:
     """Return a figure of recorded runs: the Python face of `resx plot`; nothing is trained.
 
-    results: a folder of live runs or a published experiment. title: with its heading. filters: values by field, such as
-    depth=[20, 56], as in `resx.figures.select`. Raises SpecError for an unknown name and where no run is left.
+    results: a folder of live runs or a published experiment. title, width, look: as in `resx.figures.fitted`. filters:
+    values by field, such as depth=[20, 56], as in `resx.figures.select`. Raises SpecError for an unknown name, where no
+    run is left, and for a width at which the figure cannot be read.
     """
     from resx.store.files import results_root
 
@@ -516,8 +526,7 @@ def plot(name: str, *, results: Path | str | None = None, title: bool = True, **
     root = results_root(Path(results) if results else None)
     frames = select(tables.load_frames(root, measurements=measurements), **filters)
     findings = judge(probe, frames, load_probe(probe).settings()) if probe else Findings("", Settings(), frames)
-    figure = draw_figure(findings)
-    return figure if title else style.untitled(figure)
+    return fitted(draw_figure(findings), title=title, width=width, look=look)
 
 
 def probe_of(figure: str) -> str | None:

@@ -11,6 +11,28 @@ import typer
 from resx.cli.given import parse_list
 from resx.cli.options import Json, Quiet
 
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:N; by default cuda where there is one.", show_default=False)
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Networks trained at once on a CPU, one process each; by default one per core.",
+        show_default=False,
+    ),
+]
+Networks = Annotated[
+    str, typer.Option(help="Networks side by side in one process, for a GPU: a number, or several to compare.")
+]
+CheckpointActivations = Annotated[
+    bool, typer.Option("--checkpoint-activations", help="Measure with activations computed again, not kept.")
+]
+Kernels = Annotated[
+    bool,
+    typer.Option("--kernels", help="Only count the kernels that a training step starts on a GPU; none is needed."),
+]
+
 
 def bench(
     depths: Annotated[str, typer.Option("--depth", "--depths", help="Depths to measure.", metavar="N|LIST")] = "20,56",
@@ -18,31 +40,15 @@ def bench(
     image_size: Annotated[int, typer.Option(min=8, help="Height and width of the images, which are made up.")] = 32,
     shortcut: Annotated[str, typer.Option(help="The shortcut around a branch: identity, none, …")] = "identity",
     precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = "fp32",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N; by default cuda where there is one.", show_default=False)
-    ] = None,
+    device: Device = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Networks trained at once on a CPU, one process each; by default one per core.",
-            show_default=False,
-        ),
-    ] = None,
-    networks: Annotated[
-        str, typer.Option(help="Networks side by side in one process, for a GPU: a number, or several to compare.")
-    ] = "1",
+    processes: Processes = None,
+    networks: Networks = "1",
     workers: Annotated[int, typer.Option(min=0, help="Workers of the conventional loop's DataLoader.")] = 2,
     repetitions: Annotated[int, typer.Option(min=1, help="Measurements of everything, in turns.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.001, help="Length of one measurement.")] = 1.0,
-    checkpoint_activations: Annotated[
-        bool, typer.Option("--checkpoint-activations", help="Measure with activations computed again, not kept.")
-    ] = False,
-    kernels: Annotated[
-        bool,
-        typer.Option("--kernels", help="Only count the kernels that a training step starts on a GPU; none is needed."),
-    ] = False,
+    checkpoint_activations: CheckpointActivations = False,
+    kernels: Kernels = False,
     publish: Annotated[Path | None, typer.Option(help="Also write the numbers here, such as results/bench.")] = None,
     json: Json = False,
     quiet: Quiet = False,

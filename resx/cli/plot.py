@@ -60,15 +60,24 @@ Out = Annotated[
         show_default=False,
     ),
 ]
+Width = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1, help="Width in inches, such as 3.25 for a column; letters keep their size.", show_default=False
+    ),
+]
+Title = Annotated[bool, typer.Option("--title/--no-title", help="With its heading, or without (a paper).")]
+Style = Annotated[str, typer.Option(help="screen, or paper: serif letters in black.")]
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        help="degradation, curves, …; none lists them.", show_default=False, autocompletion=complete.figures
+    ),
+]
 
 
 def plot(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            help="degradation, curves, …; none lists them.", show_default=False, autocompletion=complete.figures
-        ),
-    ] = None,
+    name: Name = None,
     depth: Depth = None,
     shortcut: Shortcut = None,
     dataset: DataSet = None,
@@ -78,7 +87,9 @@ def plot(
     where: Where = None,
     results: Results = None,
     out: Out = None,
-    title: Annotated[bool, typer.Option("--title/--no-title", help="With its heading, or without (a paper).")] = True,
+    title: Title = True,
+    width: Width = None,
+    style: Style = "screen",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No picture, only the files.")] = False,
 ) -> None:
     """Draw a figure from recorded runs; nothing is trained. Prints the files it wrote.
@@ -90,14 +101,16 @@ def plot(
     [bold]curves[/bold]: loss, error and learning rate of any runs.
 
     Examples: [bold]resx plot degradation --depth 20,56[/bold],
-    [bold]resx plot curves --run 1a2b3c4d --out figure.png[/bold]
+    [bold]resx plot curves --run 1a2b3c4d --out figure.png[/bold],
+    [bold]resx plot depth --no-title --width 3.25 --style paper --out figure.pdf[/bold]
     """
     import sys
 
     from rich.console import Console
 
     from resx import lab
-    from resx.figures import FIGURES, style, terminal
+    from resx.figures import FIGURES, terminal
+    from resx.figures.style import save
     from resx.store.files import refuse_unwritable, results_root
 
     if name is None:
@@ -115,8 +128,8 @@ def plot(
     root = results_root(results)
     stem, formats = _target(out, root, name)
     refuse_unwritable(stem)
-    figure = lab.plot(name, results=root, title=title, **filters)
-    paths = style.save(figure, stem, formats)
+    figure = lab.plot(name, results=root, title=title, width=width, look=style, **filters)
+    paths = save(figure, stem, formats)
     if sys.stdout.isatty() and not quiet:
         console = Console()
         console.print(terminal.picture(figure, console.width))

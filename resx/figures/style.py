@@ -14,10 +14,11 @@ from typing import Any
 
 import matplotlib.style
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from resx.store.files import write_atomic
@@ -26,8 +27,10 @@ from resx.store.files import write_atomic
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, QUIET, RULE = "#262626", "#6B6B6B", "#DADADA"  # text, second text, grid and guide lines
 WIDTH = 7.2  # inches: two columns of the paper
-_LEFT, _LABELS, _ABOVE, _BELOW, _BETWEEN = 0.55, 1.22, 0.84, 0.82, 0.18  # inches around the panels
-HEADING, _HEADING = "heading", 0.46  # the id of a figure's title and subtitle, and the inches that they take
+_LEFT, _LABELS, _ABOVE, BELOW, _BETWEEN = 0.55, 1.22, 0.84, 0.82, 0.18  # inches around the panels
+KEY_ROW = 0.16  # inches: a row of the key below the panels
+HEADING = "heading"  # the id of a figure's title and subtitle
+HEADING_HEIGHT = 0.46  # inches: the room that these take
 END_LABEL = "end-label"  # the id of labels at the ends of curves
 EndLabel = tuple[float, float, str, str]  # x and y of the curve's end, text, colour
 DASHED = (0, (3.2, 1.6))
@@ -199,9 +202,9 @@ def panels(
     panels show the same quantity, each with its own title and x axis, and share the y axis. free: each panel has
     a title and both axes of its own. labels: inches to the right of a panel, by default room for end labels.
     """
-    between = _BELOW if titled or free else _BETWEEN
+    between = BELOW if titled or free else _BETWEEN
     width = max(WIDTH, _LEFT + columns * ((1.5 if free else 2.1) + labels))
-    total = _ABOVE + rows * height + (rows - 1) * between + _BELOW
+    total = _ABOVE + rows * height + (rows - 1) * between + BELOW
     panel = (width - _LEFT) / columns - labels
     figure = Figure(figsize=(width, total))
     axes = figure.subplots(
@@ -213,7 +216,7 @@ def panels(
         gridspec_kw={
             "left": _LEFT / width,
             "right": 1 - labels / width,
-            "bottom": _BELOW / total,
+            "bottom": BELOW / total,
             "top": 1 - _ABOVE / total,
             "wspace": labels / panel,
             "hspace": between / height,
@@ -229,26 +232,24 @@ def heading(figure: Figure, title: str, subtitle: str) -> None:
         figure.text(_LEFT / width, 1 - 0.10 / height, title, size=10.5, weight="bold", va="top"),
         figure.text(_LEFT / width, 1 - 0.32 / height, subtitle, size=7.5, color=QUIET, va="top"),
     ]
-    room = (width - _LEFT) * figure.dpi
     for line in lines:
         line.set_gid(HEADING)
-        line.set_fontsize(line.get_fontsize() * min(1.0, 0.98 * room / line.get_window_extent().width))
+        shrink(line, width - _LEFT)
 
 
-def untitled(figure: Figure) -> Figure:
-    """Return the figure without its heading, lower by the room that this took; its axes keep their size."""
-    width, height = figure.get_size_inches()
-    for text in [text for text in figure.texts if text.get_gid() == HEADING]:
-        text.remove()
-    boxes = [(axes, axes.get_position()) for axes in figure.axes]
-    figure.set_size_inches(width, height - _HEADING)
-    scale = height / (height - _HEADING)
-    for axes, box in boxes:
-        axes.set_position((box.x0, box.y0 * scale, box.width, box.height * scale))
-    return figure
+def shrink(line: Text, room: float) -> None:
+    """Set a text smaller where it is wider than `room`, in inches."""
+    line.set_fontsize(float(line.get_fontsize()) * min(1.0, 0.98 * room / inches(line)))
 
 
-def key(figure: Figure, *rows: Sequence[Line2D]) -> None:
+def inches(text: Text) -> float:
+    """Return the width of a text that stands in a figure."""
+    figure = text.get_figure()
+    assert figure is not None
+    return float(text.get_window_extent().width / figure.dpi)
+
+
+def key(figure: Figure, *rows: Sequence[Artist]) -> None:
     """Explain the kinds of lines and marks below the panels, a row for each sequence that is not empty."""
     width, height = figure.get_size_inches()
     filled = [row for row in rows if row]
@@ -256,7 +257,7 @@ def key(figure: Figure, *rows: Sequence[Line2D]) -> None:
         figure.legend(
             handles=list(row),
             loc="lower left",
-            bbox_to_anchor=((_LEFT - 0.03) / width, 0.16 * position / height),
+            bbox_to_anchor=((_LEFT - 0.03) / width, KEY_ROW * position / height),
             ncols=len(row),
             frameon=False,
             fontsize=7,
