@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 PATHS = ("results", "data_dir", "plugin")  # settings of a machine that may be text
-PUBLISHED = ("svg", "png")  # formats of figures that are committed
+PUBLISHED = ("svg",)  # formats of figures that are committed
 
 
 @dataclass(frozen=True)

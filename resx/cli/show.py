@@ -103,9 +103,9 @@ def print_findings(done: Done, machine: Machine) -> None:
     for line in findings.notes():
         if line not in errors:
             typer.echo(line)
-    for file in done.files:
-        if file.suffix in (".png", ".md"):
-            typer.echo(f"written: {file}")
+    pictures = {file.with_suffix(""): file for file in done.files if file.suffix in (".svg", ".png")}  # one of each
+    for file in (*pictures.values(), *(file for file in done.files if file.suffix == ".md")):
+        typer.echo(f"written: {file}")
     if sys.stdout.isatty() and not done.errors:
         from resx.figures import FIGURES, terminal
 

@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 
 from resx.measurements.spectrum import shortcut_jacobians
-from resx.model import Network
+from resx.measurements.taps import Blocks
 
 
-def amax_gain(network: Network, x: torch.Tensor) -> pd.DataFrame:
+def amax_gain(network: Blocks, x: torch.Tensor) -> pd.DataFrame:
     """Measure the composed shortcut map of each input of x [B, C, H, W], branches held constant.
 
     Returns rows (image, forward, backward): the largest absolute row sum and column sum of `shortcut_jacobians`, so of

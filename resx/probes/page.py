@@ -34,7 +34,7 @@ def page(findings: Findings, name: str, command: str, cost: str) -> str:
         *(f"* {line}" for line in findings.notes()),
     ]
     for figure in findings.drawings():
-        lines += ["", f"![{figure}](figures/{figure}.png)"]
+        lines += ["", f"![{figure}](figures/{figure}.svg)"]
     for title, table in shown_tables(findings).items():
         lines += ["", f"**{title.replace('_', ' ')}** ({title}.csv)", "", *_table(table)]
     return "\n".join([*lines, "", END, ""])

@@ -9,11 +9,14 @@ scaling the branch by 1−α; fixed maps (negation, permutation, orthogonal, Gau
 learned scalar, channel scale and 1×1 map, from the identity and from elsewhere; gates; dropout; and `fitted`: each
 block's best linear map in a trained network of the same depth, order and seed, frozen, with the network trained anew
 from the seed's own initial weights. `compute` states what a function costs in training, the donor included, in runs of
-the identity network. All in two orders: after a ReLU x is not negative, so relu(−x + F) throws the shortcut away and a
-rotation loses about half of it for that reason alone. The pre-activation order answers the question; the original one
-is what table 1 used. `--shortcut NAME`, also of a file given with `--plugin`, compares that one alone with the identity
-and with none; `--order` takes one order only; a grid may hold several functions, orders and depths. A function that
-costs more than the identity can be compared at as many parameters: in a [[grid]] of its own with another width.
+the identity network. Measured next to it: the spectrum of the shortcut path at initialisation, the largest factor by
+which the composed shortcuts can make a signal or a gradient grow, and how much of what blocks add is parallel to what
+they add to (`resx/measurements/gain.py` and `parallel.py` give the papers). All in two orders: after a ReLU x is not
+negative, so relu(−x + F) throws the shortcut away and a rotation loses about half of it for that reason alone. The
+pre-activation order answers the question; the original one is what table 1 used. `--shortcut NAME`, also of a file
+given with `--plugin`, compares that one alone with the identity and with none; `--order` takes one order only; a grid
+may hold several functions, orders and depths. A function that costs more than the identity can be compared at as many
+parameters: in a [[grid]] of its own with another width.
 
 Primary outcome. log10 of the final training loss (eval mode, all training images), since most errors sit at 0 % on
 small data; errors stand next to it. Differences from the identity are paired by seed. Claims are about the greatest
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
 ORDERS = {"pre": "pre-activation order", "post": "original order"}  # the one that answers first
 BASELINES = ("none", "identity")
 DEPTH = 32  # with 20 layers plain networks of the pre-activation order still train on digits, with 32 no longer as well
-IMAGES = 8  # whose shortcut paths are measured
+IMAGES, MANY = 8, 64  # whose shortcut paths are measured, and whose blocks' outputs
 NAMED, RANKED = 12, 6  # up to so many functions are asked for by name; fewer than so many have no ranking to explain
 KINDS = ("constant", "fixed", "learned", "gated", "noisy", "fitted", "other")  # that a function may state
 PREDICTORS = {"distance": "distance from an isometry", "log10_gain": "|log10 gain|"}  # columns of `spectra`
@@ -178,6 +181,38 @@ def measure(run: RunFolder, dataset: Dataset, settings: ShortcutsSettings, devic
     return spectrum(network_at(run, dataset, device, 0, len(x), torch.float64), x)
 
 
+def measure_gain(run: RunFolder, dataset: Dataset, settings: ShortcutsSettings, device: torch.device) -> pd.DataFrame:
+    """Measure the gain of the composed shortcut map as in `measure`, before (step 0) and after training."""
+    import torch
+
+    from resx.measurements.gain import amax_gain
+    from resx.measurements.inputs import network_at, sample
+
+    x, _ = sample(run, dataset, device, IMAGES, torch.float64)
+    steps = dict.fromkeys((0, max(run.snapshots())))
+    networks = {step: network_at(run, dataset, device, step, len(x), torch.float64) for step in steps}
+    tables: list[pd.DataFrame] = [amax_gain(network, x).assign(step=step) for step, network in networks.items()]
+    return pd.concat(tables)
+
+
+def measure_parallel(
+    run: RunFolder, dataset: Dataset, settings: ShortcutsSettings, device: torch.device
+) -> pd.DataFrame:
+    """Measure how much of what blocks add is parallel to what they add to, after training, with batch statistics."""
+    from resx.measurements.inputs import network_at, sample
+    from resx.measurements.parallel import parallel_share
+    from resx.model import Network
+
+    x, _ = sample(run, dataset, device, MANY)
+    network = network_at(run, dataset, device, max(run.snapshots()), len(x))
+    assert isinstance(network, Network)  # this probe takes no networks that others trained
+    return parallel_share(network, x)
+
+
+def _has_shortcuts(spec: RunSpec, settings: ShortcutsSettings) -> bool:
+    return spec.model.shortcut != "none"
+
+
 def refuses(spec: RunSpec) -> str | None:
     """Say why a network has no shortcut path to measure, or return None."""
     from resx.measurements.inputs import without_blocks
@@ -193,6 +228,7 @@ def tables(frames: Frames, settings: ShortcutsSettings) -> dict[str, pd.DataFram
     ranking = _ranking(runs)
     columns = ["run_id", "shortcut", "kind", *CELL, "seed", *OUTCOMES, "difference"]
     own = {"ranking": ranking, "errors": _errors(runs, ranking, settings.margin), "outcomes": runs[columns]}
+    own |= {"paths": paths} if len(paths := _paths(frames, runs)) else {}
     if not len(frames.get("spectrum", ())):
         return own
     spectra = _spectra(frames["spectrum"], runs)
@@ -314,6 +350,24 @@ def _spectra(measured: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     table = measured.groupby("run_id")[["image", "value"]].apply(summary_of).reset_index()
     table["log10_gain"] = np.log10(table["gain"].clip(lower=FLOOR)).abs()
     return runs.merge(table, on="run_id")
+
+
+def _paths(frames: Frames, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what the composed shortcut does, and what blocks add along it, by order, depth and function.
+
+    forward, backward: the gain after training, a mean over images and seeds; forward_start: before it. parallel: the
+    share of ‖F‖² along x at each position, a mean over blocks and seeds; sign: the cosine, below 0 where F shortens x.
+    """
+    own = {}
+    if len(gain := frames.get("gain", pd.DataFrame())):
+        by_run = gain.groupby(["run_id", "step"])[["forward", "backward"]].mean().reset_index()
+        start, end = (by_run.groupby("run_id").nth(place).set_index("run_id") for place in (0, -1))
+        own = {"forward_start": start["forward"], "forward": end["forward"], "backward": end["backward"]}
+    if len(parallel := frames.get("parallel", pd.DataFrame())):
+        means = parallel.groupby("run_id")[["position", "sign"]].mean()
+        own |= {"parallel": means["position"], "sign": means["sign"]}
+    table = runs.merge(pd.DataFrame(own), left_on="run_id", right_index=True)
+    return table.groupby([*CELL, "shortcut"], sort=False)[list(own)].mean().reset_index()
 
 
 def _correlations(spectra: pd.DataFrame, primary: str) -> pd.DataFrame:
@@ -525,9 +579,13 @@ PROBE = Probe(
     claims=CLAIMS,
     settings=ShortcutsSettings,
     figures=("shortcuts", "shortcut-spectrum"),
-    shown=("ranking", "errors", "predictors"),
+    shown=("ranking", "errors", "paths", "predictors"),
     drawn=("spectra",),
-    measures={"spectrum": Measure(measure, refuses, diverged=True)},
+    measures={
+        "spectrum": Measure(measure, refuses, diverged=True),
+        "gain": Measure(measure_gain, refuses, diverged=True, wants=_has_shortcuts),
+        "parallel": Measure(measure_parallel, refuses, wants=_has_shortcuts),
+    },
     labels={**OUTCOMES, "rho": "rank correlation with the outcome"},
     extras=extras,
     symbols=symbols,

@@ -318,3 +318,16 @@ def test_a_mean_far_outside_and_a_diverged_function_are_marked_at_the_edge() -> 
     assert "+40 →" in texts(figure)
     assert figure.axes[0].get_xlim()[1] < 3
     assert any(line.get_marker() == "x" for line in figure.axes[0].get_lines())
+
+
+def test_the_paths_table_has_the_gain_before_and_after_training_and_the_share_along_x() -> None:
+    frames = made({}, seeds=1, shortcut=["mixing"], order=["pre"])
+    ids = frames["runs"].set_index("shortcut")["run_id"]
+    gain = [(ids["mixing:groups=4"], step, 0, 1.0 + step, 1.0 + 2 * step) for step in (0, 9)]
+    frames["gain"] = pd.DataFrame(gain, columns=["run_id", "step", "image", "forward", "backward"])
+    share = [(ids["mixing:groups=4"], block, 0.1 * block, -0.2) for block in (1, 2)]
+    frames["parallel"] = pd.DataFrame(share, columns=["run_id", "block", "position", "sign"])
+    paths = table(judge("shortcuts", frames, SETTINGS), "paths")
+    assert list(paths.index) == ["mixing:groups=4"]
+    row = paths.loc["mixing:groups=4", ["forward_start", "forward", "backward", "parallel", "sign"]]
+    assert row.tolist() == pytest.approx([1.0, 10.0, 19.0, 0.15, -0.2])
