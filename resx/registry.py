@@ -17,6 +17,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -132,6 +133,7 @@ class Registry(Generic[F]):
         return []
 
 
+@cache
 def settable(factory: Callable[..., Any], positional: int | None = None) -> dict[str, Any]:
     """Return the parameters of a factory that a spec may set, with their defaults.
 

@@ -164,6 +164,7 @@ def complete(spec: ModelSpec) -> ModelSpec:
     return _complete(spec)
 
 
+@cache  # a grid asks for few networks, each for many seeds
 def _complete(spec: ModelSpec) -> ModelSpec:
     update: dict[str, Any] = {"shortcut": complete_part(SHORTCUTS, spec.shortcut, spec.norm or "batch")}
     update |= {key: None for key, default in UNNAMED.items() if getattr(spec, key) == default}
