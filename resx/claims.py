@@ -495,8 +495,8 @@ def _effects(one: Contrast, tables: Tables, symbols: Symbols, labels: Mapping[st
 
 def _table(one: Contrast, tables: Tables, symbols: Symbols) -> pd.DataFrame | None:
     """Return the table that holds a contrast's quantity by seed."""
-    wanted = {str(_filled(one.quantity, symbols)), "seed"}
-    return next((table for table in tables.values() if wanted <= set(table.columns)), None)
+    columns = {str(_filled(one.quantity, symbols)), "seed"}
+    return next((table for table in tables.values() if columns <= set(table.columns)), None)
 
 
 def _over(one: Contrast, table: pd.DataFrame, symbols: Symbols) -> list[tuple[Any, ...]]:

@@ -108,7 +108,7 @@ def plan(
             f"{written.name}: is an experiment of the probe '{written.probe}', not of '{probe}'; "
             f"`resx probe {written.probe}` takes it, and so does `resx run`"
         )
-    chosen = load_probe(probe)
+    definition = load_probe(probe)
     fields = _in_steps({**written.run, **fields}, machine) if "epochs" in fields else fields
     grids = [{**_without(one, fields), **(grid or {})} for one in written.grids or ({},)]
     if seeds:
@@ -119,15 +119,15 @@ def plan(
         raise SpecError(f"seeds: at most {MAX_RUNS:,}")
     request = Request(
         base={**written.run, **fields},
-        seeds=list(seeds or range(chosen.seeds)),
-        settings=parse_settings(chosen, {**written.settings, **(settings or {})}),
+        seeds=list(seeds or range(definition.seeds)),
+        settings=parse_settings(definition, {**written.settings, **(settings or {})}),
         resolve=lambda cells: resolve(cells, machine),
         grids=grids,
     )
-    specs = planned(chosen, request)
-    _refuse_unmeasurable(chosen, specs, request.settings)
-    asked = {**fields, **(grid or {}), **(settings or {})}
-    name = written.name or _name(probe, specs, asked)
+    specs = planned(definition, request)
+    _refuse_unmeasurable(definition, specs, request.settings)
+    options = {**fields, **(grid or {}), **(settings or {})}
+    name = written.name or _name(probe, specs, options)
     return Plan(probe, request, specs, machine, name, written.uses, bool(written.name))
 
 
@@ -201,18 +201,18 @@ def as_toml(plan: Plan | RunSpec) -> str:
 def _refuse_unmeasurable(probe: Probe, specs: Sequence[RunSpec], settings: Any) -> None:
     """Raise SpecError where a measurement could be made on none of the runs that it is meant for."""
     for name, measure in probe.measures.items():
-        wanted = [spec for spec in specs if measure.wants(spec, settings)]
-        reasons = [measure.refuses(spec) for spec in wanted if not spec.foreign]
+        candidates = [spec for spec in specs if measure.wants(spec, settings)]
+        reasons = [measure.refuses(spec) for spec in candidates if not spec.foreign]
         if reasons and all(reasons):
             raise SpecError(f"{name}: it applies to none of the runs: {reasons[0]}")
 
 
-def _name(probe: str, specs: Sequence[RunSpec], asked: Mapping[str, Any]) -> str:
+def _name(probe: str, specs: Sequence[RunSpec], options: Mapping[str, Any]) -> str:
     """Name the folder of findings after what was asked for, so that one comparison does not overwrite another's."""
     data = specs[0].data.label or specs[0].data.dataset
     words = [
         f"{key} {', '.join(map(str, value)) if isinstance(value, list) else value}"
-        for key, value in asked.items()
+        for key, value in options.items()
         if key not in ("preset", "dataset", "label", "seed")
     ]
     text = " ".join([probe, data, *words])
@@ -244,8 +244,8 @@ def run(
     if "preset" not in {**(written.run if written else {}), **fields}:
         fields["preset"], _ = default_preset(machine)
     numbers = range(min(seeds, MAX_RUNS + 1)) if isinstance(seeds, int) else seeds
-    made = plan(probe, written, fields=fields, grid=grid, seeds=numbers, settings=settings, machine=machine)
-    return carry_out(made).findings
+    plan_made = plan(probe, written, fields=fields, grid=grid, seeds=numbers, settings=settings, machine=machine)
+    return carry_out(plan_made).findings
 
 
 def compare(
@@ -369,14 +369,14 @@ def _unmeasured(
     from resx.engines.tasks import Task
 
     for name, measure in probe.measures.items():
-        wanted = [outcome for outcome in outcomes if measure.wants(outcome.spec, settings)]
-        reasons = {one.spec.run_id: reason for one in wanted if (reason := _left_out(one, measure))}
+        candidates = [outcome for outcome in outcomes if measure.wants(outcome.spec, settings)]
+        reasons = {one.spec.run_id: reason for one in candidates if (reason := _left_out(one, measure))}
         for run_id, reason in reasons.items():
             say(f"{name}: {run_id} is left out: {reason}")
-        if wanted and len(reasons) == len(wanted):
+        if candidates and len(reasons) == len(candidates):
             raise SpecError(f"{name}: it applies to none of the runs: {next(iter(reasons.values()))}")
         text = _settings_text(measure, settings)
-        for one in wanted:
+        for one in candidates:
             if one.spec.run_id not in reasons and not _is_measured(one.spec, name, text, machine):
                 call = partial(measure_run, name, measure.function, one.spec, settings, text)
                 yield _Measurement(name, one.spec, text, Task(f"{name}: {one.spec.run_id}", call))
@@ -427,8 +427,9 @@ def _written(plan: Plan) -> str:
     grids = [{key: list(values) for key, values in one.items()} for one in request.grids]
     grids = [one if "foreign" in one else {"seed": list(request.seeds), **one} for one in grids]  # others' have none
     settings = request.settings.model_dump(mode="json")
-    made = Experiment(plan.name, plan.probe, plan.uses, request.base, grids, settings)
-    return write_toml(made, f"resx run experiments/{plan.name}.toml" if plan.is_written else "resx run experiment.toml")
+    experiment = Experiment(plan.name, plan.probe, plan.uses, request.base, grids, settings)
+    command = f"resx run experiments/{plan.name}.toml" if plan.is_written else "resx run experiment.toml"
+    return write_toml(experiment, command)
 
 
 def read(folder: Path) -> Findings:
@@ -470,8 +471,9 @@ def write(
 
 def _cost(findings: Findings, folder: Path) -> str:
     """Return what the runs cost: how many, core-minutes, and on what."""
-    runs, made = findings.frames["runs"], load_environments(folder)
-    hardware = ", ".join(sorted({str(name) for name in made["hardware"].dropna()})) if "hardware" in made else ""
+    runs, environments = findings.frames["runs"], load_environments(folder)
+    names = environments["hardware"].dropna() if "hardware" in environments else ()
+    hardware = ", ".join(sorted(set(map(str, names))))
     work = "evaluation, nothing was trained" if runs["foreign"].notna().all() else "training in all"
     return f"{len(runs)} runs, {runs['seconds'].sum() / 60:.0f} minutes of {work}" + f", {hardware}" * bool(hardware)
 

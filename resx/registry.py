@@ -55,13 +55,13 @@ class Registry(Generic[F]):
                 raise ValueError(f"{self.kind} '{name}' is registered twice")
             if not isinstance(name, str) or not name.strip() or set(name) & set(":,=+@ ") or not name.isprintable():
                 raise ValueError(f"{self.kind} {name!r} is no name: no spaces and none of : , = + @")
-            made = self._adapt(factory)
-            for key, default in settable(made, self._positional).items():
+            entry = self._adapt(factory)
+            for key, default in settable(entry, self._positional).items():
                 if not isinstance(default, bool | int | float | str):
                     raise TypeError(
                         f"{self.kind} '{name}': its argument {key} needs a number, a text or a bool as default"
                     )
-            self._entries[name] = made
+            self._entries[name] = entry
             if _loading:
                 self._plugins[name] = _loading[-1]
             return factory
@@ -81,8 +81,8 @@ class Registry(Generic[F]):
     def __getitem__(self, name: str) -> F:
         """Return the factory of a bare name. Raises SpecError with the nearest known name."""
         if name not in self._entries:
-            known = ", ".join(self._entries)
-            raise SpecError(f"{self.kind}: no '{name}'{did_you_mean(name, self._entries)}; there are {known}")
+            names = ", ".join(self._entries)
+            raise SpecError(f"{self.kind}: no '{name}'{did_you_mean(name, self._entries)}; there are {names}")
         return self._entries[name]
 
     def summary(self, name: str) -> str:
@@ -221,11 +221,11 @@ def used_plugins(digests: Iterable[str | None]) -> str | None:
 def failed_plugin(traceback: TracebackType | None) -> Path | None:
     """Return the file of the plugin whose code an exception came through, or None."""
     files = {str(path): path for path in _loaded.values()}
-    found = None
+    file = None
     while traceback is not None:
-        found = files.get(traceback.tb_frame.f_code.co_filename, found)
+        file = files.get(traceback.tb_frame.f_code.co_filename, file)
         traceback = traceback.tb_next
-    return found
+    return file
 
 
 def _read_source(file: Path, plugin: Path) -> bytes:
@@ -242,7 +242,7 @@ def _read_source(file: Path, plugin: Path) -> bytes:
 
 def _imported(path: Path, source: bytes) -> dict[str, tuple[Path, bytes]]:
     """Return the modules next to a plugin that it imports, and those that they import: file and source of each."""
-    found: dict[str, tuple[Path, bytes]] = {}
+    modules: dict[str, tuple[Path, bytes]] = {}
     waiting = [source]
     while waiting:
         for name in _imports(waiting.pop()):
@@ -250,10 +250,10 @@ def _imported(path: Path, source: bytes) -> dict[str, tuple[Path, bytes]]:
             for length in range(1, len(parts) + 1):  # a package before what is in it
                 module = ".".join(parts[:length])
                 file = _file_of(path.parent, module)
-                if file is not None and module not in found and _is_helper(parts[0], path.parent):
-                    found[module] = (file, _read_source(file, path))
-                    waiting.append(found[module][1])
-    return found
+                if file is not None and module not in modules and _is_helper(parts[0], path.parent):
+                    modules[module] = (file, _read_source(file, path))
+                    waiting.append(modules[module][1])
+    return modules
 
 
 def _imports(source: bytes) -> list[str]:
@@ -280,8 +280,8 @@ def _is_helper(name: str, folder: Path) -> bool:
         return False
     if name in sys.modules:
         return hasattr(sys.modules[name], "__resx_source__")
-    found = importlib.util.find_spec(name)
-    return found is None or found.origin is None or folder.resolve() in Path(found.origin).resolve().parents
+    spec = importlib.util.find_spec(name)
+    return spec is None or spec.origin is None or folder.resolve() in Path(spec.origin).resolve().parents
 
 
 class _Helpers(MetaPathFinder, Loader):

@@ -123,8 +123,8 @@ def _parse_adapter(value: Any) -> Any:
     if len(names) not in (2, 3) or not all(names):
         raise ValueError(f"'{value}' is neither A, B, C nor spatial+grow[+shrink], such as subsample+pad")
     keys = ("spatial", "grow", "shrink")
-    chosen = {key: None if name == "-" else name for key, name in zip(keys, names, strict=False)}
-    return {**chosen, **({"where": where} if where else {})}
+    named = {key: None if name == "-" else name for key, name in zip(keys, names, strict=False)}
+    return {**named, **({"where": where} if where else {})}
 
 
 class ModelSpec(Frozen):

@@ -246,17 +246,17 @@ def _rows(plan: Plan, depth: int, turns: Turns, limits: Sequence[tuple[float, fl
     least = work(plan, depth)
     flops_rate, bandwidth = (statistics.median(values) for values in zip(*limits, strict=True))
     rows = []
-    for (name, what), taken in turns.samples.items():
+    for (name, what), samples in turns.samples.items():
         limit = least[what].seconds(flops_rate, bandwidth) * (plan.engines().get(name, 1) if what == "train" else 1)
-        per_step = [sample.wall / sample.steps for sample in taken]
+        per_step = [sample.wall / sample.steps for sample in samples]
         rows.append(
             {
                 "depth": depth,
                 "loop": name,
                 "what": what,
                 "ms_per_step": _spread([1000 * seconds for seconds in per_step]),
-                "images_per_second": _spread([sample.images / sample.wall for sample in taken]),
-                "images_per_core_second": _spread([sample.images / sample.core for sample in taken]),
+                "images_per_second": _spread([sample.images / sample.wall for sample in samples]),
+                "images_per_core_second": _spread([sample.images / sample.core for sample in samples]),
                 "share_of_limit": _spread([limit / seconds for seconds in per_step]) if "×" not in name else None,
                 "peak_memory": turns.peaks.get(name),
             }

@@ -78,8 +78,9 @@ def _in_full(entry: Entry) -> list[str]:
             f"  criterion: {item.criterion}",
         ]
         lines += [f"  {estimate}" for estimate in item.estimates]
-        made = item.experiment
-        lines.append(f"  {made.command}: {made.runs} runs, {made.seconds / 60:.0f} core-minutes on {made.hardware}")
+        source = item.experiment
+        cost = f"{source.runs} runs, {source.seconds / 60:.0f} core-minutes on {source.hardware}"
+        lines.append(f"  {source.command}: {cost}")
     return lines + [f"  not available: no experiment here judges {key}" for key in entry.missing]
 
 

@@ -30,7 +30,7 @@ def data(
     from resx.data import DATASETS, data_root, look
 
     root = data_root(data_dir)
-    found = {name: look(name, root, verify) for name in DATASETS}
+    places = {name: look(name, root, verify) for name in DATASETS}
     if json:
         document = [
             {
@@ -41,14 +41,14 @@ def data(
                 "where": None if item.where is None else str(item.where),
                 "note": item.note,
             }
-            for name, item in found.items()
+            for name, item in places.items()
         ]
         typer.echo(json_format.dumps(document, indent=2, ensure_ascii=False))
     else:
         table = Table(Column("data set", no_wrap=True), "what it is", Column("files", no_wrap=True), "where")
-        for name, item in found.items():
+        for name, item in places.items():
             where = Text("\n".join(str(part) for part in (item.where, item.note) if part), overflow="fold")
             table.add_row(name, DATASETS.summary(name), item.state, where)
         Console().print(table)
-    if any(item.state == "damaged" for item in found.values()):
+    if any(item.state == "damaged" for item in places.values()):
         raise typer.Exit(1)

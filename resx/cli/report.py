@@ -76,7 +76,7 @@ def _folder(name: str, root: Path) -> Path:
     for folder in (Path(name), root / name, root / "findings" / name):
         if (folder / "experiment.toml").exists():
             return folder
-    known = sorted(
+    names = sorted(
         file.parent.name for pattern in ("*", "findings/*") for file in root.glob(f"{pattern}/experiment.toml")
     )
-    raise SpecError(f"no experiment '{name}' in {root}; there are {', '.join(known) or 'none'}")
+    raise SpecError(f"no experiment '{name}' in {root}; there are {', '.join(names) or 'none'}")

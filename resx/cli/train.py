@@ -53,19 +53,19 @@ def train(
             raise typer.BadParameter("give either --plain/--residual or --shortcut")
         fields["shortcut"] = "none" if plain else "identity"
     machine = given.machine()
-    wanted = lab.plan_run(written, fields=fields, grid=given.grid, seeds=given.seeds, machine=machine)
+    run = lab.plan_run(written, fields=fields, grid=given.grid, seeds=given.seeds, machine=machine)
     if print_spec:
-        typer.echo(lab.as_toml(wanted), nl=False)
+        typer.echo(lab.as_toml(run), nl=False)
         return
     if dry_run:
-        print_estimate([wanted], machine, as_json=json)
+        print_estimate([run], machine, as_json=json)
         return
-    left = left_to_train([wanted], machine)
+    left = left_to_train([run], machine)
     with Display(left, quiet=quiet) as display:
-        [outcome] = train_all([wanted], machine, display.report)
+        [outcome] = train_all([run], machine, display.report)
     print_failures([outcome])
-    if outcome.result and not left and not wanted.foreign:
-        print_nothing_done(wanted, machine.results)
+    if outcome.result and not left and not run.foreign:
+        print_nothing_done(run, machine.results)
     if json:
         print_json(outcome.summary(machine.results))
     elif outcome.result:

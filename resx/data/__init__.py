@@ -87,18 +87,18 @@ def complete(spec: DataSpec, data_dir: Path | None = None) -> DataSpec:
         errors.append(f"content: {data_root(data_dir)} no longer holds the images that this run is made with")
     if errors:
         raise SpecError(errors)
-    filled: dict[str, Any] = {"dataset": text, "content": content}
+    fields: dict[str, Any] = {"dataset": text, "content": content}
     if raw is not None and content is not None:
-        filled["label"] = spec.label or raw.label
-    filled["subset"] = None if spec.subset == facts.train - (spec.validation or 0) else spec.subset
-    filled["test_subset"] = None if spec.test_subset == facts.test else spec.test_subset
+        fields["label"] = spec.label or raw.label
+    fields["subset"] = None if spec.subset == facts.train - (spec.validation or 0) else spec.subset
+    fields["test_subset"] = None if spec.test_subset == facts.test else spec.test_subset
     if not facts.images:
-        filled |= {"normalize": None, "augment": None}
+        fields |= {"normalize": None, "augment": None}
     elif facts.shape[1:] == (spec.image_size, spec.image_size) and (raw is None or raw.image_size is None):
-        filled["image_size"] = None
-    filled = spec.model_dump() | filled
-    filled["reference"] = _comparable(filled, facts, spec.reference)
-    return DataSpec(**filled)
+        fields["image_size"] = None
+    fields = spec.model_dump() | fields
+    fields["reference"] = _comparable(fields, facts, spec.reference)
+    return DataSpec(**fields)
 
 
 def facts(spec: DataSpec, data_dir: Path | None = None) -> Facts:
@@ -125,8 +125,8 @@ def load(spec: DataSpec, data_dir: Path | None = None) -> Dataset:
     val: tuple[Tensor | None, Tensor | None] = (None, None)
     if spec.validation:
         held_out = _choice(raw, train[1], spec.validation, "validation")
-        kept = held_out.new_ones(len(train[1])).index_fill_(0, held_out, 0).nonzero().view(-1)
-        val, train = _taken(train, held_out), _taken(train, kept)
+        rest = held_out.new_ones(len(train[1])).index_fill_(0, held_out, 0).nonzero().view(-1)
+        val, train = _taken(train, held_out), _taken(train, rest)
     if spec.subset:
         train = _taken(train, _choice(raw, train[1], spec.subset, "subset"))
     if spec.test_subset:
@@ -171,8 +171,8 @@ def fetch(spec: DataSpec, data_dir: Path | None = None) -> None:
 
 
 def _is_unpacked(name: str, root: Path) -> bool:
-    found = look(name, root)
-    return found.state == "built in" or (found.state == "present" and found.where is not None and found.where.is_dir())
+    place = look(name, root)
+    return place.state == "built in" or (place.state == "present" and place.where is not None and place.where.is_dir())
 
 
 READ: dict[tuple[str, Path, int | None], Dataset] = {}  # the last two: the runs of a comparison share one data set
@@ -246,7 +246,7 @@ def _mistakes(fields: Mapping[str, Any], facts: Facts, named: bool) -> list[str]
     if validation and validation >= facts.train:
         errors.append(f"validation: {validation:,} of {facts.train:,} training images leaves none to train on")
     for key, there in (("subset", facts.train - (validation or 0)), ("test_subset", facts.test)):
-        wanted = number(key)
-        if wanted and 0 < there < wanted:
-            errors.append(f"{key}: there are only {there:,} images, not {wanted:,}")
+        count = number(key)
+        if count and 0 < there < count:
+            errors.append(f"{key}: there are only {there:,} images, not {count:,}")
     return errors

@@ -140,8 +140,8 @@ class Batches:
             raise ValueError(f"no split '{split}': there are {', '.join(self._x)}")
         x, y = self._x[split], self._y[split]
         if limit is not None and limit < len(x):
-            chosen = balanced(self._labels[split], len(x), limit, generator(0, "evaluation", split))
-            x, y = (values.index_select(0, chosen.to(self.device)) for values in (x, y))
+            index = balanced(self._labels[split], len(x), limit, generator(0, "evaluation", split))
+            x, y = (values.index_select(0, index.to(self.device)) for values in (x, y))
         for part, targets in zip(x.split(batch_size), y.split(batch_size), strict=True):
             yield (self._scaled(part).permute(0, 3, 1, 2) if self.is_images else part), targets
 

@@ -138,20 +138,20 @@ def _list(root: Path) -> Listing:
             raise SpecError(f"{where}: train/ and test/ must hold the same classes; only one holds {odd}")
         files, labels, entries = {}, {}, []
         for split, names in classes.items():
-            found = []
+            images = []
             for label, name in enumerate(names):
                 inside = sorted(_files(folders[split] / name))
                 if not inside:
                     raise SpecError(f"{where}: no images in {split}/{name}/")
-                found += [(label, *file) for file in inside]
-            stems = [os.path.splitext(os.path.basename(file[1]))[0] for file in found]
+                images += [(label, *file) for file in inside]
+            stems = [os.path.splitext(os.path.basename(file[1]))[0] for file in images]
             if all(stem.isascii() and stem.isdecimal() for stem in stems):
                 numbers = [int(stem) for stem in stems]
                 if len(set(numbers)) == len(numbers):
-                    found = [file for _, file in sorted(zip(numbers, found, strict=True))]
-            labels[split] = [file[0] for file in found]
-            files[split] = [file[1] for file in found]
-            entries += [file[1:] for file in found]
+                    images = [file for _, file in sorted(zip(numbers, images, strict=True))]
+            labels[split] = [file[0] for file in images]
+            files[split] = [file[1] for file in images]
+            entries += [file[1:] for file in images]
     except OSError as error:
         raise SpecError(f"{where}: {error.filename} cannot be read ({error.strerror})") from error
     stamp = hashlib.sha256(json.dumps([CACHE_FORMAT, entries]).encode()).hexdigest()

@@ -64,8 +64,8 @@ def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambd
     ENGINES[machine.engine]  # before anything is done
     todo = [spec for spec in specs if finished_result(spec, machine.results) is None]
     todo.sort(key=lambda spec: spec.model.depth * spec.train.steps, reverse=True)  # the longest first: none waits alone
-    for wanted in dict.fromkeys(spec.data for spec in todo):
-        data.fetch(wanted, machine.data_dir)
+    for data_spec in dict.fromkeys(spec.data for spec in todo):
+        data.fetch(data_spec, machine.data_dir)
     foreign, own = [spec for spec in todo if spec.foreign], [spec for spec in todo if not spec.foreign]
     for generation in [foreign, *_generations(own)]:
         train = partial(_train, by_id := {spec.run_id: spec for spec in generation}, machine, report)

@@ -32,16 +32,16 @@ def select(frames: Frames, **filters: Collection[object]) -> dict[str, pd.DataFr
     runs = frames["runs"]
     if runs.empty:
         raise SpecError("no run is recorded here; `resx compare` makes some, --results looks in another folder")
-    wanted = {name: [as_text(value) for value in values] for name, values in filters.items() if values}
-    unknown = [name for name in wanted if name != "run" and name not in FIELDS]
+    texts = {name: [as_text(value) for value in values] for name, values in filters.items() if values}
+    unknown = [name for name in texts if name != "run" and name not in FIELDS]
     if unknown:
         raise SpecError([f"{name}: no such field{did_you_mean(name, FIELDS)}" for name in unknown])
     keep = pd.Series(True, index=runs.index)
-    for name, values in wanted.items():
+    for name, values in texts.items():
         keep &= _matches(runs, name, values)
     if not keep.any():
-        filter_text = ", ".join(f"{name} {' or '.join(values)}" for name, values in wanted.items())
-        there = {name: runs[name].unique() for name in wanted if name != "run"}
+        filter_text = ", ".join(f"{name} {' or '.join(values)}" for name, values in texts.items())
+        there = {name: runs[name].unique() for name in texts if name != "run"}
         listed = "; ".join(f"{name} {', '.join(map(as_text, sorted(there[name])))}" for name in there)
         raise SpecError(f"no recorded run has {filter_text}; there are: {listed or '`resx runs list` shows them'}")
     ids = runs.loc[keep, "run_id"]
@@ -52,12 +52,12 @@ def _matches(runs: pd.DataFrame, name: str, values: list[str]) -> pd.Series:
     if name == "run":
         ends = tuple(values)
         return runs["run_id"].map(lambda run_id: run_id.startswith(ends) or run_id.endswith(ends))
-    found = runs[name].map(as_text).isin(values)
+    matching = runs[name].map(as_text).isin(values)
     if name == "shortcut":
-        found |= runs[name].str.partition(":")[0].isin(values)
+        matching |= runs[name].str.partition(":")[0].isin(values)
     if name == "dataset":
-        found |= runs["label"].isin(values) | runs["data_label"].isin(values)
-    return found
+        matching |= runs["label"].isin(values) | runs["data_label"].isin(values)
+    return matching
 
 
 def as_text(value: object) -> str:

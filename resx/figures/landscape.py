@@ -69,19 +69,19 @@ def _draw_plane(axes: Axes, rows: pd.DataFrame, levels: np.ndarray) -> QuadConto
     if rows.empty:
         return None
     table = rows.pivot(index="b", columns="a", values="loss")
-    filled = axes.contourf(table.columns, table.index, table, levels=levels, cmap="cividis")
+    surface = axes.contourf(table.columns, table.index, table, levels=levels, cmap="cividis")
     lines = axes.contour(
         table.columns, table.index, table, levels=levels, colors="white", linewidths=0.5, linestyles="-"
     )
     axes.clabel(lines, levels[1:-1:2], fmt="%.1f", fontsize=5.5)
     axes.plot(0, 0, "+", color="white", markersize=6)
-    return filled
+    return surface
 
 
-def _draw_bar(axes: Axes, filled: QuadContourSet) -> None:
+def _draw_bar(axes: Axes, surface: QuadContourSet) -> None:
     """Draw the scale of the colours to the right of a plane."""
     place = axes.inset_axes((1.05, 0.0, 0.05, 1.0))
-    bar = axes.figure.colorbar(filled, cax=place, format="%.1f")
+    bar = axes.figure.colorbar(surface, cax=place, format="%.1f")
     bar.outline.set_visible(False)
     place.tick_params(labelsize=6, length=0)
     place.set_title("log10 loss", size=6, color=style.QUIET, weight="normal", pad=3)

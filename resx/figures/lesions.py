@@ -31,9 +31,9 @@ def draw(findings: Findings) -> Figure:
         figure, grid = style.panels(len(ROWS), len(TITLES), 1.6)
         for axes_row, statistics in zip(grid, ROWS, strict=True):
             axes_row[0].set_ylabel(f"test error (%), {statistics}")
-            chosen = rows[rows["statistics"] == statistics]
+            own = rows[rows["statistics"] == statistics]
             for axes, lesion in zip(axes_row, TITLES, strict=True):
-                _draw_lesion(axes, chosen, lesion, colour)
+                _draw_lesion(axes, own, lesion, colour)
         for axes, lesion in zip(grid[0], TITLES, strict=True):
             axes.set_title(TITLES[lesion])
         for axes, lesion in zip(grid[-1], TITLES, strict=True):

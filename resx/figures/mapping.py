@@ -74,8 +74,8 @@ def draw(findings: Findings) -> Figure:
 def _draw_arms(axes: Axes, runs: pd.DataFrame, maps: list[str]) -> None:
     for position, name in enumerate(maps):
         for offset, arm in zip((-0.24, -0.08, 0.08, 0.24), ARMS, strict=True):
-            wanted = "identity" if arm == "R" and name == "identity" else arm  # the same network
-            scores = runs.loc[(runs["map"] == name) & (runs["arm"] == wanted), "score"].dropna()
+            row_name = "identity" if arm == "R" and name == "identity" else arm  # the same network
+            scores = runs.loc[(runs["map"] == name) & (runs["arm"] == row_name), "score"].dropna()
             look: dict[str, Any] = {"color": COLOURS[arm], "linestyle": "", "marker": MARKERS[arm]}
             if len(scores) > 1:
                 axes.plot([position + offset] * len(scores), scores, **look, markersize=2.2, alpha=0.35)

@@ -66,8 +66,8 @@ def percent(value: float) -> str:
 def data_label(runs: pd.DataFrame) -> str:
     """Return the data sets' names for people; runs that have no result yet know only the short name."""
     names = runs["data_label"].fillna(runs["label"]).fillna(runs["dataset"])
-    known = names.groupby([runs["dataset"], runs["label"].map(as_text)]).agg(lambda name: name.mode().iloc[0])
-    return ", ".join(known)
+    by_data = names.groupby([runs["dataset"], runs["label"].map(as_text)]).agg(lambda name: name.mode().iloc[0])
+    return ", ".join(by_data)
 
 
 def seed_words(*seeds: int) -> str:

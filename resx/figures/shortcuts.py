@@ -168,5 +168,5 @@ def _draw_predictors(axes: Axes, ranked: pd.DataFrame, rho: dict[str, float | No
     axes.grid(visible=True, axis="x")
     axes.tick_params(axis="y", length=0)
     parts.name_rows(axes, list(ranked["shortcut"]), [COLOURS[kind] for kind in ranked["kind"]], size=7)
-    known = [f"{mark} {rho[column]:.2f}" for mark, column in (("●", "distance"), ("○", "log10_gain")) if rho[column]]
-    axes.set_xlabel("decades" + (f"; ρ: {', '.join(known)}" if known else ""))
+    marks = [f"{mark} {rho[column]:.2f}" for mark, column in (("●", "distance"), ("○", "log10_gain")) if rho[column]]
+    axes.set_xlabel("decades" + (f"; ρ: {', '.join(marks)}" if marks else ""))

@@ -252,8 +252,8 @@ def inches(text: Text) -> float:
 def key(figure: Figure, *rows: Sequence[Artist]) -> None:
     """Explain the kinds of lines and marks below the panels, a row for each sequence that is not empty."""
     width, height = figure.get_size_inches()
-    filled = [row for row in rows if row]
-    for position, row in enumerate(reversed(filled)):
+    lines = [row for row in rows if row]
+    for position, row in enumerate(reversed(lines)):
         figure.legend(
             handles=list(row),
             loc="lower left",

@@ -102,8 +102,8 @@ def _lettered(axes: Axes, line: Line2D, letter: str, width: int, height: int) ->
     points = _raster(axes, line, 2 * width, 4 * height)
     if not len(points):
         return {}
-    wanted = 2 * width * (0.9 - 0.1 * (LETTERS.index(letter) % 8))
-    x, y = points[np.abs(points[:, 0] - wanted).argmin()]
+    place = 2 * width * (0.9 - 0.1 * (LETTERS.index(letter) % 8))
+    x, y = points[np.abs(points[:, 0] - place).argmin()]
     return {(int(y) // 4, int(x) // 2): letter}
 
 

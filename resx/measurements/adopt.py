@@ -66,9 +66,9 @@ def adopt(
     if isinstance(model, Network) and blocks is None and layouts:
         return Adopted(model, _described(model, example, "the network's own", 0.0))
     if layouts and blocks is None:
-        known = _known(model, example)
-        if known:
-            return known
+        layout = _known(model, example)
+        if layout:
+            return layout
     if example is None:
         raise SpecError("adopt: this is no known layout; give example=, a batch of inputs as the model takes them")
     network = Traced(model, example)
@@ -79,17 +79,17 @@ def adopt(
         raise SpecError(f"adopt: the model fails on the example ({reason})") from error
     additions, refused = residual_additions(recorder)
     names = block_names(additions)
-    chosen = _chosen(names, additions, blocks)
-    plain = _plain_layers(model, recorder, blocks or [], [additions[k].holder[0] for k in chosen])
-    if not chosen and not plain:
+    places = _chosen(names, additions, blocks)
+    plain = _plain_layers(model, recorder, blocks or [], [additions[k].holder[0] for k in places])
+    if not places and not plain:
         raise SpecError(_no_blocks(recorder, refused, blocks))
     stages: dict[tuple[int, ...], int] = {}
-    described = [_block(recorder, names[k], additions[k], stages, blocks is not None) for k in chosen]
+    described = [_block(recorder, names[k], additions[k], stages, blocks is not None) for k in places]
     network.describe(sorted(described + plain, key=_order(recorder, names, additions)), refused)
     proved = _proved(network, recorder, dict(zip(names, additions, strict=True)), refused)
-    kept = [additions[k] for k in chosen if any(names[k] == block.name for block in proved)]
-    before = _layers_before(recorder.nodes, kept[0].x) if kept else 0
-    network.describe(proved, refused, _response_layers(model, recorder, kept), before)
+    sums = [additions[k] for k in places if any(names[k] == block.name for block in proved)]
+    before = _layers_before(recorder.nodes, sums[0].x) if sums else 0
+    network.describe(proved, refused, _response_layers(model, recorder, sums), before)
     return Adopted(network, tuple(proved), tuple(refused))
 
 

@@ -48,7 +48,7 @@ def boosting(
 
 
 def _boosted(
-    x: Array, y: Array, wanted: list[Array], trees: int, tree_depth: int, shrinkage: float, seed: int
+    x: Array, y: Array, sizes: list[Array], trees: int, tree_depth: int, shrinkage: float, seed: int
 ) -> list[Array]:
     """Return the predictions [trees, N] after each stage, for every array of inputs in `wanted`."""
     from sklearn.ensemble import GradientBoostingRegressor
@@ -63,11 +63,11 @@ def _boosted(
     with warnings.catch_warnings():  # scikit-learn 1.9 warns of a default of its own
         warnings.simplefilter("ignore", FutureWarning)
         model.fit(x, y)
-    return [np.stack(list(model.staged_predict(inputs))) for inputs in wanted]
+    return [np.stack(list(model.staged_predict(inputs))) for inputs in sizes]
 
 
 def _bagged(
-    x: Array, y: Array, wanted: list[Array], trees: int, tree_depth: int, shrinkage: float, seed: int
+    x: Array, y: Array, sizes: list[Array], trees: int, tree_depth: int, shrinkage: float, seed: int
 ) -> list[Array]:
     """Return the mean predictions [trees, N] of the first 1, 2, … trees; there is nothing to shrink."""
     from sklearn.ensemble import BaggingRegressor
@@ -76,4 +76,4 @@ def _bagged(
     tree = DecisionTreeRegressor(max_depth=tree_depth)
     model = BaggingRegressor(tree, n_estimators=trees, max_samples=SHARE, bootstrap=False, random_state=seed).fit(x, y)
     counts = np.arange(1, trees + 1)[:, None]
-    return [np.cumsum([one.predict(inputs) for one in model.estimators_], axis=0) / counts for inputs in wanted]
+    return [np.cumsum([one.predict(inputs) for one in model.estimators_], axis=0) / counts for inputs in sizes]

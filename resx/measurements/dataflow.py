@@ -278,8 +278,8 @@ def residual_additions(recorder: Recorder) -> tuple[list[Addition], list[Refusal
                 accepted.append(addition)
             else:
                 refused.append(Refusal(where, "branch and shortcut cannot be distinguished: both compute equally much"))
-    kept = _not_nested(nodes, accepted, refused)
-    return kept, refused
+    outer = _not_nested(nodes, accepted, refused)
+    return outer, refused
 
 
 def _told_apart(nodes: list[Node], node: Node, x: int, first: int, second: int) -> Addition | None:
@@ -318,7 +318,7 @@ def _out(nodes: list[Node], total: Node, holder: Call) -> int:
 
 def _not_nested(nodes: list[Node], additions: list[Addition], refused: list[Refusal]) -> list[Addition]:
     """Leave out blocks that hold others, or that are held by one and have no identity as shortcut."""
-    kept = []
+    separate = []
     for one in additions:
         name = one.holder[0] or "the model"
         inner = [other for other in additions if other.total in one.inside and other is not one]
@@ -328,5 +328,5 @@ def _not_nested(nodes: list[Node], additions: list[Addition], refused: list[Refu
         elif outer and one.shortcut != one.x:
             refused.append(Refusal(name, "it is a part of another block's branch"))
         else:
-            kept.append(one)
-    return kept
+            separate.append(one)
+    return separate

@@ -89,8 +89,8 @@ def _input_gradients(network: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
     """Return the gradient of each input's own output: float64 [B, C·H·W]."""
     x = x.detach().requires_grad_()
     logits = network(x)
-    chosen = logits.gather(1, (outputs % logits.shape[1])[:, None]).sum()
-    (gradient,) = torch.autograd.grad(chosen, x)
+    total = logits.gather(1, (outputs % logits.shape[1])[:, None]).sum()
+    (gradient,) = torch.autograd.grad(total, x)
     return gradient.double().flatten(1)
 
 

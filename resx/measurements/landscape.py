@@ -33,15 +33,15 @@ def direction(network: nn.Module, number: int) -> Direction:
     Drawn from (number, name) alone, so networks that share names share directions until they are scaled: each filter
     (an output's weights) is given the norm that the network's own filter has.
     """
-    found = {}
+    vectors = {}
     for name, weight in network.named_parameters():
         if weight.dim() < 2:
             continue
         draw = torch.randn(weight.shape, generator=generator(0, "landscape", number, name)).to(weight)
         axes = tuple(range(1, weight.dim()))
         own, drawn = (torch.linalg.vector_norm(values, dim=axes, keepdim=True) for values in (weight, draw))
-        found[name] = draw * (own / drawn)
-    return found
+        vectors[name] = draw * (own / drawn)
+    return vectors
 
 
 @contextmanager

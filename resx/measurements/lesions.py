@@ -139,8 +139,8 @@ def lesions(
             for kind in STATISTICS:
                 context = reestimated(network, statistics) if kind == "re-estimated" else nullcontext()
                 with context:
-                    found = evaluate(network, evaluation, task)
-                rows.append({**lesion.row, "statistics": kind, "loss": found.loss, "error": found.error})
+                    outcome = evaluate(network, evaluation, task)
+                rows.append({**lesion.row, "statistics": kind, "loss": outcome.loss, "error": outcome.error})
     columns = ["lesion", "blocks", "count", "draw", "statistics", "loss", "error"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
@@ -194,8 +194,8 @@ def short_paths(
         with lesioned(tested, without):
             for kind in STATISTICS:
                 with reestimated(tested, statistics) if kind == "re-estimated" else nullcontext():
-                    found = evaluate(tested, evaluation, task)
-                rows.append((blocks, kind, draw, found.loss, found.error))
+                    outcome = evaluate(tested, evaluation, task)
+                rows.append((blocks, kind, draw, outcome.loss, outcome.error))
     return pd.DataFrame(rows, columns=["blocks", "statistics", "draw", "loss", "error"])
 
 

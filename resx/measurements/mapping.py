@@ -43,5 +43,5 @@ def mapping(network: nn.Module, x: Tensor, matrix: Tensor) -> pd.DataFrame:
     )
 
 
-def _apart(found: Tensor, target: Tensor) -> float:
-    return float((found - target).norm() / target.norm())
+def _apart(matrix: Tensor, target: Tensor) -> float:
+    return float((matrix - target).norm() / target.norm())

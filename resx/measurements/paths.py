@@ -126,11 +126,11 @@ def sampled_norm(passed: Trace, length: int, samples: int, stream: torch.Generat
     """Return the mean norm of the gradient through one path of `length` branches, drawn at random `samples` times."""
     n, norms = len(passed.passages), []
     for _ in range(samples if 0 < length < n else 1):  # there is one path of length 0, and one of n
-        taken = set(torch.randperm(n, generator=stream)[:length].tolist())
+        path = set(torch.randperm(n, generator=stream)[:length].tolist())
         gradient = passed.behind
         for place in reversed(range(n)):
             to_adapter, to_branch = passed.passages[place].split(gradient)
-            if place in taken:
+            if place in path:
                 gradient = passed.passages[place].through_branch(to_branch)
             else:
                 gradient = passed.passages[place].through_shortcut(to_adapter)

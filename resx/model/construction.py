@@ -176,10 +176,10 @@ def _init_mistakes(spec: ModelSpec) -> list[str]:
     """Return what is wrong with the initial weights that were asked for, a line."""
     if spec.init is None or (errors := INITS.check(spec.init)):
         return errors if spec.init else []
-    wanted = getattr(INITS[spec.init], "activation", None)
-    if wanted in (None, spec.activation or UNNAMED["activation"]):
+    activation = getattr(INITS[spec.init], "activation", None)
+    if activation in (None, spec.activation or UNNAMED["activation"]):
         return []
-    return [f"init: {spec.init} is made for activation {wanted}; add it, or use another"]
+    return [f"init: {spec.init} is made for activation {activation}; add it, or use another"]
 
 
 def skeleton(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:

@@ -27,8 +27,8 @@ def check(spec: ModelSpec) -> list[str]:
     """Return what is wrong with depth or widths."""
     errors = []
     if spec.depth not in BLOCKS:
-        known = ", ".join(map(str, BLOCKS))
-        errors.append(f"depth: the imagenet family has no {spec.depth}; there are {known}")
+        depths = ", ".join(map(str, BLOCKS))
+        errors.append(f"depth: the imagenet family has no {spec.depth}; there are {depths}")
     if spec.width not in (None, ModelSpec.model_fields["width"].default):
         errors.append(f"width: the imagenet family has fixed widths, not {spec.width}; leave it out")
     if spec.widths is not None:

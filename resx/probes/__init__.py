@@ -91,11 +91,11 @@ class Request:
         cells = []
         for grid in self.grids:
             defaults = {key: list(values) for key, values in own.items() if key not in self.base}
-            asked = {key: list(values) for key, values in grid.items()}
-            wanted = {**defaults, "seed": list(self.seeds), **asked}
-            if math.prod(map(len, wanted.values())) > MAX_RUNS:
+            given = {key: list(values) for key, values in grid.items()}
+            fields = {**defaults, "seed": list(self.seeds), **given}
+            if math.prod(map(len, fields.values())) > MAX_RUNS:
                 raise SpecError(f"more than {MAX_RUNS:,} runs in one command; make the grid smaller")
-            cells += [{**self.base, **dict(zip(wanted, values, strict=True))} for values in product(*wanted.values())]
+            cells += [{**self.base, **dict(zip(fields, values, strict=True))} for values in product(*fields.values())]
         return self.resolve(cells)
 
 
@@ -295,10 +295,10 @@ def of_others(runs: pd.DataFrame) -> list[str]:
             continue
         measured = "no error" if pd.isna(run["test_error"]) else f"{run['test_error']:.2f} % test error"
         published = paper.PUBLIC_NETWORKS.get(foreign.network)
-        known = "nothing is known here of its training"
+        note = "nothing is known here of its training"
         if published:
-            known = f"{published.value:.2f} % published ({published.source}: {published.note})"
-        lines.append(f"{foreign}, trained by others: {measured} measured on {run['test_images']:,.0f} images, {known}.")
+            note = f"{published.value:.2f} % published ({published.source}: {published.note})"
+        lines.append(f"{foreign}, trained by others: {measured} measured on {run['test_images']:,.0f} images, {note}.")
     return lines
 
 
@@ -356,7 +356,7 @@ def planned(probe: Probe, request: Request) -> list[RunSpec]:
                 raise SpecError(f"{key}: networks that are compared are trained alike; give one value, not several")
     specs = _plan(probe, request)
     recorded = [spec.flat() for spec in specs]
-    asked: list[tuple[str, list[Any], Request]] = [
+    requests: list[tuple[str, list[Any], Request]] = [
         (key, [value], replace(request, base=_rest(request.base, key)))
         for key, value in request.base.items()
         if key != "preset"
@@ -364,8 +364,8 @@ def planned(probe: Probe, request: Request) -> list[RunSpec]:
     for grid in request.grids:
         for key, values in grid.items():
             without = tuple(_rest(one, key) if one is grid else one for one in request.grids)
-            asked.append((key, list(values), replace(request, grids=without)))
-    for key, values, without_it in asked:
+            requests.append((key, list(values), replace(request, grids=without)))
+    for key, values, without_it in requests:
         if all(any(flat.get(key) == value for flat in recorded) for value in values):
             continue
         try:

@@ -52,8 +52,8 @@ def plan(request: Request) -> list[RunSpec]:
         shortcuts = grid.get("shortcut") or ([request.base["shortcut"]] if "shortcut" in request.base else [])
         grids.append({**grid, "shortcut": list(dict.fromkeys([*BASELINES, *shortcuts]))})
     base = {key: value for key, value in request.base.items() if key != "shortcut"}
-    wanted = Request(base, request.seeds, request.settings, request.resolve, grids)
-    specs = wanted.runs(depth=[20, 56])
+    own = Request(base, request.seeds, request.settings, request.resolve, grids)
+    specs = own.runs(depth=[20, 56])
     if any(spec.model.shortcut not in BASELINES for spec in specs):
         check_margin(request.settings.margin, specs)
     return specs

@@ -250,8 +250,8 @@ def _damage(rows: pd.DataFrame) -> pd.DataFrame:
     Blocks that keep shapes are those that random lesions took.
     """
     key = list(NETWORK)
-    taken = rows.loc[rows["lesion"].isin(["random", "pair"]), "blocks"].dropna()
-    movable = {name for text in taken for name in str(text).split("+")}
+    removals = rows.loc[rows["lesion"].isin(["random", "pair"]), "blocks"].dropna()
+    movable = {name for text in removals for name in str(text).split("+")}
     intact = rows[rows["lesion"] == "none"].set_index(key)["error"]
     single = rows[(rows["lesion"] == "remove") & rows["blocks"].isin(movable)]
     return (single.groupby(key)["error"].mean() - intact).rename("rise").reset_index()

@@ -101,9 +101,9 @@ def plan(request: Request) -> list[RunSpec]:
             parse_map(name)
             teacher = f"teacher:map={name},eps={settings.eps},d={settings.d},layers={layers}"
             turns = [away / layers for away in settings.away]
-            known = [f"known:map={name},away={turn}" for turn in turns if turn]
+            texts = [f"known:map={name},away={turn}" for turn in turns if turn]
             exact = [] if name == "identity" else [f"known:map={name}"]  # the identity is known by the identity
-            for shortcut in ("none", "identity", *exact, *known, f"linear:start={settings.start}"):
+            for shortcut in ("none", "identity", *exact, *texts, f"linear:start={settings.start}"):
                 own = {"dataset": teacher, "depth": layers, "shortcut": shortcut}
                 fields += [{**RECIPE, **request.base, **own, "seed": seed} for seed in request.seeds]
     return request.resolve(fields)

@@ -87,7 +87,7 @@ class MismatchSettings(Settings):
 
 def plan(request: Request) -> list[RunSpec]:
     """Every way of making shapes match, the plain twin, and a network of constant width and as many multiply-adds."""
-    asked = request.grid.get("adapter") or ([request.base["adapter"]] if "adapter" in request.base else ways())
+    adapters = request.grid.get("adapter") or ([request.base["adapter"]] if "adapter" in request.base else ways())
     specs: list[RunSpec] = []
     for depth in request.grid.get("depth", [request.base.get("depth", 20)]):
         base = {**request.base, "depth": depth}
@@ -95,7 +95,7 @@ def plan(request: Request) -> list[RunSpec]:
         if alternating and depth == 8:
             raise SpecError("depth: with alternating widths, 8 layers have no shrinking shortcut; use 14 or more")
         twins = {**base, "widths": ALTERNATING if alternating else None}
-        cells = [{**twins, "shortcut": "identity", "adapter": text} for text in [str(AdapterSpec()), *asked]]
+        cells = [{**twins, "shortcut": "identity", "adapter": text} for text in [str(AdapterSpec()), *adapters]]
         cells.append({**twins, "shortcut": "none"})
         if alternating:
             [reference] = request.resolve([cells[0]])
@@ -126,11 +126,11 @@ def matched_width(spec: ModelSpec) -> int:
     from resx.model.complexity import CIFAR_CLASSES, CIFAR_INPUT
 
     width = spec.width or 16
-    wanted = count(spec, CIFAR_INPUT, CIFAR_CLASSES).multiply_adds
+    budget = count(spec, CIFAR_INPUT, CIFAR_CLASSES).multiply_adds
 
     def miss(candidate: int) -> int:
         constant = spec.model_copy(update={"width": candidate, "widths": None})
-        return abs(count(constant, CIFAR_INPUT, CIFAR_CLASSES).multiply_adds - wanted)
+        return abs(count(constant, CIFAR_INPUT, CIFAR_CLASSES).multiply_adds - budget)
 
     return min(range(width + 1, 3 * width // 2 + 1), key=miss)
 

@@ -108,7 +108,7 @@ def _plan_grid(request: Request, grid: Mapping[str, Sequence[Any]]) -> list[RunS
         "order": lambda: list(ORDERS),
         "depth": lambda: [DEPTH],
     }
-    asked = {
+    axes = {
         key: list(grid.get(key) or ([request.base[key]] if key in request.base else default()))
         for key, default in own.items()
     }
@@ -117,11 +117,11 @@ def _plan_grid(request: Request, grid: Mapping[str, Sequence[Any]]) -> list[RunS
         raise SpecError(f"[grid] {several[0]}: this probe compares shortcuts at one {several[0]}; give one value")
     base = {**request.base, **{key: values[0] for key, values in rest.items()}}
     baselines = BASELINES if not rest or len(request.grids) == 1 else ()  # otherwise another grid has them
-    from_donor = [text for text in asked["shortcut"] if _transform(text)]
+    from_donor = [text for text in axes["shortcut"] if _transform(text)]
     donors = request.settings.donors if from_donor else ()
-    others = dict.fromkeys([*baselines, *donors, *(text for text in asked["shortcut"] if text not in from_donor)])
+    others = dict.fromkeys([*baselines, *donors, *(text for text in axes["shortcut"] if text not in from_donor)])
     specs: list[RunSpec] = []
-    for depth, order, seed in product(asked["depth"], asked["order"], grid.get("seed", request.seeds)):
+    for depth, order, seed in product(axes["depth"], axes["order"], grid.get("seed", request.seeds)):
         cell = {**base, "depth": depth, "order": order, "seed": seed}
         twins = request.resolve([{**cell, "shortcut": text} for text in others])
         ids = {text: twin.run_id for text, twin in zip(others, twins, strict=True)}
@@ -387,13 +387,13 @@ def symbols(tables: Tables, settings: ShortcutsSettings) -> Mapping[str, Any]:
     """Return the orders at hand, and the functions whose mean a claim is about, as far as there are any."""
     functions = tables["outcomes"].drop_duplicates("shortcut").set_index("shortcut")["kind"].to_dict()
     orders = [order for order in ORDERS if order in set(tables["outcomes"]["order"])]
-    asked = [name for name in functions if name not in (*BASELINES, FITTED, FITTED_TO_PLAIN)]  # these have a claim
+    own = [name for name in functions if name not in (*BASELINES, FITTED, FITTED_TO_PLAIN)]  # these have a claim
     pairs = [pair for pair in zip(AT_IDENTITY, ELSEWHERE, strict=True) if set(pair) <= set(functions)]
     return {
         "order": orders[0],
         "other": orders[-1] if len(orders) > 1 else "",
         "order_name": ORDERS[orders[0]],
-        "asked": tuple(asked) if len(asked) <= NAMED else (),
+        "asked": tuple(own) if len(own) <= NAMED else (),
         "fixed maps": tuple(name for name, kind in functions.items() if kind == "fixed"),
         "learned maps": tuple(name for name in AT_IDENTITY if name in functions),
         "learned from elsewhere": tuple(pair[1] for pair in pairs),

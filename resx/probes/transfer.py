@@ -126,8 +126,8 @@ class TransferSettings(Settings):
 
 def plan(request: Request) -> list[RunSpec]:
     """Return the runs: every arm, small and large, plain and residual."""
-    wanted = [str(family) for family in request.grid.get("family", KINDS)]
-    unknown = [family for family in wanted if family not in KINDS]
+    families = [str(family) for family in request.grid.get("family", KINDS)]
+    unknown = [family for family in families if family not in KINDS]
     others = [key for key in request.grid if key != "family"]
     if unknown or others:
         raise SpecError(
@@ -136,7 +136,7 @@ def plan(request: Request) -> list[RunSpec]:
         )
     fields = []
     for arm in ARMS:
-        for dataset, depth in (arm.small, arm.large) if arm.family in wanted else ():
+        for dataset, depth in (arm.small, arm.large) if arm.family in families else ():
             own = {"family": arm.family, "width": arm.width, "order": arm.order, "dataset": dataset, "depth": depth}
             for shortcut in ("none", "identity"):
                 common = {**RECIPE, **request.base, **own, "shortcut": shortcut}

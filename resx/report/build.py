@@ -125,8 +125,8 @@ def _figure(item: Evidence, content: Content, shown: Mapping[str, Mapping[str, A
     name = item.experiment.name
     findings = content.findings[name]
     drawings = [own for _, own in findings.drawings().values()]
-    wanted = findings.parts[item.part] if item.part else findings
-    place = next((place for place, own in enumerate(drawings) if own is wanted), 0)
+    source = findings.parts[item.part] if item.part else findings
+    place = next((place for place, own in enumerate(drawings) if own is source), 0)
     figures = [figure for _, figure in shown[name]["figures"]]
     match = re.match(r'<svg id="([^"]*)".*? viewBox="([^"]*)"', figures[place]) if figures else None
     return {"experiment": name, "id": match.group(1), "box": match.group(2)} if match else None
@@ -134,7 +134,7 @@ def _figure(item: Evidence, content: Content, shown: Mapping[str, Mapping[str, A
 
 def _experiment(place: str, name: str, content: Content, *, drawn: bool) -> dict[str, Any]:
     """Return what the template shows of an experiment; drawn: with its figures, which a page of all has no room for."""
-    findings, made = content.findings[name], content.experiments[name]
+    findings, experiment = content.findings[name], content.experiments[name]
     keys = [(f"{place}|{part}|{verdict.key}", part, verdict) for part, verdict in verdicts(findings)]
     says = {verdict.key: verdict.says for _, _, verdict in keys}
     figures = [
@@ -142,10 +142,10 @@ def _experiment(place: str, name: str, content: Content, *, drawn: bool) -> dict
         for count, (figure, (kind, own)) in enumerate(findings.drawings().items())
         if drawn
     ]
-    commits = {str(value) for value in load_environments(made.folder).get("commit", []) if value}
+    commits = {str(value) for value in load_environments(experiment.folder).get("commit", []) if value}
     return {
         "name": name,
-        "made": made,
+        "made": experiment,
         "scale": at_scale(findings.scale),
         "verdicts": keys,
         "place": place,

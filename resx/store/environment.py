@@ -75,10 +75,10 @@ def _commit() -> str | None:
 def _driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
     """Return the version of NVIDIA's driver, or None where it cannot be read."""
     try:
-        found = re.search(r"Module.*?\s(\d+\.[\d.]+)", path.read_text(errors="replace"))
+        match = re.search(r"Module.*?\s(\d+\.[\d.]+)", path.read_text(errors="replace"))
     except OSError:
         return None
-    return found.group(1) if found else None
+    return match.group(1) if match else None
 
 
 @cache
@@ -90,6 +90,6 @@ def _hardware(device: str) -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(errors="replace"))
-        name = found.group(1) if found else name
+        match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(errors="replace"))
+        name = match.group(1) if match else name
     return f"{name}, {os.cpu_count()} cores"

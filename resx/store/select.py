@@ -26,7 +26,7 @@ def as_text(value: object) -> str:
 
 def parse_where(texts: Iterable[str]) -> dict[str, list[str]]:
     """Read `field=value` texts; several of one field are alternatives. Raises SpecError for what is no field."""
-    wanted: dict[str, list[str]] = {}
+    conditions: dict[str, list[str]] = {}
     errors = []
     for text in texts:
         field, equals, value = (part.strip() for part in text.partition("="))
@@ -35,15 +35,15 @@ def parse_where(texts: Iterable[str]) -> dict[str, list[str]]:
         elif field not in NAMES:
             errors.append(f"--where: no field '{field}'{did_you_mean(field, NAMES)}")
         else:
-            wanted.setdefault(field, []).append(value)
+            conditions.setdefault(field, []).append(value)
     if errors:
         raise SpecError(errors)
-    return wanted
+    return conditions
 
 
-def matches(record: Record, wanted: Wanted) -> bool:
+def matches(record: Record, conditions: Wanted) -> bool:
     """Whether a run has one of the wanted values of every field; a shortcut matches without its arguments, too."""
-    return all(any(_is(record.row, field, value) for value in values) for field, values in wanted.items())
+    return all(any(_is(record.row, field, value) for value in values) for field, values in conditions.items())
 
 
 def _is(row: Mapping[str, Any], field: str, value: str) -> bool:

@@ -119,12 +119,12 @@ def _run_id(row: Row) -> str:
 
 
 def _made_by(run: RunFolder) -> Row:
-    made: dict[str, list[Any]] = {}
+    columns: dict[str, list[Any]] = {}
     for attempt in run.attempts():
         for key, value in attempt.items():
-            if key not in PER_ATTEMPT and value not in made.setdefault(key, []):
-                made[key].append(value)
-    return {key: values[0] if len(values) == 1 else "; ".join(map(str, values)) for key, values in made.items()}
+            if key not in PER_ATTEMPT and value not in columns.setdefault(key, []):
+                columns[key].append(value)
+    return {key: values[0] if len(values) == 1 else "; ".join(map(str, values)) for key, values in columns.items()}
 
 
 def _no_curves() -> pd.DataFrame:
@@ -235,7 +235,7 @@ def _published_curves(folder: Path, ids: Collection[str]) -> list[pd.DataFrame]:
         table = _of_runs(folder / "curves.csv.gz", ids, dtype=dict.fromkeys(METRICS, float))
     else:
         table = _no_curves()
-    shared = [_published_curves(other, wanted & set(ids)) for other, wanted in _uses(folder) if wanted & set(ids)]
+    shared = [_published_curves(other, names & set(ids)) for other, names in _uses(folder) if names & set(ids)]
     return [table.reindex(columns=["run_id", *METRICS]), *(part for parts in shared for part in parts)]
 
 
@@ -253,8 +253,8 @@ def _published_rows(folder: Path, run_ids: Collection[str] | None) -> list[Row]:
         if run_ids is None or cells["run_id"] in run_ids:
             row = {**common, **{key: _value(cell) for key, cell in cells.items()}, "folder": str(folder)}
             rows.append(_checked(row, folder / "runs.csv"))
-    for other, wanted in _uses(folder):
-        ids = wanted if run_ids is None else wanted & set(run_ids)
+    for other, names in _uses(folder):
+        ids = names if run_ids is None else names & set(run_ids)
         if ids:
             shared = _published_rows(other, ids)
             if len(shared) < len(ids):
@@ -344,8 +344,8 @@ def write_frames(frames: Frames, environments: pd.DataFrame, folder: Path, *, us
     runs = frames["runs"].drop(columns="folder").merge(environments, on="run_id", how="left")
     rows = [_checked_cells({str(key): value for key, value in row.items()}) for row in runs.to_dict("records")]
     shared = _shared(rows, folder, uses)
-    taken = {run_id for ids in shared.values() for run_id in ids}
-    own = [row for row in rows if row["run_id"] not in taken]
+    foreign = {run_id for ids in shared.values() for run_id in ids}
+    own = [row for row in rows if row["run_id"] not in foreign]
     measured = {name: frames[name] for name in sorted(set(frames) - {"runs", "curves"})}
     settings = {name: frame["settings"].iloc[0] for name, frame in measured.items() if _has_one_setting(frame)}
     for name, frame in measured.items():
@@ -354,7 +354,7 @@ def write_frames(frames: Frames, environments: pd.DataFrame, folder: Path, *, us
     for file in (folder / "measurements").glob("*.csv.gz"):
         if file.name.removesuffix(".csv.gz") not in measured:
             file.unlink()
-    curves = frames["curves"][~frames["curves"]["run_id"].isin(taken)]
+    curves = frames["curves"][~frames["curves"]["run_id"].isin(foreign)]
     columns = [key for key in own[0] if any(row[key] for row in own)] if own else list(ALWAYS)
     common = [key for key in columns if key not in ALWAYS and len({row[key] for row in own}) == 1]
     write_atomic(folder / "runs.csv", _text(own, [key for key in columns if key not in common]))

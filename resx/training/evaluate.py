@@ -60,7 +60,7 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    losses, wrong, count, kept = [], [], 0, []
+    losses, wrong, count, per_batch = [], [], 0, []
     try:
         with torch.inference_mode():
             for inputs, labels in batches:
@@ -71,12 +71,12 @@ def evaluate(
                     wrong.append((outputs.argmax(dim=1) != labels).sum())
                 count += len(labels)
                 if keep_outputs:
-                    kept.append((outputs.float(), labels))
+                    per_batch.append((outputs.float(), labels))
     finally:
         model.train(was_training)
     return Evaluation(
         loss=float(torch.stack(losses).sum() / count),
         error=100 * float(torch.stack(wrong).sum()) / count if wrong else float("nan"),
-        outputs=torch.cat([outputs for outputs, _ in kept]).cpu() if keep_outputs else None,
-        labels=torch.cat([labels for _, labels in kept]).cpu() if keep_outputs else None,
+        outputs=torch.cat([outputs for outputs, _ in per_batch]).cpu() if keep_outputs else None,
+        labels=torch.cat([labels for _, labels in per_batch]).cpu() if keep_outputs else None,
     )

@@ -126,13 +126,13 @@ def make_module(foreign: Foreign, outputs: int, code: Path | None) -> nn.Module:
             return timm.create_model(name, num_classes=outputs)
 
     try:
-        made = make()
+        module = make()
     except Exception as error:  # a user's function may fail in any way; the user needs its name and the reason
         reason = str(error).strip().partition(chr(10))[0]
         raise SpecError(f"--network {foreign}: cannot be made ({type(error).__name__}: {reason})") from error
-    if not isinstance(made, nn.Module):
-        raise SpecError(f"--network {foreign}: must return a torch.nn.Module, not a {type(made).__name__}")
-    return made
+    if not isinstance(module, nn.Module):
+        raise SpecError(f"--network {foreign}: must return a torch.nn.Module, not a {type(module).__name__}")
+    return module
 
 
 def _user_function(foreign: Foreign, code: Path | None) -> Callable[[], Any]:

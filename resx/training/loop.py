@@ -173,16 +173,16 @@ def _train(trainees: Sequence[Trainee], attempt: _Attempt, report: Report, shoul
     """Run chunks of steps until all networks are done, the ones that are behind first."""
     driver: Driver | None = None
     driven: list[Trainee] = []
-    first = asked = 0
+    first = stops = 0
     device = trainees[0].learner.feed.device
 
     def ask() -> bool:  # on a CPU it is asked between two steps
-        nonlocal asked
-        asked += 1
+        nonlocal stops
+        stops += 1
         return should_stop()
 
     def where() -> str:
-        return f"at step {first + asked + 1}" if device.type == "cpu" else f"after step {first}"
+        return f"at step {first + stops + 1}" if device.type == "cpu" else f"after step {first}"
 
     while active := [trainee for trainee in trainees if not trainee.is_done]:
         group, end = _next_chunk(active)
@@ -193,7 +193,7 @@ def _train(trainees: Sequence[Trainee], attempt: _Attempt, report: Report, shoul
             driver = None  # a graph's memory is given back before the next is captured
             driver, driven = drive(learners), group
             attempt.note(driver.mode)
-        first, asked = group[0].step, 0
+        first, stops = group[0].step, 0
         with _noted(where):
             done = driver.run(n_steps, ask)
         for trainee in group:

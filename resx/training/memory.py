@@ -83,16 +83,16 @@ def memory_needed(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, c
     if checkpointed:
         checkpoint_activations(network)
     weights = {tensor.untyped_storage()._cdata: tensor for tensor in [*network.parameters(), *network.buffers()]}
-    kept: dict[int, Tensor] = {}
+    stored: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        kept.setdefault(tensor.untyped_storage()._cdata, tensor)
+        stored.setdefault(tensor.untyped_storage()._cdata, tensor)
         return tensor
 
     inputs = torch.empty(spec.train.batch_size, *input_shape, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         outputs = network(inputs)
-    activations = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
+    activations = sum(tensor.untyped_storage().nbytes() for key, tensor in stored.items() if key not in weights)
     states = sum(tensor.untyped_storage().nbytes() for tensor in weights.values())
     del outputs
     kind = BATCH_TYPES[spec.train.precision]

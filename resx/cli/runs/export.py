@@ -62,17 +62,17 @@ def export(
     from resx.store.files import results_root
     from resx.store.tables import export_table, export_tables
 
-    chosen = select_runs(results_root(results), names, where)
+    runs = select_runs(results_root(results), names, where)
     kind = kind or (Format.parquet if target.suffix == ".parquet" else Format.csv)
     if kind in (Format.csv, Format.parquet):
-        export_table(chosen, target, table, parquet=kind is Format.parquet)
+        export_table(runs, target, table, parquet=kind is Format.parquet)
     elif kind is Format.bundle:
-        export_bundle(chosen, target)
+        export_bundle(runs, target)
     elif kind is Format.tables:
-        export_tables(chosen, target)
+        export_tables(runs, target)
     else:
-        _export_tensorboard(chosen, target)
-    typer.echo(f"{len(chosen)} runs written to {target}")
+        _export_tensorboard(runs, target)
+    typer.echo(f"{len(runs)} runs written to {target}")
 
 
 def _export_tensorboard(runs: list[RunFolder], target: Path) -> None:

@@ -50,10 +50,10 @@ def show(
 
 
 def _attempt(attempt: dict[str, Any]) -> str:
-    told = {key: attempt.get(key, "?") for key in ("first_step", "last_step", "hardware", "device", "torch", "commit")}
+    cells = {key: attempt.get(key, "?") for key in ("first_step", "last_step", "hardware", "device", "torch", "commit")}
     return (
-        f"steps {told['first_step']}–{told['last_step']}: {attempt['seconds']:.0f} s on {told['hardware']} "
-        f"({told['device']}, torch {told['torch']}, commit {told['commit']}), {attempt.get('started', '?')}"
+        f"steps {cells['first_step']}–{cells['last_step']}: {attempt['seconds']:.0f} s on {cells['hardware']} "
+        f"({cells['device']}, torch {cells['torch']}, commit {cells['commit']}), {attempt.get('started', '?')}"
     )
 
 

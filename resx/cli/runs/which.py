@@ -59,7 +59,7 @@ def select_records(
     from resx.store.run import Record, find_runs, read_record
     from resx.store.select import matches, parse_where
 
-    wanted = parse_where([*(where or []), *([f"status={status}"] if status else [])])
+    conditions = parse_where([*(where or []), *([f"status={status}"] if status else [])])
     if (root / "fields.json").is_file():
         from resx.store.tables import load_runs
 
@@ -67,7 +67,7 @@ def select_records(
         records = [Record({str(key): value for key, value in row.items()}) for row in rows]
     else:
         records = [read_record(path) for path in find_runs(root)]
-    records = [record for record in records if matches(record, wanted)]
+    records = [record for record in records if matches(record, conditions)]
     return [record for record in records if not tag or (record.run and tag in record.run.notes()["tags"])]
 
 
@@ -81,9 +81,9 @@ def select_runs(results: Path, names: list[str] | None, where: Sequence[str] | N
     for record in records:
         if record.damage:
             typer.echo(f"resx: {record.damage}; it is left out", err=True)
-    chosen = [record.run for record in records if record.run]
-    if not chosen:
+    runs = [record.run for record in records if record.run]
+    if not runs:
         raise SpecError(
             f"nothing is recorded in {results / 'runs'}; `resx compare` makes some, --results looks elsewhere"
         )
-    return chosen
+    return runs
