@@ -11,7 +11,7 @@ import typer
 
 from resx.cli.foreign import Foreigners
 from resx.cli.given import Given
-from resx.cli.options import Format
+from resx.cli.options import DryRun, Json, PrintSpec, Quiet, TableFormat
 from resx.spec import Experiment, SpecError, load_toml
 
 Set = Annotated[
@@ -31,24 +31,20 @@ Report = Annotated[
 
 @dataclass(frozen=True)
 class Output:
-    """Where findings are written and in what form they are printed; with dry_run or print_spec there are none."""
+    """The options that say with what settings a probe judges, where findings are written and how they are printed."""
 
-    publish: Path | None
-    page: Path | None
-    json: bool
-    form: Format | None
-    quiet: bool
-    dry_run: bool
-    print_spec: bool
+    settings: Set = None
+    publish: Publish = None
+    report: Report = None
+    json: Json = False
+    format: TableFormat = None
+    quiet: Quiet = False
+    dry_run: DryRun = False
+    print_spec: PrintSpec = False
 
 
 def execute(
-    name: str,
-    given: Given,
-    experiment: Path | None,
-    output: Output,
-    pairs: Sequence[str] | None = None,
-    foreign: Foreigners | None = None,
+    name: str, given: Given, experiment: Path | None, output: Output, foreign: Foreigners | None = None
 ) -> None:
     """Run a probe and print its findings. Exit code 1 where a run failed."""
     from resx import lab
@@ -60,8 +56,8 @@ def execute(
     from resx.report.build import refuse
     from resx.store.files import refuse_unwritable
 
-    if output.page:
-        refuse(output.page)
+    if output.report:
+        refuse(output.report)
     if output.publish:
         refuse_unwritable(output.publish / "runs.csv")
     written = load_toml(experiment) if experiment else None
@@ -74,7 +70,7 @@ def execute(
         fields=given.fields if _is_foreign(written, grid) else given.with_preset(written.run if written else {}),
         grid=grid,
         seeds=given.seeds,
-        settings=_settings(pairs or ()),
+        settings=_settings(output.settings or ()),
         machine=machine,
     )
     if output.print_spec:
@@ -88,13 +84,13 @@ def execute(
         return
     with Display(left_to_train(plan.specs, plan.machine), quiet=output.quiet) as display:
         done = lab.carry_out(plan, display.report, display.say, output.publish)
-    if output.page:
-        write_page(output.publish or plan.machine.results / "findings" / plan.name, output.page)
+    if output.report:
+        write_page(output.publish or plan.machine.results / "findings" / plan.name, output.report)
     print_failures(done.outcomes)
     if output.json:
         print_json(lab.as_document(done, plan.machine))
-    elif output.form:
-        print_tables(done.findings, output.form)
+    elif output.format:
+        print_tables(done.findings, output.format)
     else:
         print_findings(done, plan.machine)
     for line in done.errors:

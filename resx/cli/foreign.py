@@ -48,9 +48,9 @@ BlockNames = Annotated[
 class Foreigners:
     """The networks that others trained, as the options name them."""
 
-    networks: Sequence[str] = ()
-    weights: Sequence[str] = ()
-    blocks: str | None = None
+    network: Network = None
+    weights: Weights = None
+    blocks: BlockNames = None
 
     def applied(self, grid: Mapping[str, Sequence[Any]], machine: Machine) -> tuple[dict[str, Sequence[Any]], Machine]:
         """Return the grid with these networks in it, and the machine that knows where their weights are.
@@ -59,16 +59,15 @@ class Foreigners:
         """
         from resx.training.foreign import describe_foreign
 
-        placed = replace(machine, weights=tuple(self.weights))
-        if not self.networks:
+        networks, weights = self.network or (), self.weights or ()
+        placed = replace(machine, weights=tuple(weights))
+        if not networks:
             if self.blocks:
                 raise SpecError("--blocks: is for a network that --network names")
             return dict(grid), placed
-        if len(self.networks) != len(self.weights):
-            raise SpecError(
-                f"--network: {len(self.networks)} networks and {len(self.weights)} --weights; give a pair each"
-            )
-        pairs = zip(self.networks, self.weights, strict=True)
-        files = [Path(name.rpartition(":")[0]) for name in self.networks if ".py:" in name]
-        values = [describe_foreign(network, weights, self.blocks) for network, weights in pairs]
+        if len(networks) != len(weights):
+            raise SpecError(f"--network: {len(networks)} networks and {len(weights)} --weights; give a pair each")
+        pairs = zip(networks, weights, strict=True)
+        files = [Path(name.rpartition(":")[0]) for name in networks if ".py:" in name]
+        values = [describe_foreign(network, file, self.blocks) for network, file in pairs]
         return {**grid, "foreign": values}, replace(placed, code=files[0] if files else None)

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
 
@@ -53,29 +53,40 @@ class Given:
         return preset
 
 
-def training_options(*omit: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command whose first parameter is a Given, to give it every shared option but those in `omit`."""
+def training_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a command whose first parameter is a Given, to give it every shared option.
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        fields = {name: option for name, option in FIELD_OPTIONS.items() if name not in omit}
-        machine = {name: option for name, option in MACHINE_OPTIONS.items() if name not in omit}
-        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    Another parameter that is a dataclass stands for an option per field.
+    """
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    groups: dict[str, Any] = {item.name: item.annotation for item in own if is_dataclass(item.annotation)}
+    options = [option for item in own for option in (_options(groups[item.name]) if item.name in groups else [item])]
+    shared = {**FIELD_OPTIONS, **SEED_OPTIONS, **MACHINE_OPTIONS}
+    options += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in shared.items()
+    ]
 
-        def wrapper(**values: Any) -> None:
-            given = _given({name: values.pop(name) for name in [*fields, *SEED_OPTIONS, *machine]})
-            command(given, **values)
+    def wrapper(**values: Any) -> None:
+        given = _given({name: values.pop(name) for name in shared})
+        grouped = {
+            name: kind(**{item.name: values.pop(item.name) for item in fields(kind)}) for name, kind in groups.items()
+        }
+        command(given, **values, **grouped)
 
-        shared = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-            for name, option in {**fields, **SEED_OPTIONS, **machine}.items()
-        ]
-        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-        wrapper.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *shared]}
-        wrapper.__doc__, wrapper.__name__ = command.__doc__, command.__name__
-        return wrapper
+    options = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+    wrapper.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {option.name: option.annotation for option in options}
+    wrapper.__doc__, wrapper.__name__ = command.__doc__, command.__name__
+    return wrapper
 
-    return decorate
+
+def _options(kind: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=hints[item.name])
+        for item in fields(kind)
+    ]
 
 
 def _given(options: Mapping[str, Any]) -> Given:

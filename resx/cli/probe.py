@@ -12,10 +12,10 @@ from typer.core import TyperCommand
 
 from resx.claims import help_lines
 from resx.cli import complete
-from resx.cli.execute import Output, Publish, Report, Set, execute
-from resx.cli.foreign import FOREIGN_OPTIONS, BlockNames, Foreigners, Network, Weights
+from resx.cli.execute import Output, execute
+from resx.cli.foreign import FOREIGN_OPTIONS, Foreigners, Weights
 from resx.cli.given import Given, training_options
-from resx.cli.options import DryRun, ExperimentFile, Json, PrintSpec, Quiet, TableFormat
+from resx.cli.options import ExperimentFile
 from resx.cli.terminal import flowing
 from resx.probes import load_probe, probe_names
 from resx.spec import SpecError, load_toml
@@ -31,43 +31,22 @@ probe_app = typer.Typer(
 
 
 def _command(name: str) -> Callable[..., None]:
-    def probe(
-        given: Given,
-        experiment: ExperimentFile = None,
-        set_: Set = None,
-        network: Network = None,
-        weights: Weights = None,
-        blocks: BlockNames = None,
-        publish: Publish = None,
-        report: Report = None,
-        json: Json = False,
-        format: TableFormat = None,
-        quiet: Quiet = False,
-        dry_run: DryRun = False,
-        print_spec: PrintSpec = False,
-    ) -> None:
-        output = Output(publish, report, json, format, quiet, dry_run, print_spec)
-        execute(name, given, experiment, output, set_, Foreigners(network or (), weights or (), blocks))
+    @training_options
+    def probe(given: Given, output: Output, foreign: Foreigners, experiment: ExperimentFile = None) -> None:
+        execute(name, given, experiment, output, foreign)
 
-    return training_options()(probe)
+    return probe
 
 
-@training_options()
+@training_options
 def run(
     given: Given,
+    output: Output,
     experiment: Annotated[
         Path,
         typer.Argument(help="An experiment's TOML file, which names its probe.", autocompletion=complete.experiments),
     ],
-    set_: Set = None,
     weights: Weights = None,
-    publish: Publish = None,
-    report: Report = None,
-    json: Json = False,
-    format: TableFormat = None,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
-    print_spec: PrintSpec = False,
 ) -> None:
     """Run an experiment that is written down: its file names the probe, the runs and the settings.
 
@@ -79,8 +58,7 @@ def run(
             f'{experiment}: names no probe; write probe = "…" at its top, or use `resx probe NAME {experiment}`, or '
             f"`resx train {experiment}` for one network"
         )
-    output = Output(publish, report, json, format, quiet, dry_run, print_spec)
-    execute(name, given, experiment, output, set_, Foreigners(weights=weights or ()))
+    execute(name, given, experiment, output, Foreigners(weights=weights))
 
 
 class ProbeCommand(TyperCommand):

@@ -13,7 +13,7 @@ from resx.cli.options import DryRun, ExperimentFile, Json, PrintSpec, Quiet
 from resx.spec import load_toml
 
 
-@training_options()
+@training_options
 def train(
     given: Given,
     experiment: ExperimentFile = None,

@@ -99,6 +99,13 @@ class Request:
         return self.resolve(cells)
 
 
+# fields of networks on images, which a probe of other networks chooses by itself
+OF_IMAGES = (
+    *("adapter", "widths", "stride_in", "padding", "activation", "init", "active_blocks"),
+    *("image_size", "label", "reference"),
+)
+
+
 @dataclass(frozen=True)
 class Measure:
     """A measurement of one run, recorded with it.

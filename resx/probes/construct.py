@@ -250,11 +250,5 @@ PROBE = Probe(
         "and is not found shows that the difficulty lies in optimisation; it does not show which part of it "
         "(gradients, curvature, initialisation) is to blame, nor that this solution could be found from random weights."
     ),
-    chooses=(
-        "depth",
-        "shortcut",
-        "order",
-        "adapter",
-        "active_blocks",
-    ),
+    chooses=("depth", "shortcut", "order", "adapter", "active_blocks"),
 )

@@ -198,8 +198,5 @@ PROBE = Probe(
         "such a start is enough, not that shattering alone is what it mends; and with a weak shortcut norms grow as "
         "well as gradients shatter. One recipe, one data set, short training."
     ),
-    chooses=(
-        "depth",
-        "shortcut",
-    ),
+    chooses=("depth", "shortcut"),
 )

@@ -43,7 +43,7 @@ from pydantic import Field
 
 from resx import stats
 from resx.claims import Claim, Within, contrast
-from resx.probes import Findings, Frames, Measure, Probe, Request, Settings
+from resx.probes import OF_IMAGES, Findings, Frames, Measure, Probe, Request, Settings
 from resx.probes.tidy import summary
 from resx.spec import RunSpec, SpecError, parse_part
 
@@ -311,24 +311,5 @@ PROBE = Probe(
         "This is a teacher whose layers share one linear map and whose nonlinear part is small; it does not say that a "
         "trained network's layers have such a map, nor which one."
     ),
-    chooses=(
-        "family",
-        "depth",
-        "shortcut",
-        "adapter",
-        "order",
-        "norm",
-        "widths",
-        "stride_in",
-        "padding",
-        "activation",
-        "init",
-        "active_blocks",
-        "dataset",
-        "image_size",
-        "normalize",
-        "augment",
-        "label",
-        "reference",
-    ),
+    chooses=("family", "depth", "shortcut", "order", "norm", "dataset", "normalize", "augment", *OF_IMAGES),
 )

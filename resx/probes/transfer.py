@@ -52,7 +52,7 @@ from pydantic import Field
 
 from resx import stats
 from resx.claims import Claim, contrast
-from resx.probes import Findings, Frames, Measure, Probe, Request, Settings
+from resx.probes import OF_IMAGES, Findings, Frames, Measure, Probe, Request, Settings
 from resx.probes.tidy import kind_name, outcomes
 from resx.spec import RunSpec, SpecError, parse_part
 
@@ -366,21 +366,5 @@ PROBE = Probe(
         "it would not with its own. Trees are no networks: boosting shares the idea, not the mechanism, and so stays "
         "apart."
     ),
-    chooses=(
-        "family",
-        "depth",
-        "width",
-        "shortcut",
-        "adapter",
-        "widths",
-        "stride_in",
-        "padding",
-        "activation",
-        "init",
-        "active_blocks",
-        "dataset",
-        "image_size",
-        "label",
-        "reference",
-    ),
+    chooses=("family", "depth", "width", "shortcut", "dataset", *OF_IMAGES),
 )
