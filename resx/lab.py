@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from resx.engines import Outcome
     from resx.engines.tasks import Desk, Task
+    from resx.progress import Display
     from resx.training.loop import Report
     from resx.training.machine import Machine
 
@@ -228,14 +229,16 @@ def run(
     settings: Mapping[str, Any] | None = None,
     grid: Mapping[str, Sequence[Any]] | None = None,
     machine: Machine | None = None,
+    quiet: bool | None = None,
     **fields: Any,
 ) -> Findings:
     """Run a probe and return its findings: the Python face of `resx probe`.
 
     experiment: a TOML file. seeds: how many, or which. fields: of every run, such as preset="digits" or depth=20, and
     what the command has flags for: device, jobs, results, data_dir, plugin, …, where no machine is given, and plain.
-    Findings show themselves as a table in a notebook; files go to the machine's results. Raises SpecError for bad input
-    and StoreError where no run finished.
+    quiet: without progress; by default it is shown in a terminal and in a notebook. Findings show themselves as a table
+    in a notebook; files go to the machine's results. Raises SpecError for bad input and StoreError where no run
+    finished.
     """
     from resx.training.machine import default_preset
 
@@ -244,8 +247,16 @@ def run(
     if "preset" not in {**(written.run if written else {}), **fields}:
         fields["preset"], _ = default_preset(machine)
     numbers = range(min(seeds, MAX_RUNS + 1)) if isinstance(seeds, int) else seeds
-    plan_made = plan(probe, written, fields=fields, grid=grid, seeds=numbers, settings=settings, machine=machine)
-    return carry_out(plan_made).findings
+    planned_runs = plan(probe, written, fields=fields, grid=grid, seeds=numbers, settings=settings, machine=machine)
+    with _display(planned_runs.specs, machine, quiet) as display:
+        return carry_out(planned_runs, display.report, display.say).findings
+
+
+def _display(specs: Sequence[RunSpec], machine: Machine, quiet: bool | None) -> Display:
+    from resx.engines import left_to_train
+    from resx.progress import Display, is_watched
+
+    return Display(left_to_train(specs, machine), quiet=not is_watched() if quiet is None else quiet)
 
 
 def compare(
@@ -551,11 +562,17 @@ def as_document(done: Done, machine: Machine) -> dict[str, Any]:
     }
 
 
-def train(spec: RunSpec | Path | str | None = None, *, machine: Machine | None = None, **fields: Any) -> dict[str, Any]:
+def train(
+    spec: RunSpec | Path | str | None = None,
+    *,
+    machine: Machine | None = None,
+    quiet: bool | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
     """Train one network, or return it where it is finished already: the Python face of `resx train`.
 
     Give a RunSpec, a file or flat fields (`train(preset="digits", depth=56, plain=True)`), and, as in `run`, settings
-    of the machine. Without a preset the machine decides, as it does for the command. Returns the content of
+    of the machine, and quiet. Without a preset the machine decides, as it does for the command. Returns the content of
     result.json with the folder. Raises SpecError for bad input, StoreError where training failed.
     """
     from resx.engines import train_all
@@ -567,7 +584,8 @@ def train(spec: RunSpec | Path | str | None = None, *, machine: Machine | None =
     if not given and "preset" not in {**(written.run if written else {}), **fields}:
         given = {"preset": default_preset(machine)[0]}
     resolved = plan_run(written, fields={**given, **fields}, machine=machine)
-    [outcome] = train_all([resolved], machine)
+    with _display([resolved], machine, quiet) as display:
+        [outcome] = train_all([resolved], machine, display.report)
     if outcome.result is None:
         raise StoreError(outcome.error or f"{resolved.run_id}: did not finish")
     return {**outcome.result, "folder": str(machine.results / "runs" / resolved.run_id)}

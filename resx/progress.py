@@ -1,4 +1,4 @@
-"""Progress on stderr: bars for the sweep and each run where a person watches, a plain line per evaluation elsewhere."""
+"""Progress on stderr: bars in a terminal, one line that changes in a notebook, a line per evaluation elsewhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.table import Column
 
 from resx.training.loop import MEASURING, Progress
 
+NOTEBOOK = 120  # characters of a line in a notebook
 WIDE = 120  # characters of a terminal from which there is room for epochs and losses
 
 
@@ -29,6 +30,7 @@ class Display:
         self.done = dict.fromkeys(steps, 0)
         self.tasks: dict[str, TaskID] = {}
         console = console or Console(stderr=True)
+        self.is_notebook = console.is_jupyter
         self.is_wide = console.width >= WIDE
         self.bars = (
             Bars(
@@ -61,18 +63,30 @@ class Display:
     ) -> None:
         if self.bars:
             self.bars.stop()
+        if self.is_notebook:
+            self._rewrite("")
 
     def report(self, progress: Progress) -> None:
         """Show where a run stands."""
         if self.bars:
             self._move_bars(self.bars, progress)
+        elif self.is_notebook and (progress.row or progress.run_id == MEASURING):
+            run = "measured" if progress.run_id == MEASURING else f"{_shown(progress.run_id)} step {progress.step}"
+            self._rewrite(f"{run}: {self._words(progress)}")
         elif progress.row and not self.quiet:
             print(plain_line(progress), file=sys.stderr, flush=True)
 
     def say(self, line: str) -> None:
         """Show a line of progress."""
-        if not self.quiet:
+        if self.is_notebook:
+            self._rewrite(line)
+        elif not self.quiet:
             (self.bars.console.print if self.bars else _to_stderr)(line)
+
+    def _rewrite(self, line: str) -> None:
+        """Write a line in the place of the one before, which is how notebooks read a carriage return."""
+        if not self.quiet:
+            print(f"\r{line:<{NOTEBOOK}.{NOTEBOOK}}", end="" if line else "\r", file=sys.stderr, flush=True)
 
     def _move_bars(self, bars: Bars, progress: Progress) -> None:
         if progress.run_id not in self.tasks:
@@ -99,6 +113,12 @@ class Display:
             numbers = _numbers(progress.row) if progress.row else f"running {_running(progress)}"
             return f"epoch {progress.epoch:.1f} {numbers}"
         return _numbers(progress.row) if progress.row else f"running error {progress.running_error:.1f} %"
+
+
+def is_watched() -> bool:
+    """Whether a person sees what this process writes on stderr: in a terminal or a notebook."""
+    console = Console(stderr=True)
+    return console.is_terminal or console.is_jupyter
 
 
 def _shown(run_id: str) -> str:

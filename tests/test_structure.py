@@ -14,8 +14,8 @@ import resx
 ROOT = Path(resx.__file__).parent
 # a module imports only from its own room and from rooms to the left
 ROOMS = (
-    "spec registry seeding paper stats store data model training measurements engines claims probes figures lab ledger "
-    "report bench cli"
+    "spec registry seeding paper stats store data model training measurements engines claims probes figures "
+    "progress lab ledger report bench cli"
 ).split()
 
 

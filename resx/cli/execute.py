@@ -48,11 +48,11 @@ def execute(
 ) -> None:
     """Run a probe and print its findings. Exit code 1 where a run failed."""
     from resx import lab
-    from resx.cli.progress import Display
     from resx.cli.report import write_page
     from resx.cli.show import print_estimate, print_failures, print_findings, print_tables
     from resx.cli.terminal import print_json
     from resx.engines import left_to_train
+    from resx.progress import Display
     from resx.report.build import refuse
     from resx.store.files import refuse_unwritable
 

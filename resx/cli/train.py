@@ -38,10 +38,10 @@ def train(
     [bold]resx train experiments/digits-depths.toml --depth 56 --seed 3[/bold]
     """
     from resx import lab
-    from resx.cli.progress import Display
     from resx.cli.show import print_estimate, print_failures, print_nothing_done, print_run
     from resx.cli.terminal import print_json
     from resx.engines import left_to_train, train_all
+    from resx.progress import Display
 
     if spec and experiment:
         raise typer.BadParameter("give the file once, with --spec or without")
