@@ -51,7 +51,7 @@ def export_bundle(runs: Sequence[RunFolder], target: Path) -> None:
             for name in committed.names():
                 data = committed.read(name)
                 if data is not None:
-                    data = _without_places(run) if name == "environment.json" else data
+                    data = without_places(run) if name == "environment.json" else data
                     stamps[name] = stamp(data)
                     _add(bundle, f"{run.run_id}/{name}", data)
             _add(bundle, f"{run.run_id}/{MANIFEST}", Manifest(run.run_id, stamps).to_text().encode())
@@ -64,7 +64,8 @@ def _add(bundle: zipfile.ZipFile, name: str, data: bytes) -> None:
     bundle.writestr(member, data)
 
 
-def _without_places(run: RunFolder) -> bytes:
+def without_places(run: RunFolder) -> bytes:
+    """Return a run's environment.json without the folders of this machine."""
     attempts = [
         {key: shortened(value) if isinstance(value, str) else value for key, value in attempt.items()}
         for attempt in run.attempts()

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from resx.cli.options import Results
 from resx.cli.runs.which import Names, Where, select_runs
-from resx.spec import SpecError
-
-if TYPE_CHECKING:
-    from resx.store.run import RunFolder
 
 
 class Format(StrEnum):
@@ -24,6 +20,9 @@ class Format(StrEnum):
     bundle = "bundle"
     tables = "tables"
     tensorboard = "tensorboard"
+    mlflow = "mlflow"
+    trackio = "trackio"
+    wandb = "wandb"
 
 
 class Table(StrEnum):
@@ -34,14 +33,16 @@ class Table(StrEnum):
 
 
 def export(
-    target: Annotated[Path, typer.Argument(help="File or folder to write.")],
+    target: Annotated[
+        str, typer.Argument(help="File or folder to write; mlflow: its URI or database; trackio, wandb: the project.")
+    ],
     names: Names = None,
     kind: Annotated[
         Format | None,
         typer.Option(
             "--format",
             help="csv (the default) or parquet: one table; bundle: one file for `runs import`; tables: text to commit; "
-            "tensorboard: events. A file that ends in .parquet is one.",
+            "tensorboard, mlflow, trackio, wandb: for that tool. A file that ends in .parquet is one.",
             show_default=False,
         ),
     ] = None,
@@ -51,45 +52,34 @@ def export(
     where: Where = None,
     results: Results = None,
 ) -> None:
-    """Write runs as a table, as one bundle for another machine, as text tables, or for tensorboard.
+    """Write runs as a table, as one bundle for another machine, as text tables, or for another tool.
+
+    A tool gets the spec, the curves, every table and the status; a second export adds only what is new.
 
     A damaged run is left out with a line, unless it is named.
 
     Examples: [bold]resx runs export curves.csv[/bold], [bold]resx runs export --table runs runs.parquet[/bold],
-    [bold]resx runs export --format bundle gpu-runs.zip[/bold]
+    [bold]resx runs export --format bundle gpu-runs.zip[/bold],
+    [bold]resx runs export --format mlflow mlflow.db[/bold]
     """
+    from resx import exporters
     from resx.store.bundle import export_bundle
     from resx.store.files import results_root
     from resx.store.tables import export_table, export_tables
 
     runs = select_runs(results_root(results), names, where)
-    kind = kind or (Format.parquet if target.suffix == ".parquet" else Format.csv)
-    if kind in (Format.csv, Format.parquet):
-        export_table(runs, target, table, parquet=kind is Format.parquet)
-    elif kind is Format.bundle:
-        export_bundle(runs, target)
+    kind = kind or (Format.parquet if target.endswith(".parquet") else Format.csv)
+    if kind in exporters.EXPORTERS:
+        new = exporters.export(kind, runs, target)
+        typer.echo(f"{len(runs)} runs exported to {target}, {new} of them with anything new")
+        return
+    if kind is Format.bundle:
+        export_bundle(runs, Path(target))
     elif kind is Format.tables:
-        export_tables(runs, target)
+        export_tables(runs, Path(target))
     else:
-        _export_tensorboard(runs, target)
+        export_table(runs, Path(target), table, parquet=kind is Format.parquet)
     typer.echo(f"{len(runs)} runs written to {target}")
-
-
-def _export_tensorboard(runs: list[RunFolder], target: Path) -> None:
-    """Write each run's metrics as scalars of tensorboard's event files, in the place of those that were there."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise SpecError("tensorboard is not installed: pip install 'resx[tensorboard]'") from error
-
-    for run in runs:
-        curve = run.curve()
-        for earlier in (target / run.run_id).glob("events.out.tfevents.*"):
-            earlier.unlink()  # else every point would be there twice
-        with SummaryWriter(str(target / run.run_id)) as writer:
-            for _, row in curve.iterrows():
-                for name, value in row.drop("step").dropna().items():
-                    writer.add_scalar(str(name), float(value), int(row["step"]))
 
 
 def import_runs(
