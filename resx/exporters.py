@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ Points = dict[int, dict[str, float]]  # step -> numbers by name
 EXPORTERS: Registry[Callable[[str], Write]] = Registry("exporter")
 PROJECT = "resx"
 COSTS = ("seconds", "parameters", "multiply_adds", "train_images", "test_images")  # of a result, next to its outcomes
+SHARE = 0.05  # of the time of training that may go into showing runs meanwhile
 _BATCH = 1000  # metrics that mlflow takes in one call
 
 
@@ -66,7 +68,7 @@ def export(tool: str, runs: Sequence[RunFolder], target: str) -> int:
 
 @contextmanager
 def follow(track: str | None, results: Path, run_ids: Collection[str], report: Report) -> Iterator[Report]:
-    """Give what trains a report that also exports: each run when a checkpoint of it is new, and all in the end.
+    """Give what trains a report that also exports: each run where a checkpoint of it is new, and all in the end.
 
     track: TOOL:TARGET, or None for the report as it is. What the tool fails at is one line in the log, and training
     goes on. Raises SpecError, before anything is trained, for a tool that is absent.
@@ -75,6 +77,8 @@ def follow(track: str | None, results: Path, run_ids: Collection[str], report: R
         yield report
         return
     tool, _, target = track.partition(":")
+    if not target:
+        raise SpecError(f"--track: write TOOL:TARGET, such as mlflow:mlflow.db, not '{track}'")
     if re.search(r"://[^/@]*:[^/@]*@", target):
         raise SpecError("--track: a command is recorded with its run; give the password in the tool's own variables")
     with _faults_of(tool):
@@ -88,22 +92,31 @@ def follow(track: str | None, results: Path, run_ids: Collection[str], report: R
         try:
             manifest = (path / MANIFEST).read_bytes()
             if write and seen.get(run_id) != manifest:
-                write(read_run(path))
                 seen[run_id] = manifest
+                write(read_run(path))
             if (path / "result.json").exists():
                 unfinished.discard(run_id)
         except FileNotFoundError:  # nothing is committed yet
             return
+        except (SpecError, StoreError) as error:  # of this run
+            LOG.warning("%s", error)
         except Exception as error:  # of any kind, from clients of servers that may be gone
             LOG.warning("%s: %s; `resx runs export --format %s` brings what is missing", tool, _line(error), tool)
             write = None
 
+    ended = cost = 0.0  # of the last export, in seconds
+
     def reported(progress: Progress) -> None:
+        nonlocal ended, cost
         report(progress)
         if progress.row:
             unfinished.add(progress.run_id)
+        begun = time.monotonic()
+        if progress.row and begun - ended > cost / SHARE:
             for run_id in sorted(unfinished):
                 bring(run_id)
+            ended = time.monotonic()
+            cost = ended - begun
 
     try:
         yield reported

@@ -22,7 +22,7 @@ from resx.cli import run as call
 from resx.cli.runs.export import Format
 from resx.exporters import EXPORTERS
 from resx.spec import build_spec
-from resx.store.run import RunFolder, open_run
+from resx.store.run import RunFolder, find_runs, open_run, read_run
 
 ROWS = [
     {"step": 0, "lr": 0.1, "train_error": 90.0, "test_error": 91.0},
@@ -49,12 +49,13 @@ def record(results: Path, rows: list[dict[str, float]], status: str, **fields: A
 
 @dataclass(frozen=True)
 class Seen:
-    """What a tool shows of a run. points: (step, name, number), each as often as it is there."""
+    """What a tool shows of a run. points: (step, name, number), as often as it is there. times: in milliseconds."""
 
     status: str
     fields: dict[str, Any]
     points: Counter[tuple[int, str, float]]
     files: set[str]
+    times: tuple[int, int | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,8 @@ def mlflow_tool(folder: Path) -> Tool:
             ]
             name = run.data.tags["resx.run_id"]
             assert name == run.info.run_name and name not in seen
-            assert run.info.start_time == 1767323045000
-            assert run.info.end_time == (None if run.info.status == "RUNNING" else 1767323046500)
-            seen[name] = Seen(run.info.status, run.data.params, Counter(points), {file.path for file in files})
+            times = (run.info.start_time, run.info.end_time)
+            seen[name] = Seen(run.info.status, run.data.params, Counter(points), {file.path for file in files}, times)
         return seen
 
     statuses = {"finished": "FINISHED", "diverged": "FAILED", "unfinished": "RUNNING"}
@@ -228,6 +228,8 @@ def test_a_tool_shows_what_is_recorded(tool: Tool, tmp_path: Path, capsys: pytes
         assert {"spec.json", "metrics.csv", "environment.json"} <= there.files
         assert ("result.json" in there.files) == ("curves.png" in there.files) == (status != "unfinished")
         assert not any(name.endswith((".pt", ".npz")) for name in there.files)
+        ended = None if status == "unfinished" else 1767323046500
+        assert there.times in (None, (1767323045000, ended))
     assert {"probes/lesions.csv", "notes.json"} <= seen[runs["finished"].run_id].files
 
 
@@ -309,3 +311,50 @@ def test_a_target_that_is_none_is_one_line(
     assert call(["runs", "export", "--format", name, target]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert os.listdir(tmp_path) == ["results"]
+
+
+TRAIN = ["train", "--preset", "digits", "--depth", "8", "--steps", "40", "--eval-every", "5", "--quiet"]
+
+
+def test_a_run_is_followed_while_it_trains(tool: Tool, tmp_path: Path) -> None:
+    assert call([*TRAIN, "--track", f"{tool.name}:{tool.target}"]) == 0
+    [run] = [read_run(path) for path in find_runs(tmp_path / "results")]
+    [there] = tool.read().values()
+    assert there.status == tool.statuses["finished"]
+    assert {step for step, _, _ in there.points} == {int(row[0]) for row in run.rows()}
+    assert max(there.points.values()) == 1
+    assert tool.export() == 0
+    assert tool.read() == {run.run_id: there}, "an export has nothing to add"
+
+
+def test_what_is_shown_grows_and_a_tool_that_fails_does_not_stop_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shown: list[tuple[int, bool]] = []
+
+    def write(run: RunFolder) -> bool:
+        shown.append((len(run.rows()), run.result is not None))
+        if len(shown) == limit:
+            raise ConnectionError("the server has gone\nand more")
+        return True
+
+    monkeypatch.setitem(EXPORTERS._entries, "board", lambda target: write)
+    limit = -1
+    assert call([*TRAIN, "--track", "board:here", "--results", str(tmp_path / "one")]) == 0
+    assert shown == sorted(shown) and len(shown) > 1
+    assert (shown[0][1], shown[-1]) == (False, (9, True))
+    shown, limit = [], 1
+    assert call([*TRAIN, "--track", "board:here", "--results", str(tmp_path / "two")]) == 0
+    assert len(shown) == 1
+    [line] = [message for message in caplog.messages if "board" in message]
+    assert line.startswith("board: ConnectionError: the server has gone; `resx runs export")
+
+
+@pytest.mark.parametrize("track", ["mlflow", "nowhere:x", "mlflow:http://me:secret@host"])
+def test_a_tool_that_cannot_follow_is_refused_before_training(
+    track: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call([*TRAIN, "--track", track, "--results", str(tmp_path)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "secret" not in line
+    assert not list(tmp_path.iterdir())

@@ -52,6 +52,7 @@ def execute(
     from resx.cli.show import print_estimate, print_failures, print_findings, print_tables
     from resx.cli.terminal import print_json
     from resx.engines import left_to_train
+    from resx.exporters import follow
     from resx.progress import Display
     from resx.report.build import refuse
     from resx.store.files import refuse_unwritable
@@ -82,8 +83,12 @@ def execute(
     if output.dry_run:
         print_estimate(plan.specs, plan.machine, as_json=output.json)
         return
-    with Display(left_to_train(plan.specs, plan.machine), quiet=output.quiet) as display:
-        done = lab.carry_out(plan, display.report, display.say, output.publish)
+    run_ids = [spec.run_id for spec in plan.specs]
+    with (
+        Display(left_to_train(plan.specs, plan.machine), quiet=output.quiet) as display,
+        follow(given.track, plan.machine.results, run_ids, display.report) as report,
+    ):
+        done = lab.carry_out(plan, report, display.say, output.publish)
     if output.report:
         write_page(output.publish or plan.machine.results / "findings" / plan.name, output.report)
     print_failures(done.outcomes)

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Given:
-    """What the shared options say: fields with one value, fields with several, seeds, and settings of the machine."""
+    """What the shared options say: fields with one value, fields with several, seeds, and settings of the machine.
+
+    track: in which tool runs are shown while they train.
+    """
 
     fields: Mapping[str, Any]
     settings: Mapping[str, Any]
     grid: Mapping[str, Sequence[Any]]
     seeds: Sequence[int] | None
+    track: str | None = None
 
     def machine(self) -> Machine:
         """Return where and how to train. Raises SpecError for an absent device."""
@@ -94,6 +98,7 @@ def _given(options: Mapping[str, Any]) -> Given:
     options = {name: value for name, value in options.items() if value is not None}
     fields = {name: value for name, value in options.items() if name in FIELD_OPTIONS}
     settings = {name: value for name, value in options.items() if name in MACHINE_OPTIONS}
+    track = settings.pop("track", None)
     if "plugin" in settings:
         settings["plugin"] = tuple(settings["plugin"])
     if "drops" in fields:
@@ -106,7 +111,7 @@ def _given(options: Mapping[str, Any]) -> Given:
     fields |= {name: values[0] for name, values in lists.items()}
     grid = {name: values for name, values in lists.items() if len(values) > 1}
     fields = {name: value for name, value in fields.items() if name not in grid}
-    return Given(fields, settings, grid, seeds_of(options.get("seed"), options.get("seeds")))
+    return Given(fields, settings, grid, seeds_of(options.get("seed"), options.get("seeds")), track)
 
 
 def seeds_of(seed: str | None, seeds: str | None) -> list[int] | None:

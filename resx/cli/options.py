@@ -145,6 +145,12 @@ MACHINE_OPTIONS: dict[str, Any] = {
         "Wait for runs that another process is at (the default), or do the rest and leave those to it.",
         "--wait/--no-wait",
     ),
+    "track": _option(
+        str,
+        MACHINE,
+        "Show runs in another tool while they train, such as mlflow:mlflow.db; tools are those of `runs export`.",
+        metavar="TOOL:TARGET",
+    ),
     "allow_change": _option(bool, MACHINE, "Go on with a run on another device or torch; recorded.", "--allow-change"),
 }
 Seed = Annotated[

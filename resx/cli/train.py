@@ -41,6 +41,7 @@ def train(
     from resx.cli.show import print_estimate, print_failures, print_nothing_done, print_run
     from resx.cli.terminal import print_json
     from resx.engines import left_to_train, train_all
+    from resx.exporters import follow
     from resx.progress import Display
 
     if spec and experiment:
@@ -61,8 +62,11 @@ def train(
         print_estimate([run], machine, as_json=json)
         return
     left = left_to_train([run], machine)
-    with Display(left, quiet=quiet) as display:
-        [outcome] = train_all([run], machine, display.report)
+    with (
+        Display(left, quiet=quiet) as display,
+        follow(given.track, machine.results, [run.run_id], display.report) as report,
+    ):
+        [outcome] = train_all([run], machine, report)
     print_failures([outcome])
     if outcome.result and not left and not run.foreign:
         print_nothing_done(run, machine.results)
