@@ -410,15 +410,17 @@ def is_of(key: str, claim: str) -> bool:
 
 
 def combine(claim: Combination, verdicts: Mapping[str, Verdict]) -> Verdict:
-    """Return the verdict of a combined claim from those of its parts, as far as they were judged."""
+    """Return the verdict of a combined claim from those of its parts; one that was not judged leaves it open."""
     opposite: dict[Word, Word] = {"supported": "refuted", "refuted": "supported"}
     parts = [(part, one) for part in claim.parts for key, one in verdicts.items() if is_of(key, part.key)]
     words = {v.word if part.supports else opposite.get(v.word, v.word) for part, v in parts}
+    if not all(any(is_of(key, part.key) for key in verdicts) for part in claim.parts):
+        words.add("inconclusive")
     word: Word = (
         "refuted"
         if "refuted" in words
         else "inconclusive"
-        if not words or "inconclusive" in words
+        if "inconclusive" in words
         else "screening"
         if "screening" in words
         else "supported"

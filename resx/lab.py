@@ -43,6 +43,7 @@ from resx.store.files import LOG, Busy, StoreError, write_atomic
 from resx.store.tables import load_environments, load_frames, write_frames
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
     from torch import nn
 
@@ -410,7 +411,7 @@ def _is_measured(spec: RunSpec, name: str, settings_text: str, machine: Machine)
     from resx.store.run import read_run
 
     table = read_run(machine.results / "runs" / spec.run_id).load_probe(name)
-    return table is not None and len(table) > 0 and table["settings"].iloc[0] == settings_text
+    return table is not None and list(table.get("settings", ())[:1]) == [settings_text]
 
 
 def measure_run(
@@ -450,11 +451,14 @@ def read(folder: Path) -> Findings:
     """
     written = load_toml(folder / "experiment.toml")
     settings = parse_settings(load_probe(written.probe), written.settings)
-    frames = load_frames(folder)
+    return _judged(written.probe, load_frames(folder), settings, folder)
+
+
+def _judged(probe: str, frames: Mapping[str, pd.DataFrame], settings: Any, source: Path) -> Findings:
     try:
-        return judge(written.probe, frames, settings)
+        return judge(probe, frames, settings)
     except KeyError as error:  # a measurement, a column, a value
-        raise StoreError(f"{folder}: has no {error}, which this version of resx judges '{written.probe}' by") from error
+        raise StoreError(f"{source}: has no {error}, which this version of resx judges '{probe}' by") from error
 
 
 def write(
@@ -538,7 +542,9 @@ def plot(
     measurements = list(load_probe(probe).measures) if probe else []
     root = results_root(Path(results) if results else None)
     frames = select(tables.load_frames(root, measurements=measurements), **filters)
-    findings = judge(probe, frames, load_probe(probe).settings()) if probe else Findings("", Settings(), frames)
+    findings = Findings("", Settings(), frames)
+    if probe:
+        findings = _judged(probe, frames, load_probe(probe).settings(), root)
     return fitted(draw_figure(findings), title=title, width=width, look=look)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import inspect
 import json
+import logging
 import math
 import os
 import sys
@@ -39,6 +40,15 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="resx")
+    if logging.lastResort is not None:  # writes warnings on stderr, names of users' folders and files among them
+        logging.lastResort.setFormatter(_Printable())
+
+
+class _Printable(logging.Formatter):
+    """Writes a line without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:

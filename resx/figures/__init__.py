@@ -41,8 +41,8 @@ def select(frames: Frames, **filters: Collection[object]) -> dict[str, pd.DataFr
         keep &= _matches(runs, name, values)
     if not keep.any():
         filter_text = ", ".join(f"{name} {' or '.join(values)}" for name, values in texts.items())
-        there = {name: runs[name].unique() for name in texts if name != "run"}
-        listed = "; ".join(f"{name} {', '.join(map(as_text, sorted(there[name])))}" for name in there)
+        there = {name: sorted(runs[name].map(as_text).unique(), key=_by_number) for name in texts if name != "run"}
+        listed = "; ".join(f"{name} {', '.join(values)}" for name, values in there.items())
         raise SpecError(f"no recorded run has {filter_text}; there are: {listed or '`resx runs list` shows them'}")
     ids = runs.loc[keep, "run_id"]
     return {name: frame[frame["run_id"].isin(ids)] if "run_id" in frame else frame for name, frame in frames.items()}
@@ -69,6 +69,14 @@ def as_text(value: object) -> str:
     except ValueError:
         return str(value)
     return str(int(number)) if number.is_integer() else repr(number)
+
+
+def _by_number(text: str) -> tuple[float, str]:
+    """Return a key that sorts numbers as such, before texts."""
+    try:
+        return float(text), ""
+    except ValueError:
+        return math.inf, text
 
 
 for _module in pkgutil.iter_modules(__path__):  # a new figure is one file and nothing else

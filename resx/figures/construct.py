@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from resx.figures import FIGURES, parts, style
 from resx.probes import Findings
 from resx.probes.construct import CONSTRUCTED, DEEP, NAMES, SHALLOW
+from resx.spec import SpecError
 
 QUANTITIES = {"error": "error (%)", "loss": "loss"}
 SPLITS = {"train": "training images", "test": "test images"}
@@ -28,6 +29,8 @@ def draw(findings: Findings) -> Figure:
     depth = {name: int(rows.loc[rows["arm"] == name, "depth"].iloc[0]) for name in NAMES if name in set(rows["arm"])}
     words = {name: f"plain-{value}" for name, value in depth.items()} | {CONSTRUCTED: "constructed"}
     colour = dict(zip((SHALLOW, DEEP, CONSTRUCTED), style.OKABE_ITO, strict=False))
+    if lines.empty:
+        raise SpecError("no curve of these runs is recorded")
     half = int(runs["steps"].max())
     with style.context():
         figure, grid = style.panels(len(QUANTITIES), len(SPLITS), 1.5, labels=1.5)  # for "constructed 0.20 %"

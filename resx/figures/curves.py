@@ -59,7 +59,7 @@ def draw(findings: Findings) -> Figure:
         for axes, items in labels.items():  # only now are the limits that columns share final
             style.end_labels(axes, items)
         figure.align_ylabels(grid[:, 0])
-        style.heading(figure, f"Recorded curves: {parts.data_label(runs)}", parts.summary(runs))
+        style.heading(figure, f"Recorded curves: {parts.data_names(runs)}", parts.summary(runs))
         style.key(figure, parts.key(runs, "images"))
     return figure
 

@@ -55,7 +55,7 @@ def draw(findings: Findings) -> Figure:
             published |= _draw_published(axes, arm, colour)
         for axes in grid[:, 0]:
             axes.set_ylabel("error (%)")
-        style.heading(figure, f"Error against iterations: {parts.data_label(runs)}", parts.summary(runs))
+        style.heading(figure, f"Error against iterations: {parts.data_names(runs)}", parts.summary(runs))
         style.key(figure, parts.key(runs, "error"), list(published.values()))
     return figure
 

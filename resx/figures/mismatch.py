@@ -94,13 +94,13 @@ def _name_rows(axes: Axes, rows: Sequence[tuple[str, str]]) -> None:
 def _draw_parameters(axes: Axes, rows: Sequence[tuple[str, str]], networks: pd.DataFrame) -> None:
     """Write what each arm has in parameters beyond the reference's, at the greatest depth."""
     deepest = networks[networks["depth"] == networks["depth"].max()].set_index("arm")
-    [reference] = deepest.index[deepest["group"] == REFERENCE]
     counts = deepest["parameters"]
+    reference = counts[deepest["group"] == REFERENCE].sum()  # one network, or none at this depth
     look: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "size": 6.5, "color": style.QUIET}
     look |= {"va": "center", "ha": "right"}
     edge = 1 + 0.72 * axes.figure.dpi / axes.get_window_extent().width  # inches beyond the panel
     axes.text(edge, -0.9, "more parameters", **look)
     for y, (_, arm) in enumerate(rows):
-        if arm:
-            extra = int(counts[arm] - counts[reference])
+        if reference and arm in counts:
+            extra = int(counts[arm] - reference)
             axes.text(edge, y, f"{extra:+,}".replace("-", "−") if extra else "±0", **look)

@@ -16,6 +16,7 @@ from resx.probes.tidy import kind_name
 from resx.stats import Estimate
 
 FOREST_ROW = 0.165  # inches
+WITHOUT_OUTCOME = ("unfinished", "damaged")  # statuses of runs that are not judged
 FAR = 4  # times the difference that four of five rows stay within: a mean beyond is written at the edge, not drawn
 # a row of a forest plot: values by seed (nan where a run diverged), their mean with its interval, colour; None is a gap
 ForestRow = tuple[pd.Series, Estimate, str] | None
@@ -64,6 +65,12 @@ def percent(value: float) -> str:
 
 
 def data_label(runs: pd.DataFrame) -> str:
+    """Return the data sets' names for people, with how many runs are not judged since they have no outcome."""
+    missing = _counts(runs, WITHOUT_OUTCOME)
+    return data_names(runs) + (f" (left out: {missing})" if missing else "")
+
+
+def data_names(runs: pd.DataFrame) -> str:
     """Return the data sets' names for people; runs that have no result yet know only the short name."""
     names = runs["data_label"].fillna(runs["label"]).fillna(runs["dataset"])
     by_data = names.groupby([runs["dataset"], runs["label"].map(as_text)]).agg(lambda name: name.mode().iloc[0])
@@ -82,11 +89,16 @@ def summary(runs: pd.DataFrame) -> str:
     """Return what is needed to read the lines: number of seeds, runs that did not finish, kind of error."""
     counts = runs.groupby(["shortcut", "depth"])["seed"].nunique()
     mean = seed_words(*counts)
-    status = runs["status"].value_counts()
-    others = [f"{status[word]} {word}" for word in ("diverged", "unfinished") if word in status]
-    missing = f"; of {len(runs)} runs {' and '.join(others)}" if others else ""
-    missing += " (not in the mean)" if "diverged" in status and counts.max() > 1 else ""
+    others = _counts(runs, ("diverged", *WITHOUT_OUTCOME))
+    missing = f"; of {len(runs)} runs {others}" if others else ""
+    missing += " (not in the mean)" if "diverged" in set(runs["status"]) and counts.max() > 1 else ""
     return f"{mean}{missing}. Training curves in eval mode on un-augmented images."
+
+
+def _counts(runs: pd.DataFrame, words: Sequence[str]) -> str:
+    """Return how many runs have each of these statuses, such as '2 diverged and 1 unfinished', or nothing."""
+    status = runs["status"].value_counts()
+    return " and ".join(f"{status[word]} {word}" for word in words if word in status)
 
 
 def key(runs: pd.DataFrame, quantity: str) -> list[Line2D]:

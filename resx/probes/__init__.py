@@ -258,24 +258,41 @@ class Findings:
 def judge(name: str, frames: Frames, settings: Frozen) -> Findings:
     """Return a probe's findings from tables: nothing is trained or measured, and equal tables give equal findings.
 
-    Raises SpecError where there is nothing to judge: no run, a measurement that none of them has, or, for a probe that
-    measures trained networks, no run that finished.
+    Runs without an outcome, unfinished and damaged ones, are not judged. A part with nothing to judge is left out with
+    a sentence that says why. Raises SpecError where there is nothing to judge at all: no run, a measurement that none
+    of them has, or, for a probe that measures trained networks, no run that finished.
     """
-    probe = load_probe(name)
-    status = frames["runs"]["status"]
+    probe, there = load_probe(name), frames
+    frames = _with_outcome(there)
+    status = there["runs"]["status"]
     if status.empty:
         raise SpecError("no finished run to judge")
-    if "finished" not in set(status) and any(not measure.diverged for measure in probe.measures.values()):
+    needs_finished = any(not measure.diverged for measure in probe.measures.values())
+    if frames["runs"].empty or ("finished" not in set(status) and needs_finished):
         counts = ", ".join(f"{count} {word}" for word, count in status.value_counts().items())
         raise SpecError(f"{name}: no run finished, so there is nothing to judge ({counts}); try a smaller --lr")
-    parts = {
-        key: judge(part.probe, part.frames(frames), part.settings(settings))
-        for key, part in probe.parts.items()
-        if len(part.frames(frames)["runs"])
-    }
+    parts, refused = {}, []
+    for key, part in probe.parts.items():
+        if len(part.frames(frames)["runs"]):
+            try:
+                parts[key] = judge(part.probe, part.frames(frames), part.settings(settings))
+            except SpecError as error:
+                refused += [f"{key}: not judged: {line}" for line in error.errors]
+    if refused and not parts:
+        raise SpecError(refused)
     tables = probe.tables(_Measured(frames, name), settings)
     findings = conclude(name, settings, tables, parts, claims.scale(frames["runs"]))
-    return replace(findings, frames=frames, answer=[*of_others(frames["runs"]), *findings.answer])
+    return replace(findings, frames=there, answer=[*of_others(frames["runs"]), *findings.answer, *refused])
+
+
+def _with_outcome(frames: Frames) -> Frames:
+    """Return the frames of only those runs that ended, finished or diverged."""
+    runs = frames["runs"]
+    ended = runs["status"].isin(["finished", "diverged"])
+    if ended.all():
+        return frames
+    ids = set(runs.loc[ended, "run_id"])
+    return {key: frame[frame["run_id"].isin(ids)] for key, frame in frames.items()}
 
 
 def conclude(name: str, settings: Frozen, tables: Tables, parts: Mapping[str, Findings], scale: str) -> Findings:

@@ -214,6 +214,7 @@ def _learned(measured: pd.DataFrame, settings: MappingSettings) -> pd.DataFrame:
     start, end: of the product from Rᴸ. each: of each map from R at the end. odd: of the product of the layers' odd
     parts from Rᴸ at the end. halved: the first kept step at which `start` is halved. nearer: `near` minus `end`.
     """
+    columns = ["teacher", "case", "seed", "start", "end", "each", "odd", "halved", "nearer"]
     rows = []
     for (teacher, case, seed), group in measured.groupby(["teacher", "case", "seed"], sort=False):
         ordered = group.sort_values("step")
@@ -232,7 +233,7 @@ def _learned(measured: pd.DataFrame, settings: MappingSettings) -> pd.DataFrame:
                 "nearer": settings.near - end,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _by_student(rows: pd.DataFrame, *, lost: bool = False) -> pd.DataFrame:

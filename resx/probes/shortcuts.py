@@ -247,6 +247,8 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
     """
     names = runs.set_index("run_id")["shortcut"].to_dict()
     runs = runs[runs["order"].isin(list(ORDERS)) & (runs["train_error"].notna() | (runs["status"] == "diverged"))]
+    if runs.empty:
+        raise SpecError("no run with an outcome classifies by residual blocks; `resx probe shortcuts` makes some")
     check_alike(runs, ("order", "init_from", "width"))
     usual = set(runs["width"][runs["shortcut"] == "identity"])
     donors: list[Any] = [getattr(start, "run", None) for start in runs["init_from"]]

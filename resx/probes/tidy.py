@@ -73,8 +73,10 @@ def phases(measured: pd.DataFrame) -> pd.DataFrame:
 def summary(table: pd.DataFrame, by: Sequence[str], quantities: Sequence[str]) -> pd.DataFrame:
     """Return a row per value of `by`: seeds, and the mean of each quantity with the interval of its t distribution.
 
-    Columns: by, seeds, and q, q_low, q_high for each quantity q; nan bounds where a quantity has one value only.
+    Columns, also where there is no row: by, seeds, and q, q_low, q_high for each quantity q; nan bounds where a
+    quantity has one value only.
     """
+    columns = [*by, "seeds", *(f"{quantity}{end}" for quantity in quantities for end in ("", "_low", "_high"))]
     rows = []
     for key, group in table.groupby(list(by), sort=False, dropna=False):
         row = dict(zip(by, key, strict=True)) | {"seeds": group["seed"].nunique()}
@@ -84,7 +86,7 @@ def summary(table: pd.DataFrame, by: Sequence[str], quantities: Sequence[str]) -
             row |= {quantity: one.mean if one else float("nan")}
             row |= {f"{quantity}_{end}": getattr(one, end) if one else float("nan") for end in ("low", "high")}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def estimate(row: Any, quantity: str) -> stats.Estimate:

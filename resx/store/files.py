@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import platform
 import secrets
@@ -24,6 +25,7 @@ from resx.spec import SpecError
 
 LOG = logging.getLogger("resx")
 TEMPORARY = ".*.tmp"  # what a kill in the middle of a write leaves behind
+MAX_DIGITS = 30  # of a whole number
 MAX_TEXT = 64 * 2**20  # bytes of a JSON file; a record takes a few thousand
 _NOT_SUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 _HINTS = {
@@ -69,8 +71,10 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
     Its name is private: it is made anew (O_EXCL) and follows no link. Raises StoreError.
     """
-    if not path.name:  # such as '.'
+    if os.path.isdir(path):
         raise StoreError(f"{path}: is a folder; name a file in it")
+    if not is_replaceable(path):
+        raise StoreError(f"{path}: is a device or a pipe, which no file may take the place of; name a file")
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,9 +104,16 @@ def refuse_unwritable(path: Path) -> None:
     place = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists() or one.is_symlink())
     if place != path.absolute() and not place.is_dir():
         raise SpecError(f"{path}: cannot be written: {place} is no folder")
+    if not place.is_dir() and not is_replaceable(place):
+        raise SpecError(f"{path}: is a device or a pipe, which no file may take the place of; name a file")
     folder = place if place.is_dir() else place.parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SpecError(f"{path}: cannot be written: no permission in {folder}")
+
+
+def is_replaceable(path: Path) -> bool:
+    """Whether a new file may take the place of what is there: of a regular file, of a broken link, of nothing."""
+    return os.path.isfile(path) or not os.path.exists(path)
 
 
 def cannot_write(path: Path, error: OSError) -> str:
@@ -178,7 +189,20 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(digits)
+    return value
+
+
+def _short(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:  # more than any number here has, and than a float holds
+        raise ValueError(digits)
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_short)
 
 
 def read_json(path: Path) -> Any:
@@ -215,6 +239,20 @@ def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Itera
             finally:
                 if owned is not None:
                     owned.unlink(missing_ok=True)
+
+
+def lock_holder(path: Path) -> str | None:
+    """Return which process holds the lock file `path`, or None where none does; it is left as it is."""
+    try:
+        with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b", buffering=0) as lock:
+            owned = _take(lock, path)
+            if owned is not None:
+                owned.unlink(missing_ok=True)
+    except Busy as error:
+        return error.holder or "another process"
+    except (OSError, StoreError):  # there is none, or this process may not take it
+        return None
+    return None
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def mend(path: Path) -> list[str]:
         log = path / "environment.json"
         try:
             Committed(path).read(log.name)
-        except Damaged as error:
+        except StoreError as error:
             with suppress(FileNotFoundError):
                 os.replace(log, log.with_name(f"{log.name}.damaged"))
             forget(path, [log.name])

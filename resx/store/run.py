@@ -35,12 +35,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from resx.spec import RunSpec, SpecError, printable
+from resx.spec import FIELDS, RunSpec, SpecError, printable
 from resx.store.files import (
     LOG,
-    Busy,
     StoreError,
     hold_lock,
+    lock_holder,
     parse_json,
     read_file,
     remove_temporary,
@@ -349,7 +349,9 @@ def parse_metrics(data: bytes, path: Path) -> list[list[float]]:
             raise ValueError("columns")
         numbers = [[float(cell) if cell else math.nan for cell in row] for row in rows]
         steps = [row[0] for row in numbers]
-        if any(not later > earlier for earlier, later in pairwise(steps)):
+        if not all(step.is_integer() and step >= 0 for step in steps) or any(
+            not later > earlier for earlier, later in pairwise(steps)
+        ):
             raise ValueError("steps")
     except (ValueError, csv.Error) as error:
         raise Damaged(path, "damaged (not a table of metrics)") from error
@@ -452,13 +454,7 @@ def open_run(results: Path, spec: RunSpec) -> Iterator[RunFolder]:
 
 def holder(results: Path, run_id: str) -> str | None:
     """Return which process works on a run, or None where none does."""
-    try:
-        with hold_lock(results / "runs" / run_id / ".lock"):
-            return None
-    except Busy as error:
-        return error.holder or "another process"
-    except StoreError:  # it has no folder yet
-        return None
+    return lock_holder(results / "runs" / run_id / ".lock")
 
 
 def is_recorded(path: Path) -> bool:
@@ -562,8 +558,9 @@ def read_record(path: Path, *, curve: bool = False) -> Record:
     try:
         files = Committed(path)
         run, fields = _read_run(path, files, compare_id=False)
-        row = {**fields, **(_result(run, files) or {"status": "unfinished"}), **place}
-        return Record(row, run, run.rows() if curve else [])
+        result = _result(run, files) or {"status": "unfinished"}
+        own = {key: value for key, value in result.items() if key not in FIELDS or key == "reference"}
+        return Record({**fields, **own, **place}, run, run.rows() if curve else [])
     except StoreError as error:
         return Record({**fields, **place, "status": "damaged"}, damage=str(error))
 
@@ -594,6 +591,8 @@ def find_path(results: Path, name: str) -> Path:
     Raises SpecError that names the candidates where several match.
     """
     root = results / "runs"
+    if RUN_ID.fullmatch(name) and os.path.lexists(root / name):  # a file or a dangling link there, too
+        return root / name
     if name and os.path.basename(name) == name and name not in (".", "..") and (root / name).is_dir():
         return root / name
     near = [
@@ -619,10 +618,11 @@ def remove_run(path: Path) -> None:
     """
     aside = path.with_name(f".removed-{secrets.token_hex(8)}")
     try:
-        if path.is_symlink():
+        if path.is_symlink() or not path.is_dir():
             path.unlink()
             return
-        with hold_lock(path / ".lock"):
+        lock = path / ".lock"
+        with hold_lock(lock) if not lock.is_symlink() and not lock.is_dir() else nullcontext():  # else nobody can
             os.rename(path, aside)
         remove_aside(path.parent)
     except OSError as error:

@@ -336,8 +336,9 @@ def write_frames(frames: Frames, environments: pd.DataFrame, folder: Path, *, us
     """Write a published experiment, from tables as `load_frames` and `load_environments` give them.
 
     uses: names of published experiments next to `folder`; a run that one of them stores with the same outcomes is not
-    stored again. Raises StoreError where a file cannot be written.
+    stored again. Raises StoreError where a file cannot be written, SpecError for a folder with live runs in it.
     """
+    refuse_live(folder)
     damaged = frames["runs"].loc[frames["runs"]["status"] == "damaged", "run_id"].tolist()
     if damaged:
         raise StoreError(f"{damaged[0]}: damaged, and so not published")
@@ -368,6 +369,12 @@ def write_frames(frames: Frames, environments: pd.DataFrame, folder: Path, *, us
         write_atomic(folder / "curves.csv.gz", _packed(_with_values(curves)))
     else:
         (folder / "curves.csv.gz").unlink(missing_ok=True)
+
+
+def refuse_live(folder: Path) -> None:
+    """Raise SpecError for a folder with live runs: with the tables of an experiment in it nobody would see them."""
+    if (folder / "runs").is_dir():
+        raise SpecError(f"{folder}: holds runs; write the tables of an experiment to a folder of their own")
 
 
 def _with_values(curves: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from resx.spec import SpecError
 from resx.store.files import results_root
 
 COHORT = 10  # networks at a time on a GPU at most; `resx bench --networks 1,2,4,10` measures what is best on a card
+MAX_JOBS = 1024  # networks at a time that may be asked for
 NO_CARD = "this machine has no CUDA device"
 NVIDIA_CARD = Path("/dev/nvidia0")
 TENSOR_CORES = (8, 0)  # compute capability from which a card computes in bfloat16 and TF32
@@ -175,8 +176,8 @@ def make_machine(
         raise SpecError(f"--device {device}: {reason}; or use --device cpu")
     if settings.get("snapshots", "log") not in ("none", "ends", "log"):
         raise SpecError(f"--snapshots: write none, ends or log, not '{settings['snapshots']}'")
-    if jobs is not None and jobs < 1:
-        raise SpecError(f"--jobs: must be at least 1, not {jobs}")
+    if jobs is not None and not 1 <= jobs <= MAX_JOBS:
+        raise SpecError(f"--jobs: must be at least 1 and at most {MAX_JOBS:,}, not {jobs:,}")
     at_a_time = jobs or (COHORT if kind == "cuda" else available_cores())
     return Machine(results=results_root(results), device=device, jobs=at_a_time, **settings)
 
