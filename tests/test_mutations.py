@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 
 from resx.cli import run as call
 from resx.engines import train_all
+from resx.figures import FIGURES
+from resx.probes import judge, load_probe, parse_settings
 from resx.spec import FIELDS, RunSpec, SpecError, build_spec, load_toml, printable
+from resx.store.run import OUTCOMES
+from resx.store.tables import load_frames
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
 
@@ -163,3 +167,35 @@ def test_any_text_as_a_file_is_read_or_refused(tmp_path: Path, text: str) -> Non
         except SpecError as error:
             lines = error.errors
         assert all(line.startswith(str(file)) for line in lines)
+
+
+PUBLISHED = Path(__file__).parents[1] / "results"
+
+
+@settings(FAST, max_examples=3)
+@given(data=st.data())
+@pytest.mark.parametrize("name", ["construct-digits", "question2-digits", "question3-digits", "landscape-digits"])
+def test_any_part_of_what_was_recorded_is_judged_and_drawn_or_refused_in_lines(name: str, data: st.DataObject) -> None:
+    written = load_toml(PUBLISHED / name / "experiment.toml")
+    frames = dict(load_frames(PUBLISHED / name))
+    runs = frames["runs"]
+    field = data.draw(st.sampled_from(["depth", "shortcut", "seed", "adapter", "widths", "family"]))
+    texts = runs[field].map(str)
+    runs = runs[texts.isin(data.draw(st.sets(st.sampled_from(sorted(set(texts))), min_size=1)))].copy()
+    status = data.draw(st.sampled_from(["finished", "diverged", "unfinished", "damaged"]))
+    lost = runs.sample(frac=data.draw(st.sampled_from([0.0, 0.5, 1.0])), random_state=0).index
+    if status != "finished":
+        runs.loc[lost, ["status", *OUTCOMES]] = [status, *[float("nan")] * len(OUTCOMES)]
+    for absent in data.draw(st.sets(st.sampled_from(sorted(frames.keys() - {"runs", "curves"})), max_size=1)):
+        del frames[absent]
+    frames = {key: table[table["run_id"].isin(runs["run_id"])] for key, table in {**frames, "runs": runs}.items()}
+    if data.draw(st.booleans()):
+        frames["curves"] = frames["curves"].iloc[:0]
+    lines = ["drawn"]
+    try:
+        findings = judge(written.probe, frames, parse_settings(load_probe(written.probe), written.settings))
+        for figure, drawn in findings.drawings().values():
+            FIGURES[figure](drawn)
+    except SpecError as error:
+        lines = error.errors
+    assert all(line and printable(line) == line for line in lines)

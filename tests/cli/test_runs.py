@@ -106,6 +106,20 @@ def test_no_odd_name_removes_a_run(runs: dict[str, RunFolder], name: str, capsys
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_whatever_lies_in_the_place_of_a_run_is_removed_by_its_name(runs: dict[str, RunFolder]) -> None:
+    places = [run.path for run in runs.values()]
+    for place in places[:2]:
+        call(["runs", "rm", "--yes", place.name])
+    places[0].write_text("a file")
+    places[1].symlink_to("nowhere")
+    (places[2] / ".lock").unlink()
+    (places[2] / ".lock").mkdir()
+    for place in places[:3]:
+        assert call(["runs", "rm", "--yes", place.name]) == 0
+        assert not os.path.lexists(place)
+    assert places[3].exists()
+
+
 def test_only_what_is_meant_is_removed(runs: dict[str, RunFolder], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["runs", "rm", "--yes"]) == 2
     assert call(["runs", "rm", "--unfinished", "--yes"]) == 0
@@ -209,6 +223,14 @@ def test_leftovers_of_kills_go(runs: dict[str, RunFolder]) -> None:
 def test_a_copy_of_a_run_is_no_run(runs: dict[str, RunFolder], capsys: pytest.CaptureFixture[str]) -> None:
     os.symlink(runs["deep"].path, runs["deep"].path.with_name(f"{runs['deep'].run_id}.bak"))
     assert len(listed(capsys)) == 4
+
+
+def test_no_name_of_a_folder_writes_control_characters(runs: dict[str, RunFolder]) -> None:
+    (runs["deep"].path.parent / "\x1b[2Jx").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "resx", "runs", "list"], stdin=subprocess.DEVNULL, capture_output=True, timeout=120
+    )
+    assert b"left out" in done.stderr and b"\x1b" not in done.stderr
 
 
 def test_points_are_not_doubled_in_a_second_export(runs: dict[str, RunFolder]) -> None:

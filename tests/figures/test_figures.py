@@ -29,6 +29,13 @@ def test_figures_are_found_by_their_files():
         FIGURES["degradaton"]
 
 
+def test_values_of_several_kinds_are_offered_in_order(made_up):
+    frames = made_up()
+    values = [None, "B", 10, 9, *[None] * len(frames["runs"])][: len(frames["runs"])]
+    with pytest.raises(SpecError, match=r"there are: adapter 9, 10, B, null"):
+        select({**frames, "runs": frames["runs"].assign(adapter=values)}, adapter=["none"])
+
+
 @pytest.mark.parametrize("name", OF_CURVES)
 def test_saving_twice_gives_the_same_bytes(name, made_up, tmp_path):
     before = dict(rcParams)

@@ -20,6 +20,7 @@ from resx.probes import Probe, Request, check_key, judge, load_probe, parse_sett
 from resx.probes.tidy import kinds
 from resx.spec import RunSpec, SpecError, load_toml
 from resx.store.run import METRICS, OUTCOMES
+from resx.store.tables import load_frames
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
 
@@ -49,10 +50,13 @@ def test_a_probe_keeps_its_contract(name: str) -> None:
     assert "Question." in probe_names()[name] or "Question:" in probe_names()[name]
 
 
-SPARSE: dict[str, tuple[slice, slice]] = {  # which of a probe's runs there are, and which of those diverged
-    "all diverged": (slice(None), slice(None)),
-    "one diverged": (slice(None), slice(1)),
-    "one run": (slice(1), slice(0)),
+SPARSE: dict[str, tuple[slice, slice, str]] = {  # which of a probe's runs there are, and which have which status
+    "all diverged": (slice(None), slice(None), "diverged"),
+    "one diverged": (slice(None), slice(1), "diverged"),
+    "one run": (slice(1), slice(0), ""),
+    "all unfinished": (slice(None), slice(None), "unfinished"),
+    "some unfinished": (slice(None), slice(None, None, 2), "unfinished"),
+    "one damaged": (slice(None), slice(1), "damaged"),
 }
 
 
@@ -70,9 +74,10 @@ def made_up(name: str) -> pd.DataFrame:
 def test_few_runs_and_no_measurement_are_judged_and_drawn_or_refused_in_a_line(
     name: str, sparse: str, tmp_path: Path
 ) -> None:
-    there, diverged = SPARSE[sparse]
+    there, lost, status = SPARSE[sparse]
     table, rates = made_up(name).iloc[there].copy(), dict.fromkeys(OUTCOMES, 50.0)
-    table.loc[table.index[diverged], ["status", *rates]] = ["diverged", *[np.nan] * len(rates)]
+    gone = [*rates, *(("parameters", "multiply_adds", "test_images", "data_label") if status != "diverged" else ())]
+    table.loc[table.index[lost], ["status", *gone]] = [status, *[np.nan] * len(gone)]
     curves = pd.DataFrame({"run_id": table["run_id"], "step": 0, "lr": 0.1, "running_loss": 1.0, **rates})
     try:
         findings = judge(name, {"runs": table, "curves": curves}, load_probe(name).settings())
@@ -81,6 +86,17 @@ def test_few_runs_and_no_measurement_are_judged_and_drawn_or_refused_in_a_line(
     assert not [line for line in findings.answer if " nan " in line]
     _, errors = lab.draw(findings, tmp_path, ["svg"])
     assert not [line for line in errors if "Error:" in line]
+
+
+def test_a_part_with_nothing_to_judge_is_said_and_the_others_are_judged() -> None:
+    folder = ROOT / "results" / "question1-digits"
+    frames = load_frames(folder)
+    settings = parse_settings(load_probe("question1"), load_toml(folder / "experiment.toml").settings)
+    findings = judge("question1", {name: table for name, table in frames.items() if name != "lesions"}, settings)
+    assert [line for line in findings.answer if line.startswith("lesions: not judged: ")]
+    assert {"gradients", "paths"} == set(findings.parts)
+    whole = findings.verdict("many-shallow-networks")
+    assert whole is not None and whole.word != "supported"
 
 
 MEASURED = [name for name in probe_names() if load_probe(name).measures and name not in ("shortcuts", "transfer")]

@@ -40,6 +40,8 @@ def test_a_hypothesis_rests_on_claims_of_its_parts_all_of_which_speak_for_it():
         (["inconclusive", "refuted"], "refuted"),
         (["supported", "inconclusive"], "inconclusive"),
         (["screening", "supported"], "screening"),
+        (["supported"], "inconclusive"),
+        (["refuted"], "refuted"),
         ([], "inconclusive"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,25 @@ def test_a_run_without_a_manifest_is_read_and_compared_as_far_as_it_can_be(
         return  # nothing in an old run says whose these are
     harm(run.path / name, other.path / name)
     assert any(name in line or "metrics.csv" in line for line in problems(run.path))
+
+
+@pytest.mark.parametrize("step", ["-inf", "inf", "nan", "-1", "0.5", ""])
+def test_a_step_is_a_whole_number(tmp_path: Path, step: str) -> None:
+    run = record(tmp_path, 1)
+    (run.path / "manifest.json").unlink()
+    header, row = (run.path / "metrics.csv").read_text().splitlines()[:2]
+    (run.path / "metrics.csv").write_text(f"{header}\n{step},{row.partition(',')[2]}\n")
+    with pytest.raises(Damaged, match=r"metrics\.csv"):
+        run.rows()
+
+
+def test_a_result_does_not_overrule_the_spec(tmp_path: Path) -> None:
+    run = record(tmp_path, 1)
+    (run.path / "manifest.json").unlink()
+    result = json.loads((run.path / "result.json").read_text())
+    (run.path / "result.json").write_text(json.dumps({**result, "depth": "x", "seed": [7], "folder": 3}))
+    row = read_record(run.path).row
+    assert (row["depth"], row["seed"], row["folder"]) == (run.spec.model.depth, run.spec.seed, str(run.path))
 
 
 def test_a_missing_first_snapshot_of_an_old_run_is_named(tmp_path: Path) -> None:

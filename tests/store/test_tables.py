@@ -12,7 +12,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import resx
-from resx.spec import RunSpec, build_spec, load_toml
+from resx.spec import RunSpec, SpecError, build_spec, load_toml
 from resx.store.files import StoreError
 from resx.store.run import METRICS, OUTCOMES, find_runs, open_run, read_run
 from resx.store.tables import export_tables, load_environments, load_frames, load_runs, write_frames
@@ -129,6 +129,12 @@ def test_a_run_with_other_outcomes_there_is_stored_again(results: Path, tmp_path
     (first / "runs.csv").write_text((first / "runs.csv").read_text().replace("66.66666666666667", "66.6"))
     folder = publish(results, tmp_path / "second", ["first", "absent"], SPECS[1:])
     assert_same(load_frames(results, [spec.run_id for spec in SPECS[1:]]), load_frames(folder))
+
+
+def test_tables_do_not_hide_live_runs(results: Path) -> None:
+    with pytest.raises(SpecError, match="holds runs"):
+        export_tables([read_run(path) for path in find_runs(results)], results)
+    assert len(load_runs(results)[0]) == 6
 
 
 def test_a_table_is_written_in_the_same_bytes_and_old_ones_go(results: Path, tmp_path: Path) -> None:
