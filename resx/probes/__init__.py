@@ -271,7 +271,8 @@ def judge(name: str, frames: Frames, settings: Frozen) -> Findings:
     if frames["runs"].empty or ("finished" not in set(status) and needs_finished):
         counts = ", ".join(f"{count} {word}" for word, count in status.value_counts().items())
         raise SpecError(f"{name}: no run finished, so there is nothing to judge ({counts}); try a smaller --lr")
-    parts, refused = {}, []
+    parts: dict[str, Findings] = {}
+    refused: list[str] = []
     for key, part in probe.parts.items():
         if len(part.frames(frames)["runs"]):
             try:
