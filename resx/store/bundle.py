@@ -3,10 +3,14 @@
 A bundle comes from anywhere. Its directory is checked before anything of it is read (names, number, sizes, how far it
 would swell), its files are unpacked in a private folder and read there by the readers that will read them later, and
 only then do its runs take their places, each by one rename.
+
+For programs that know nothing of resx a bundle is an RO-Crate (version 1.1, researchobject.org): a description in
+schema.org's words, which an import passes over.
 """
 
 from __future__ import annotations
 
+import datetime
 import os
 import secrets
 import shutil
@@ -15,6 +19,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from resx.spec import SpecError
 from resx.store.environment import shortened
@@ -36,6 +41,7 @@ FILES_A_RUN = 500  # of a run: about 20, more with many measurements
 MEMBERS = 1_000_000  # of a bundle
 SWELLING = 100  # times the packed size that a large member may have unpacked; weights hardly shrink
 LARGE = 64 * 2**20  # bytes from which that counts
+CRATE = "ro-crate-metadata.json"
 PRIVATE = ".import-*"
 
 
@@ -55,6 +61,45 @@ def export_bundle(runs: Sequence[RunFolder], target: Path) -> None:
                     stamps[name] = stamp(data)
                     _add(bundle, f"{run.run_id}/{name}", data)
             _add(bundle, f"{run.run_id}/{MANIFEST}", Manifest(run.run_id, stamps).to_text().encode())
+        _add(bundle, CRATE, to_json(_crate(runs)).encode())
+
+
+def _crate(runs: Sequence[RunFolder]) -> dict[str, Any]:
+    """Return the RO-Crate's description: of itself, of the whole, and of the folder of every run."""
+    dates = {
+        run.run_id: max((str(attempt.get("started", "")) for attempt in run.attempts()), default="") for run in runs
+    }
+    today = datetime.date.today().isoformat()  # where no run says when it was made
+    folders = [
+        {
+            "@id": f"{run.run_id}/",
+            "@type": "Dataset",
+            "name": run.run_id,
+            "description": f"One network trained from one specification (spec.json), {_outcome(run)}: curves in "
+            "metrics.csv, measurements in probes/, size and SHA-256 of every file in manifest.json.",
+            **({"dateCreated": dates[run.run_id]} if dates[run.run_id] else {}),
+        }
+        for run in runs
+    ]
+    whole = {
+        "@id": "./",
+        "@type": "Dataset",
+        "name": f"{len(runs)} runs of resx",
+        "description": "Recorded trainings of plain and residual networks; `resx runs import` takes them in.",
+        "datePublished": max(dates.values(), default="") or today,
+        "hasPart": [{"@id": folder["@id"]} for folder in folders],
+    }
+    itself = {
+        "@id": CRATE,
+        "@type": "CreativeWork",
+        "about": {"@id": "./"},
+        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+    }
+    return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": [itself, whole, *folders]}
+
+
+def _outcome(run: RunFolder) -> str:
+    return str((run.result or {"status": "unfinished"})["status"])
 
 
 def _add(bundle: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -120,6 +165,8 @@ def _members(bundle: zipfile.ZipFile, source: Path) -> dict[str, list[zipfile.Zi
     names = set()
     for member in bundle.infolist():
         name = member.filename
+        if name == CRATE:
+            continue
         run_id, _, file = name.partition("/")
         if not RUN_ID.fullmatch(run_id) or not (FILE.fullmatch(file) or file == MANIFEST):
             raise refuse(f"holds {name!r:.200}, which is no file of a run")

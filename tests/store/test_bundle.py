@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
@@ -53,6 +54,32 @@ def test_a_bundle_travels(run: RunFolder, packed: Path, tmp_path: Path) -> None:
     (there / "metrics.csv").write_text("mine")
     assert import_bundle(packed, tmp_path / "elsewhere") == ([], [run.run_id])
     assert (there / "metrics.csv").read_text() == "mine"
+
+
+def test_a_bundle_describes_itself_as_an_ro_crate(run: RunFolder, packed: Path) -> None:
+    """What version 1.1 asks for: the descriptor, the root with a date, and data, linked from the root."""
+    with zipfile.ZipFile(packed) as file:
+        crate, names = json.loads(file.read("ro-crate-metadata.json")), file.namelist()
+    assert crate.keys() == {"@context", "@graph"}
+    assert crate["@context"] == "https://w3id.org/ro/crate/1.1/context"
+    entities = {entity["@id"]: entity for entity in crate["@graph"]}
+    assert len(entities) == len(crate["@graph"]) and all("@type" in entity for entity in entities.values())
+    descriptor, root = entities.pop("ro-crate-metadata.json"), entities.pop("./")
+    assert descriptor["@type"] == "CreativeWork" and descriptor["about"] == {"@id": "./"}
+    assert descriptor["conformsTo"] == {"@id": "https://w3id.org/ro/crate/1.1"}
+    assert root["@type"] == "Dataset" and root["name"] and root["description"]
+    assert datetime.datetime.fromisoformat(root["datePublished"])
+    assert [part["@id"] for part in root["hasPart"]] == list(entities) == [f"{run.run_id}/"]
+    for key, entity in entities.items():
+        assert entity["@type"] == "Dataset" and any(name.startswith(key) for name in names)
+
+
+def test_a_bundle_without_a_description_is_taken_in(run: RunFolder, packed: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(packed) as file, zipfile.ZipFile(tmp_path / "old.zip", "w") as old:
+        for name in file.namelist():
+            if "/" in name:
+                old.writestr(name, file.read(name))
+    assert import_bundle(tmp_path / "old.zip", tmp_path / "elsewhere") == ([run.run_id], [])
 
 
 def test_no_path_of_this_machine_travels(packed: Path, tmp_path: Path) -> None:
@@ -109,7 +136,7 @@ def changed(packed: Path, name: str, content: bytes | None, *, manifest: bool) -
     """Write a bundle with one file changed or left out; with a manifest that says it is right, or with none."""
     target = packed.with_name("changed.zip")
     with zipfile.ZipFile(packed) as old, zipfile.ZipFile(target, "w") as new:
-        contents = {member: old.read(member) for member in old.namelist()}
+        contents = {member: old.read(member) for member in old.namelist() if "/" in member}
         [run_id] = {member.partition("/")[0] for member in contents}
         contents[f"{run_id}/{name}"] = content  # type: ignore[assignment]
         files = {key.partition("/")[2]: data for key, data in contents.items() if data is not None}
