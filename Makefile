@@ -19,7 +19,7 @@ test: install
 test-engines: install  # what needs packages that the other tests do without
 	if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[ray]'; \
 	else $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ray]'; fi
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/engines/test_ray.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow or not slow' tests/engines/test_ray.py tests/engines/test_torchrun.py
 
 results: install  # write again what follows from the committed tables: tables, figures and pages
 	$(BIN)/resx publish $(dir $(wildcard results/*/experiment.toml))

@@ -179,8 +179,9 @@ class TrainSpec(Frozen):
 
     drops: fractions of `steps`. warmup: a tenth of the rate until the running training error is below 80 %, the
     paper's rule for 110 layers. eval_images: images of each split behind the points of a curve (null for all;
-    the final evaluation always takes all). active_blocks: blocks, drawn anew each step, that train at all. steps 0
-    is for weights that were trained elsewhere by a recipe that these fields cannot say.
+    the final evaluation always takes all). active_blocks: blocks, drawn anew each step, that train at all.
+    norm_parts: of a batch, from each of which batch normalisation takes statistics of its own, one a process; null
+    for the whole batch. steps 0 is for weights that were trained elsewhere by a recipe that these fields cannot say.
     """
 
     steps: int = Field(276, ge=0, le=MAX_STEPS)
@@ -194,6 +195,7 @@ class TrainSpec(Frozen):
     eval_every: int = Field(23, ge=1, le=MAX_STEPS)
     eval_images: int | None = Field(300, ge=1, le=MAX_COUNT)
     active_blocks: int | None = Field(None, ge=1, le=MAX_DEPTH)
+    norm_parts: int | None = Field(None, ge=1, le=MAX_BATCH)
 
 
 class InitFrom(Frozen):

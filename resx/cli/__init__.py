@@ -80,6 +80,10 @@ def _app(arguments: list[str]) -> typer.Typer:
 def main() -> None:
     """Run the command line; every mistake of a user is one line on stderr and exit code 2."""
     prepare_streams()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from resx.engines.torchrun import together
+
+        sys.exit(together(lambda: run(sys.argv[1:])))
     sys.exit(run(sys.argv[1:]))
 
 

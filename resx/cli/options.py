@@ -110,6 +110,13 @@ FIELD_OPTIONS: dict[str, Any] = {
     "eval_every": _field("eval_every", int, RECIPE, "Steps between two points of a curve."),
     "precision": _field("precision", str, RECIPE, "fp32, tf32 or bf16."),
     "active_blocks": _field("active_blocks", int, RECIPE, "Train only this many blocks, drawn anew at every step."),
+    "norm_parts": _field(
+        "norm_parts",
+        int,
+        RECIPE,
+        "Parts of a batch that batch normalisation takes statistics of: with torchrun one a process by default; 1 for "
+        "the whole batch.",
+    ),
 }
 MACHINE_OPTIONS: dict[str, Any] = {
     "device": _option(str, MACHINE, "cpu, cuda or cuda:N; by default cuda where there is one."),

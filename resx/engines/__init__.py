@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from resx import data
-from resx.engines import here, processes, ray, slurm  # noqa: F401  (ray and slurm register themselves)
+from resx.engines import here, processes, ray, slurm, torchrun  # noqa: F401  (the last three register themselves)
 from resx.engines.tasks import ENGINES, Datasets, Ended, Task
 from resx.registry import load_plugins
 from resx.spec import RunSpec

@@ -18,6 +18,7 @@ from resx.store.run import RunFolder, finished_result, open_run
 from resx.training.loop import Report, Stopped, train_networks
 from resx.training.machine import Machine, computing, own_settings
 from resx.training.memory import cohort_memory, evaluation_memory, free_memory, memory_needed, memory_warning
+from resx.training.ranks import Ranks
 from resx.training.resolve import load_plugin_of
 
 LOG = logging.getLogger("resx")
@@ -28,11 +29,12 @@ def run(
     machine: Machine,
     report: Report = lambda progress: None,
     ended: Ended = lambda name: None,
+    ranks: Ranks | None = None,
 ) -> dict[str, str]:
-    """Run every task in this process and return a line for each that failed."""
+    """Run every task in this process and return a line for each that failed. ranks: those that train with it."""
     errors: dict[str, str] = {}
     with stop_signals() as stop, own_settings():
-        desk = Desk(machine, Datasets(machine.data_dir), report, stop)
+        desk = Desk(machine, Datasets(machine.data_dir), report, stop, ranks or Ranks())
         for task in tasks:
             error = perform(task, desk)
             if error is not None:
@@ -106,6 +108,7 @@ def train_group(specs: Sequence[RunSpec], desk: Desk) -> None:
         folders = [run for spec in specs if (run := _take(spec, machine, stack))]
         if not folders:
             return
+        stack.enter_context(desk.ranks.training(folders[0].spec, (folders[0].spec, machine)))
         train_networks(
             folders,
             desk.datasets(specs[0].data),
@@ -114,6 +117,7 @@ def train_group(specs: Sequence[RunSpec], desk: Desk) -> None:
             allow_change=machine.allow_change,
             checkpointed=machine.checkpoint_activations,
             snapshots=machine.snapshots,
+            ranks=desk.ranks,
             report=desk.report,
             should_stop=desk.stop.asked,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from resx import data
@@ -22,6 +22,7 @@ from resx.store.files import StoreError
 from resx.training.loop import Report, Stopped
 from resx.training.machine import Machine
 from resx.training.memory import is_out_of_memory, memory_advice
+from resx.training.ranks import Ranks
 
 LOG = logging.getLogger("resx")
 Ended = Callable[[str], None]  # is given a task's name when it has ended
@@ -44,12 +45,16 @@ class Datasets:
 
 @dataclass(frozen=True)
 class Desk:
-    """What a task works with in the process that runs it. machine: with the device that is this process's."""
+    """What a task works with in the process that runs it.
+
+    machine: with the device that is this process's. ranks: the processes that train a network together.
+    """
 
     machine: Machine
     datasets: Datasets
     report: Report
     stop: Stop
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 @dataclass(frozen=True)

@@ -35,14 +35,14 @@ class Driver:
     mode: Literal["graph", "eager"]
 
 
-def driver(steps: Sequence[Step], state: Iterable[Tensor], device: torch.device) -> Driver:
+def driver(steps: Sequence[Step], state: Iterable[Tensor], device: torch.device, *, can_capture: bool = True) -> Driver:
     """Return what runs the steps of all networks on rows 0, 1, … of what is loaded.
 
-    state: every tensor that a step changes in place; a graph's warm-up leaves them as they were. Where a CUDA graph
-    cannot be captured, the log says so and operations are started one by one. Raises the error of a device that has not
-    enough memory.
+    state: every tensor that a step changes in place; a graph's warm-up leaves them as they were. can_capture: whether
+    the steps are those of this process alone. Where a CUDA graph cannot be captured, the log says so and operations are
+    started one by one. Raises the error of a device that has not enough memory.
     """
-    if device.type == "cuda" and not _INVALIDATED:
+    if can_capture and device.type == "cuda" and not _INVALIDATED:
         try:
             return Driver(_captured(steps, list(state), device), "graph")
         except RuntimeError as error:

@@ -24,6 +24,7 @@ from resx.store.files import StoreError
 from resx.store.run import OUTCOMES, RunFolder
 from resx.training.drive import Driver
 from resx.training.evaluate import Evaluation, evaluate, evaluation_batch
+from resx.training.ranks import Ranks, packed
 from resx.training.schedule import evaluation_steps, snapshot_steps
 from resx.training.step import Learner, drive, load_chunk, make_feeds, make_learner
 
@@ -118,6 +119,7 @@ def train_networks(
     allow_change: bool = False,
     checkpointed: bool = False,
     snapshots: str = "log",
+    ranks: Ranks | None = None,
     report: Report = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -125,16 +127,18 @@ def train_networks(
 
     They share the data set, the number of steps and that between evaluations; one that is behind the others catches up
     first. checkpointed: activations are computed again instead of kept. snapshots: which weights are kept on the way,
-    see `snapshot_steps`. Raises Stopped (after a checkpoint) when `should_stop` says so, StoreError where something
-    recorded cannot be read, written or continued.
+    see `snapshot_steps`. ranks: the processes that train a single network together, of which this is the first. Raises
+    Stopped (after a checkpoint) when `should_stop` says so, StoreError where something recorded cannot be read, written
+    or continued.
     """
     feeds = make_feeds([folder.spec for folder in folders], dataset, device)
     trainees = []
     for folder, feed in zip(folders, feeds, strict=True):
         with _noted(lambda: "at step 0"):
-            learner = make_learner(folder.spec, dataset, feed, results, checkpointed)
+            learner = make_learner(folder.spec, dataset, feed, results, checkpointed, ranks)
         trainees.append(Trainee(folder, dataset, learner, snapshots=snapshots))
         _start(trainees[-1], allow_change)
+        learner.ranks.say(packed(learner.state()))
     attempt = _Attempt(trainees, device)
     for trainee in trainees:
         if trainee.step == 0 and not trainee.rows:
@@ -152,16 +156,24 @@ def _start(trainee: Trainee, allow_change: bool) -> None:
         if 0 in snapshot_steps(trainee.spec.train, trainee.snapshots):
             trainee.folder.save_snapshot(0, trainee.learner.network.state_dict())
         return
-    _refuse_change(trainee.folder, trainee.learner.rate.device, allow_change)
+    _refuse_change(trainee.folder, _environment(trainee.learner), allow_change)
     state, trainee.rows = saved
     trainee.restore(state)
 
 
-def _refuse_change(folder: RunFolder, device: torch.device, allow_change: bool) -> None:
-    """Raise StoreError for a resume on what gives other numbers: another torch, kind of device, card or cuDNN."""
-    before = folder.attempts()[-1] if folder.attempts() else {}
-    now = describe_environment(str(device), torch.get_num_threads())
-    for key in ("device", "torch", *(("hardware", "cudnn") if device.type == "cuda" else ())):
+def _environment(learner: Learner) -> dict[str, Any]:
+    """Return what makes the numbers; processes: how many train the network, where they are several."""
+    processes = {"processes": learner.ranks.size} if learner.ranks.size > 1 else {}
+    return describe_environment(str(learner.rate.device), torch.get_num_threads()) | processes
+
+
+def _refuse_change(folder: RunFolder, now: Mapping[str, Any], allow_change: bool) -> None:
+    """Raise StoreError for a resume on what gives other numbers: another torch, number of processes, kind of device,
+    card or cuDNN."""
+    attempts = folder.attempts()
+    before = {"processes": 1, **attempts[-1]} if attempts else {}
+    now = {"processes": 1, **now}
+    for key in ("device", "torch", "processes", *(("hardware", "cudnn") if now["device"] == "cuda" else ())):
         if not allow_change and before.get(key, now[key]) != now[key]:
             raise StoreError(
                 f"{folder.path}: was trained with {key} {before[key]}, this is {now[key]}, so its numbers would differ "
@@ -336,7 +348,7 @@ class _Attempt:
 
     def __init__(self, trainees: Sequence[Trainee], device: torch.device) -> None:
         self.first_steps = {trainee: trainee.step for trainee in trainees}
-        self.environment = describe_environment(str(device), torch.get_num_threads())
+        self.environment = _environment(trainees[0].learner)
         if device.type == "cuda":
             self.environment["cohort"] = len(trainees)
         self.started = self.committed = time.monotonic()

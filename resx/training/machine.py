@@ -16,6 +16,7 @@ import torch
 
 from resx.spec import SpecError
 from resx.store.files import results_root
+from resx.training.ranks import is_torchrun
 
 COHORT = 10  # networks at a time on a GPU at most; `resx bench --networks 1,2,4,10` measures what is best on a card
 MAX_JOBS = 1024  # networks at a time that may be asked for
@@ -34,8 +35,8 @@ class Machine:
     none, the first and the last, or about 8; probes of weights need them. weights: files, or folders of them, where
     weights that were trained elsewhere are looked for by their content. code: a user's file whose function makes a
     network. wait: for runs that another process works on; otherwise they are left to it. engine: where tasks run:
-    local, ray, slurm or a plugin's. slurm: what the jobs ask the queue for, as key=value with commas between. address:
-    of a Ray cluster. gpus_per_task: the share of a GPU that Ray gives a task.
+    local, ray, slurm, torchrun or a plugin's. slurm: what the jobs ask the queue for, as key=value with commas
+    between. address: of a Ray cluster. gpus_per_task: the share of a GPU that Ray gives a task.
     """
 
     results: Path = field(default_factory=results_root)
@@ -57,7 +58,7 @@ class Machine:
     @property
     def is_here(self) -> bool:
         """Whether the device is this machine's, and can be asked what it can do."""
-        return self.engine == "local" or self.device == "cpu"
+        return self.engine in ("local", "torchrun") or self.device == "cpu"
 
     @property
     def at_once(self) -> int:
@@ -159,9 +160,12 @@ def make_machine(
 
     Raises SpecError for a device that is not there or that torch cannot use.
     """
-    device, is_here = device or default_device(), settings.get("engine", "local") == "local"
+    settings = {"engine": "torchrun" if is_torchrun() else "local", **settings}
+    if settings["engine"] != "torchrun" and is_torchrun():
+        raise SpecError(f"--engine {settings['engine']}: torchrun has started this; leave one of them out")
+    device, is_here = device or default_device(), settings["engine"] in ("local", "torchrun")
     for option, engine in (("slurm", "slurm"), ("address", "ray"), ("gpus_per_task", "ray")):
-        if settings.get(option) is not None and settings.get("engine") != engine:
+        if settings.get(option) is not None and settings["engine"] != engine:
             raise SpecError(f"--{option.replace('_', '-')}: is for --engine {engine}")
     if settings.get("gpus_per_task") is not None and not 0 < settings["gpus_per_task"] <= 1:
         raise SpecError(f"--gpus-per-task: more than 0 and at most 1, not {settings['gpus_per_task']}")
@@ -179,6 +183,7 @@ def make_machine(
     if jobs is not None and not 1 <= jobs <= MAX_JOBS:
         raise SpecError(f"--jobs: must be at least 1 and at most {MAX_JOBS:,}, not {jobs:,}")
     at_a_time = jobs or (COHORT if kind == "cuda" else available_cores())
+    at_a_time = 1 if settings["engine"] == "torchrun" else at_a_time  # all processes are one network's
     return Machine(results=results_root(results), device=device, jobs=at_a_time, **settings)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from resx import data, model
-from resx.data.dataset import CHANNELS
+from resx.data.dataset import CHANNELS, Facts
 from resx.model.adapters import PARTS
 from resx.model.construction import skeleton
 from resx.model.init import INITS
@@ -19,12 +20,13 @@ from resx.model.network import FAMILIES
 from resx.model.shortcuts import SHORTCUTS
 from resx.model.subset import check_active_blocks
 from resx.registry import load_plugins, used_plugins
-from resx.spec import MAX_RUNS, DataSpec, Foreign, RunSpec, SpecError, build_spec
-from resx.store.files import LOG, StoreError, read_file
+from resx.spec import MAX_RUNS, DataSpec, Foreign, ModelSpec, RunSpec, SpecError, build_spec
+from resx.store.files import LOG, StoreError, read_file, say_once
 from resx.store.run import find_runs, read_run
 from resx.training.initial import TRANSFORMS
 from resx.training.machine import Machine, check_precision
 from resx.training.memory import refuse_too_large
+from resx.training.ranks import world_size
 from resx.training.schedule import WARMUP_UNTIL
 
 ADOPTED = "adopted"  # in the place of a family: a network whose blocks are found when it is measured
@@ -55,6 +57,7 @@ def resolve(fields: Iterable[Mapping[str, Any]], machine: Machine) -> list[RunSp
             spec = spec.model_copy(update={"model": model.complete(spec.model), "data": completed[spec.data]})
             spec = spec.model_copy(update={"plugin": plugin_of(spec)})
             if spec.foreign is None:
+                spec = _with_norm_parts(spec, machine)
                 _check_sizes(spec, machine)
             specs[spec] = None
         except SpecError as error:
@@ -162,10 +165,40 @@ def _check_sizes(spec: RunSpec, machine: Machine) -> None:
             f"warmup: it lasts until the running error is below {WARMUP_UNTIL:.0%}, which {facts.outputs} classes are "
             "by chance; leave it out (--no-warmup)"
         )
-    if spec.train.batch_size == 1 and not _trains_on_one(spec, facts.shape, facts.outputs):
-        raise SpecError("batch_size: 1 leaves one value a channel, which batch normalisation cannot use; use 2 or more")
+    if spec.train.batch_size // (spec.train.norm_parts or 1) == 1 and not _trains_on_one(
+        spec, facts.shape, facts.outputs
+    ):
+        shared = f" in {spec.train.norm_parts} parts" if spec.train.norm_parts else ""
+        raise SpecError(
+            f"batch_size: {spec.train.batch_size}{shared} leaves one value a channel, which batch normalisation cannot "
+            "use; use 2 or more"
+        )
     if machine.device == "cpu":
         refuse_too_large(spec, facts.shape, facts.outputs, machine.checkpoint_activations)
+
+
+def _with_norm_parts(spec: RunSpec, machine: Machine) -> RunSpec:
+    """Return the spec with the parts of a batch that have statistics of their own: by default one a process.
+
+    Null for a batch that is one part, and for a network that normalises no batch.
+    """
+    processes = world_size() if machine.engine == "torchrun" else 1
+    if spec.train.batch_size < processes:
+        raise SpecError(f"batch_size: {spec.train.batch_size} cannot be shared by {processes} processes")
+    parts = spec.train.norm_parts or processes
+    if parts > 1 and not _normalises_batches(spec.model, data.facts(spec.data, machine.data_dir)):
+        parts = 1
+    if parts > 1 and spec.train.norm_parts is None:
+        say_once(
+            f"batch normalisation takes its statistics of each process's part of a batch, 1 of {parts}: such runs are "
+            "others than those of one process; --norm-parts 1 takes them of the whole batch"
+        )
+    return spec.model_copy(update={"train": spec.train.model_copy(update={"norm_parts": parts if parts > 1 else None})})
+
+
+@cache
+def _normalises_batches(spec: ModelSpec, facts: Facts) -> bool:
+    return any(isinstance(part, _BatchNorm) for part in skeleton(spec, facts.shape, facts.outputs).modules())
 
 
 @cache

@@ -8,7 +8,7 @@ chunk of steps, and what it computes stays on the device until the chunk is over
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from resx.training.drive import Driver, driver
 from resx.training.evaluate import autocast, loss_of
 from resx.training.initial import build_network
 from resx.training.memory import checkpoint_activations
+from resx.training.ranks import Ranks
 from resx.training.schedule import WARMUP_FACTOR, WARMUP_UNTIL, learning_rates
 
 RUNNING_ERROR_WEIGHT = 0.05  # of one batch in the running error that ends the warm-up
@@ -109,7 +110,7 @@ class Learner:
     """A network in training, with everything on the device that a step reads, or changes in place.
 
     rate: the optimizer's learning rate. warming: bool, whether the warm-up lasts. running_error: fraction, averaged
-    exponentially.
+    exponentially. ranks: the processes that train it. forward: the network as it is trained in them.
     """
 
     spec: RunSpec
@@ -122,6 +123,8 @@ class Learner:
     warming: Tensor
     running_error: Tensor
     chunk: Chunk
+    ranks: Ranks
+    forward: nn.Module
 
     @property
     def momentum(self) -> list[Tensor]:
@@ -160,12 +163,21 @@ def make_feeds(specs: Sequence[RunSpec], dataset: Dataset, device: torch.device)
     return [feeds[spec.seed] for spec in specs]
 
 
-def make_learner(spec: RunSpec, dataset: Dataset, feed: Feed, results: Path, checkpointed: bool = False) -> Learner:
+def make_learner(
+    spec: RunSpec,
+    dataset: Dataset,
+    feed: Feed,
+    results: Path,
+    checkpointed: bool = False,
+    ranks: Ranks | None = None,
+) -> Learner:
     """Build a run's network as it starts training, on the feed's device.
 
     results: where a parent's weights are looked for. checkpointed: activations are computed again instead of kept.
-    Raises SpecError for a network that cannot be built.
+    ranks: the processes that train it together, by default this one alone. Raises SpecError for a network that cannot
+    be built.
     """
+    ranks = ranks or Ranks()
     network = build_network(spec, dataset, results).to(feed.device).train()
     if checkpointed:
         checkpoint_activations(network)
@@ -185,11 +197,14 @@ def make_learner(spec: RunSpec, dataset: Dataset, feed: Feed, results: Path, che
         network=network,
         optimizer=optimizer,
         feed=feed,
-        together=Together(network, _called_once(spec, dataset), spec.train.precision),
+        # gradients of rounded copies are not those that the processes average; autocast rounds to the same values
+        together=Together(network, _called_once(spec, dataset), spec.train.precision if ranks.size == 1 else "fp32"),
         rate=rate,
         warming=torch.tensor(spec.train.warmup, device=feed.device),
         running_error=torch.ones((), device=feed.device),
-        chunk=_make_chunk(spec, network, feed),
+        chunk=_make_chunk(spec, network, feed, ranks),
+        ranks=ranks,
+        forward=ranks.spread(network, spec.train.norm_parts),
     )
 
 
@@ -203,7 +218,7 @@ def _called_once(spec: RunSpec, dataset: Dataset) -> set[str]:
     return {name for name, count in calls.items() if count == 1}
 
 
-def _make_chunk(spec: RunSpec, network: nn.Module, feed: Feed) -> Chunk:
+def _make_chunk(spec: RunSpec, network: nn.Module, feed: Feed, ranks: Ranks) -> Chunk:
     stochastic = model.stochastic_modules(network)
     rows = (
         min(feed.rows, CHUNK["cpu"]) if stochastic else feed.rows
@@ -212,12 +227,20 @@ def _make_chunk(spec: RunSpec, network: nn.Module, feed: Feed) -> Chunk:
     for name, module in model.scheduled_modules(network):
         planned[name] = (module.weight, module.weight.new_zeros(rows, *module.weight.shape))
     for name, module in stochastic:
-        drawn = module.draw(generator(spec.seed, "noise", name, 0), spec.train.batch_size).to(feed.device)
+        drawn = _draw(module, generator(spec.seed, "noise", name, 0), spec.train.batch_size, ranks).to(feed.device)
         if module.noise.shape != drawn.shape:  # only a draw knows its shape
             module.noise = torch.empty_like(drawn)
         planned[name] = (module.noise, drawn.new_zeros(rows, *drawn.shape))
     rates, losses, errors = (torch.zeros(rows, device=feed.device) for _ in range(3))
     return Chunk(rates, losses, errors, planned)
+
+
+def _draw(module: Any, stream: torch.Generator, batch: int, ranks: Ranks) -> Tensor:
+    """Return a module's random numbers for a step; where each image has its own, those of this process's share."""
+    drawn: Tensor = module.draw(stream, batch)
+    if ranks.size == 1 or drawn.dim() == 0 or len(drawn) != batch or len(module.draw(stream, batch + 1)) == batch:
+        return drawn
+    return ranks.part(drawn)
 
 
 def load_chunk(learners: Iterable[Learner], first_step: int, n_steps: int) -> None:
@@ -226,6 +249,7 @@ def load_chunk(learners: Iterable[Learner], first_step: int, n_steps: int) -> No
     At most as many steps as fit into every learner's chunk.
     """
     learners = list(learners)
+    learners[0].ranks.say((first_step, n_steps))
     for feed in dict.fromkeys(learner.feed for learner in learners):
         feed.load(first_step, n_steps)
     for learner in learners:
@@ -237,7 +261,7 @@ def load_chunk(learners: Iterable[Learner], first_step: int, n_steps: int) -> No
         }
         for name, module in model.stochastic_modules(learner.network):
             streams = (generator(spec.seed, "noise", name, step) for step in steps)
-            values[name] = torch.stack([module.draw(stream, spec.train.batch_size) for stream in streams])
+            values[name] = torch.stack([_draw(module, one, spec.train.batch_size, learner.ranks) for one in streams])
         for name, drawn in values.items():
             chunk.planned[name][1][:n_steps].copy_(drawn)
         chunk.rates[:n_steps].copy_(learning_rates(spec.train, first_step, n_steps))
@@ -249,13 +273,20 @@ def drive(learners: Sequence[Learner]) -> Driver:
     """Return what runs the loaded steps of all these networks; a chunk must have been loaded."""
     steps = [partial(train_step, learner) for learner in learners]
     changed = [tensor for learner in learners for tensor in learner.changed]
-    return driver(steps, changed, learners[0].rate.device)
+    ranks = learners[0].ranks
+    made = driver(steps, changed, learners[0].rate.device, can_capture=ranks.size == 1)
+
+    def run(n_steps: int, should_stop: Callable[[], bool]) -> int:
+        with ranks.stepping():
+            return made.run(n_steps, ranks.agreed(should_stop))
+
+    return Driver(run, made.mode)
 
 
 def train_step(learner: Learner, k: Tensor) -> None:
     """Do one SGD step on row k (int64 [1], on the device) of what is loaded; reads nothing back."""
-    chunk = learner.chunk
-    inputs, labels = learner.feed.batch(k)
+    chunk, ranks, batch = learner.chunk, learner.ranks, learner.spec.train.batch_size
+    inputs, labels = map(ranks.part, learner.feed.batch(k))
     for buffer, values in chunk.planned.values():
         buffer.copy_(values.index_select(0, k)[0])
     base = chunk.rates.index_select(0, k)[0]
@@ -263,14 +294,14 @@ def train_step(learner: Learner, k: Tensor) -> None:
     learner.optimizer.zero_grad(set_to_none=True)
     with learner.together.forward_and_backward():
         with autocast(learner.spec.train.precision, inputs.device):
-            outputs = learner.network(inputs)
+            outputs = learner.forward(inputs)
         loss = loss_of(outputs, labels, learner.task)
-        loss.backward()
+        ranks.backward(loss, len(labels), batch)
     learner.optimizer.step()
     with torch.no_grad():
-        chunk.losses.index_copy_(0, k, loss.detach().reshape(1))
+        chunk.losses.index_copy_(0, k, ranks.mean(loss.detach().reshape(1), len(labels), batch))
         if learner.task == "classification":
-            error = (outputs.argmax(dim=1) != labels).float().mean()
+            error = ranks.mean((outputs.argmax(dim=1) != labels).float().mean(), len(labels), batch)
             chunk.errors.index_copy_(0, k, error.reshape(1))
             learner.running_error.lerp_(error, RUNNING_ERROR_WEIGHT)
             learner.warming.logical_and_(learner.running_error >= WARMUP_UNTIL)
