@@ -136,6 +136,12 @@ MACHINE_OPTIONS: dict[str, Any] = {
     "engine": _option(str, MACHINE, "Where runs are made: local (this machine, the default), ray or slurm (a queue)."),
     "address": _option(str, MACHINE, "A Ray cluster that runs, such as auto; without it Ray is started here."),
     "gpus_per_task": _option(float, MACHINE, "Share of a GPU that Ray gives a task, such as 0.1; by default 1."),
+    "detach": _option(
+        bool,
+        MACHINE,
+        "Submit the jobs of --engine slurm and do not wait; the same command without it does, and collects.",
+        "--detach",
+    ),
     "slurm": _option(str, MACHINE, "What jobs ask a queue for, such as partition=gpu,time=02:00:00,max_parallel=20."),
     "checkpoint_activations": _option(
         bool,

@@ -1,8 +1,9 @@
 """Tasks as jobs of a SLURM queue, through submitit: one task a job, all jobs of a sweep one array.
 
 The results folder has to be one that all nodes see: a job writes its run there and returns a line. A job that is
-preempted or runs out of time leaves a checkpoint, is queued again and goes on from there. Where there is no `srun`,
-jobs are processes of this machine, `jobs` at a time, so that a sweep can be tried without a queue.
+preempted or runs out of time leaves a checkpoint, is queued again and goes on from there. `slurm/queued.json` in the
+results says which job has which task, so that who submits and goes, or is killed, finds the jobs again. Where there is
+no `srun`, jobs are processes of this machine, `jobs` at a time, so that a sweep can be tried without a queue.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from resx.engines.remote import Follower, absolute, perform_there
 from resx.engines.signals import interrupts_blocked, stop_signals
 from resx.engines.tasks import ENGINES, Ended, Task
 from resx.spec import SpecError
-from resx.store.files import StoreError
+from resx.store.files import LeftToOthers, StoreError, read_json, to_json, write_atomic
 from resx.training.loop import Report, Stopped
 from resx.training.machine import Machine
 
@@ -54,10 +56,16 @@ class Remote:
 
 @ENGINES.register("slurm")
 def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -> dict[str, str]:
-    """Submit every task, wait for all, and return a line for each that failed. Ctrl-C cancels what is queued."""
+    """Submit every task that no job has, wait for all, and return a line for each that failed.
+
+    Ctrl-C cancels what is queued. Raises LeftToOthers where nobody is to wait.
+    """
     executor, is_local = _executor(machine)
     there = absolute(machine)
-    waiting, running = list(reversed(tasks)), dict[Task, Any]()
+    running = _queued(tasks, executor, machine)
+    waiting = [task for task in reversed(tasks) if task not in running]
+    if machine.detach and is_local and len(waiting) > machine.jobs:
+        raise SpecError(f"--detach: there is no srun here, so no queue that {len(waiting)} tasks could wait in")
     follower = Follower(machine, report)
     errors: dict[str, str] = {}
     with stop_signals() as stop:
@@ -66,6 +74,13 @@ def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -
                 while waiting and (not is_local or len(running) < machine.jobs):
                     task = waiting.pop()
                     running[task] = executor.submit(Remote(task, there))
+            _record(running, machine)
+            if machine.detach:
+                jobs = ", ".join(dict.fromkeys(job.job_id.partition("_")[0] for job in running.values()))
+                raise LeftToOthers(
+                    f"{len(running)} tasks are left to jobs ({jobs}); the same command without --detach waits for them "
+                    "and goes on from what they record"
+                )
             finished = [task for task, job in running.items() if job.done()]
             follower.look(list(running))
             for task in finished:
@@ -78,6 +93,30 @@ def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -
             _cancel(list(running.values()), is_local)
             raise Stopped("", 0, stop.signal)
     return errors
+
+
+def _queued(tasks: Sequence[Task], executor: Any, machine: Machine) -> dict[Task, Any]:
+    """Return the jobs, submitted by an earlier command, that have some of these tasks and have not ended."""
+    import submitit
+
+    try:
+        recorded = read_json(_record_file(machine))
+    except StoreError:  # there is none yet
+        return {}
+    kind: Any = submitit.LocalJob if executor.cluster == "local" else submitit.SlurmJob
+    jobs = {task: kind(executor.folder, recorded[task.name]) for task in tasks if task.name in recorded}
+    return {task: job for task, job in jobs.items() if not job.done() and job.state != "UNKNOWN"}
+
+
+def _record(running: Mapping[Task, Any], machine: Machine) -> None:
+    text = to_json({task.name: job.job_id for task, job in running.items()})
+    path = _record_file(machine)
+    if not path.exists() or path.read_text() != text:
+        write_atomic(path, text)
+
+
+def _record_file(machine: Machine) -> Path:
+    return machine.results / "slurm" / "queued.json"
 
 
 def _outcome(task: Task, job: Any) -> str | None:

@@ -36,7 +36,8 @@ class Machine:
     weights that were trained elsewhere are looked for by their content. code: a user's file whose function makes a
     network. wait: for runs that another process works on; otherwise they are left to it. engine: where tasks run:
     local, ray, slurm, torchrun or a plugin's. slurm: what the jobs ask the queue for, as key=value with commas
-    between. address: of a Ray cluster. gpus_per_task: the share of a GPU that Ray gives a task.
+    between. detach: submit jobs and do not wait for them. address: of a Ray cluster. gpus_per_task: the share of a GPU
+    that Ray gives a task.
     """
 
     results: Path = field(default_factory=results_root)
@@ -52,6 +53,7 @@ class Machine:
     wait: bool = True
     engine: str = "local"
     slurm: str | None = None
+    detach: bool = False
     address: str | None = None
     gpus_per_task: float | None = None
 
@@ -164,7 +166,7 @@ def make_machine(
     if settings["engine"] != "torchrun" and is_torchrun():
         raise SpecError(f"--engine {settings['engine']}: torchrun has started this; leave one of them out")
     device, is_here = device or default_device(), settings["engine"] in ("local", "torchrun")
-    for option, engine in (("slurm", "slurm"), ("address", "ray"), ("gpus_per_task", "ray")):
+    for option, engine in (("slurm", "slurm"), ("detach", "slurm"), ("address", "ray"), ("gpus_per_task", "ray")):
         if settings.get(option) is not None and settings["engine"] != engine:
             raise SpecError(f"--{option.replace('_', '-')}: is for --engine {engine}")
     if settings.get("gpus_per_task") is not None and not 0 < settings["gpus_per_task"] <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from small_runs import metrics, specs_of
 from resx.engines import run_tasks, slurm, train_all
 from resx.engines.tasks import Task
 from resx.spec import SpecError
+from resx.store.files import LeftToOthers
 from resx.training.machine import Machine, make_machine
 
 needs_submitit = pytest.mark.skipif(find_spec("submitit") is None, reason="submitit is not installed")
@@ -37,6 +39,32 @@ def test_jobs_give_the_bytes_of_this_process_and_a_killed_one_goes_on(
     train_all(specs, Machine(results=tmp_path / "alone", plugin=file))
     for spec in specs:
         assert metrics(tmp_path / "jobs", spec) == metrics(tmp_path / "alone", spec)
+
+
+@needs_submitit
+def test_who_submits_and_goes_finds_the_jobs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`queued.json` leads back to the jobs; none is submitted twice, and the bytes are those of this process."""
+    import submitit
+
+    machine = Machine(results=tmp_path / "jobs", jobs=2, engine="slurm")
+    specs = specs_of(machine, {"steps": 40}, {"steps": 40, "seed": 1})
+    with pytest.raises(LeftToOthers, match="2 tasks are left to jobs"):
+        train_all(specs, replace(machine, detach=True))
+    # submitit asks a queue where a job is; of processes it knows that only where it started them itself
+    state = {"jobState": "RUNNING"}
+    known = submitit.LocalJob.get_info
+    monkeypatch.setattr(
+        submitit.LocalJob,
+        "get_info",
+        lambda job, mode="": known(job) if job._process or job.paths.result_pickle.exists() else state,
+    )
+    monkeypatch.setattr(submitit.LocalExecutor, "_submit_command", lambda *given: pytest.fail("submitted twice"))
+    assert all(outcome.result for outcome in train_all(specs, machine))
+    train_all(specs, Machine(results=tmp_path / "alone"))
+    for spec in specs:
+        assert metrics(tmp_path / "jobs", spec) == metrics(tmp_path / "alone", spec)
+    with pytest.raises(SpecError, match="no srun here"):
+        train_all(specs_of(machine, {"seed": 2}, {"seed": 3}, {"seed": 4}), replace(machine, detach=True))
 
 
 def test_a_job_that_is_to_end_leaves_a_checkpoint_and_is_queued_again(tmp_path: Path) -> None:
