@@ -17,6 +17,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -166,25 +167,48 @@ _loading: list[str] = []  # hash of the plugin that is being executed
 _loaded: dict[str, Path] = {}  # hash -> file
 
 
-def load_plugins(paths: Path | Sequence[Path]) -> None:
-    """Load every one of some plugin files. Raises SpecError that names the file where one does not import."""
-    for path in [paths] if isinstance(paths, Path) else paths:
-        load_plugin(path)
+@dataclass(frozen=True)
+class Plugin:
+    """A user's file as it was read, with those next to it that it imports: it can be loaded where the files are not.
+
+    helpers: name, file and source of each module.
+    """
+
+    path: Path
+    source: bytes
+    helpers: tuple[tuple[str, Path, bytes], ...]
+
+    @property
+    def digest(self) -> str:
+        """The hash that stands for it in specs."""
+        hashed = hashlib.sha256(self.source)
+        for name, _, source in self.helpers:
+            hashed.update(b"\0" + name.encode() + b"\0" + source)
+        return hashed.hexdigest()[:16]
 
 
-def load_plugin(path: Path) -> str:
+def read_plugin(path: Path) -> Plugin:
+    """Read a user's file and those next to it that it imports. Raises SpecError that names the file."""
+    source = _read_source(path, path)
+    helpers = _imported(path, source)
+    return Plugin(path, source, tuple((name, *helpers[name]) for name in sorted(helpers)))
+
+
+def load_plugins(plugins: Path | Sequence[Path | Plugin]) -> None:
+    """Load every one of some plugins. Raises SpecError that names the file where one does not import."""
+    for plugin in [plugins] if isinstance(plugins, Path) else plugins:
+        load_plugin(plugin)
+
+
+def load_plugin(plugin: Path | Plugin) -> str:
     """Execute a user's file, whose decorators register what it adds, and return the hash of its source.
 
     The source is the file and those next to it that it imports. Loading the same source twice does nothing. Raises
     SpecError that names the file where it does not import.
     """
-    path = Path(path)
-    source = _read_source(path, path)
-    helpers = _imported(path, source)
-    hashed = hashlib.sha256(source)
-    for helper in sorted(helpers):
-        hashed.update(b"\0" + helper.encode() + b"\0" + helpers[helper][1])
-    digest = hashed.hexdigest()[:16]
+    plugin = plugin if isinstance(plugin, Plugin) else read_plugin(Path(plugin))
+    path, source, digest = plugin.path, plugin.source, plugin.digest
+    helpers = {name: (file, text) for name, file, text in plugin.helpers}
     name = f"resx_plugin_{digest}"
     if name in sys.modules:
         return digest

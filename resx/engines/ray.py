@@ -1,7 +1,8 @@
 """Tasks on a Ray cluster, or on a Ray that is started here for the time of the command: core tasks, no scheduler.
 
-The results folder has to be one that all nodes see. Every task gets a process of its own, with one CPU and one thread.
-Ray starts a task again whose process or node died, and it goes on from its checkpoint; what fails is not tried again.
+Every task gets a process of its own, with one CPU and one thread. Ray starts a task again whose process or node died,
+and it goes on from its checkpoint; what fails is not tried again. The results folder is best one that all nodes see:
+from a node that does not, finished runs come back as a bundle, and a task that died there may begin again.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from resx.engines.remote import Follower, absolute, perform_there
+from resx.engines import here
+from resx.engines.remote import Follower, Returned, absolute, is_alone, marked, perform_and_return, take_in
 from resx.engines.signals import interrupts_blocked, stop_signals
 from resx.engines.tasks import ENGINES, Ended, Task, failure
 from resx.spec import SpecError
-from resx.store.files import StoreError
+from resx.store.files import StoreError, say_once
 from resx.training.loop import Report, Stopped
 from resx.training.machine import Machine
 
@@ -35,15 +37,20 @@ def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -
     gpus = (machine.gpus_per_task or 1.0) if machine.device.startswith("cuda") else 0.0
     follower = Follower(machine, report)
     errors: dict[str, str] = {}
-    with _connected(ray, machine), stop_signals() as stop:
-        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1, max_retries=RETRIES)(perform_there)
-        running = {remote.remote(task, there): task for task in tasks}
+    unseen: list[Task] = []  # that need the results folder, where it is not seen
+    with marked(machine.results) as mark, _connected(ray, machine), stop_signals() as stop:
+        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1, max_retries=RETRIES)(perform_and_return)
+        running = {remote.remote(task, there, mark, is_alone(task, machine.results)): task for task in tasks}
         while running and not stop.asked():
             done, _ = ray.wait(list(running), timeout=0.5)
             follower.look(list(running.values()))
             for reference in done:
                 task = running.pop(reference)
-                error = _outcome(ray, task, reference, machine)
+                answer = _answer(ray, task, reference, machine)
+                if answer == Returned():
+                    unseen.append(task)
+                    continue
+                error = _taken_in(answer, machine) if isinstance(answer, Returned) else answer
                 if error is not None:
                     errors[task.name] = error
                 ended(task.name)
@@ -52,13 +59,23 @@ def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -
                 ray.cancel(reference)  # an interrupt in its process: it leaves a checkpoint
             ray.wait(list(running), num_returns=len(running), timeout=STOPPING)
             raise Stopped("", 0, stop.signal)
-    return errors
+    if unseen:
+        say_once(f"the nodes do not see {machine.results}: {len(unseen)} tasks that need it are done here")
+    return errors | here.run(unseen, machine, report, ended)
 
 
-def _outcome(ray: Any, task: Task, reference: Any, machine: Machine) -> str | None:
-    """Return the line of a task that failed."""
+def _taken_in(answer: Returned, machine: Machine) -> str | None:
     try:
-        answer: str | None = ray.get(reference)
+        take_in(answer.bundle or b"", machine.results)
+        return None
+    except (SpecError, StoreError) as error:
+        return str(error)
+
+
+def _answer(ray: Any, task: Task, reference: Any, machine: Machine) -> str | Returned | None:
+    """Return the line of a task that failed, or what it returned."""
+    try:
+        answer: str | Returned | None = ray.get(reference)
         return answer
     except ray.exceptions.RayTaskError as error:
         return failure(task, error.cause or error, machine)

@@ -1,30 +1,37 @@
-"""What engines of other machines share: a task as it runs there, and the progress of runs in a shared folder."""
+"""What engines of other machines share: a task as it runs there, and the progress of runs in a shared folder.
+
+Plugins travel with a task as they were read. Where the results folder of the other machine is not this one's, a task
+returns the bundle of its runs, which is imported here; what needs more than its specs is done here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from resx import data
 from resx.engines.signals import stop_signals
 from resx.engines.tasks import Datasets, Desk, Task, perform
+from resx.registry import Plugin, read_plugin
 from resx.spec import RunSpec
-from resx.store.files import StoreError
-from resx.store.run import METRICS, RunFolder
+from resx.store.bundle import export_bundle, import_bundle
+from resx.store.files import StoreError, write_atomic
+from resx.store.run import METRICS, RunFolder, finished_result, is_recorded, read_run
 from resx.training.loop import Progress, Report
 from resx.training.machine import Machine, own_settings
 
 
 def absolute(machine: Machine) -> Machine:
-    """Return the machine with paths that hold in any working folder."""
+    """Return the machine with paths that hold in any working folder, and plugins as they are read now."""
     plugins = (machine.plugin,) if isinstance(machine.plugin, Path) else machine.plugin
     return replace(
         machine,
         results=machine.results.resolve(),
         data_dir=data.data_root(machine.data_dir).resolve(),
-        plugin=tuple(path.resolve() for path in plugins),
+        plugin=tuple(one if isinstance(one, Plugin) else read_plugin(one.resolve()) for one in plugins),
     )
 
 
@@ -35,6 +42,61 @@ def perform_there(task: Task, machine: Machine, also: Sequence[int] = ()) -> str
     """
     with stop_signals(also) as stop, own_settings():
         return perform(task, Desk(machine, Datasets(machine.data_dir), lambda progress: None, stop))
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What a task leaves where the results folder is another one. bundle: of its runs; None: it did not run."""
+
+    bundle: bytes | None = None
+
+
+def perform_and_return(task: Task, machine: Machine, mark: str, is_alone: bool) -> str | Returned | None:
+    """Run a task as `perform_there` does, on a machine whose results folder may be another one.
+
+    mark: a file of the results folder that sent it. is_alone: the task needs nothing of that folder.
+    """
+    if (machine.results / mark).exists():
+        return perform_there(task, machine)
+    if not is_alone:
+        return Returned()
+    error = perform_there(task, machine)
+    done = [spec for spec in task.runs if finished_result(spec, machine.results)]
+    if error is not None or not done:
+        return error or f"{task.name}: is being trained there by another process"
+    bundle = machine.results / f".{secrets.token_hex(8)}.zip"
+    try:
+        export_bundle([read_run(machine.results / "runs" / spec.run_id) for spec in done], bundle)
+        return Returned(bundle.read_bytes())
+    finally:
+        bundle.unlink(missing_ok=True)
+
+
+@contextmanager
+def marked(results: Path) -> Iterator[str]:
+    """Put a file into a results folder by which other machines know whether they see it, and return its name."""
+    mark = f".seen-{secrets.token_hex(8)}"
+    write_atomic(results / mark, "")
+    try:
+        yield mark
+    finally:
+        (results / mark).unlink(missing_ok=True)
+
+
+def is_alone(task: Task, results: Path) -> bool:
+    """Whether a task needs nothing of the results folder: it trains runs that have nothing there yet."""
+    begun = any(spec.init_from or is_recorded(results / "runs" / spec.run_id) for spec in task.runs)
+    return bool(task.runs) and not begun
+
+
+def take_in(bundle: bytes, results: Path) -> None:
+    """Import the runs of a bundle that a task returned. Raises SpecError, StoreError."""
+    file = results / f".{secrets.token_hex(8)}.zip"
+    write_atomic(file, bundle)
+    try:
+        import_bundle(file, results)
+    finally:
+        file.unlink(missing_ok=True)
 
 
 class Follower:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from resx.registry import Plugin
 from resx.spec import SpecError
 from resx.store.files import results_root
 from resx.training.ranks import is_torchrun
@@ -45,7 +46,7 @@ class Machine:
     device: str = "cpu"
     jobs: int = 1
     allow_change: bool = False
-    plugin: Path | tuple[Path, ...] = ()
+    plugin: Path | tuple[Path | Plugin, ...] = ()
     checkpoint_activations: bool = False
     snapshots: Literal["none", "ends", "log"] = "log"
     weights: tuple[str, ...] = ()
