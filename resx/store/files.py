@@ -14,10 +14,11 @@ import os
 import platform
 import secrets
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -42,6 +43,10 @@ class StoreError(RuntimeError):
 
 
 LOOKS, LOOK = 5, 0.01  # times and seconds: who only asks whether a lock is held has it for a moment
+RENEWED, STALE = (
+    20.0,
+    120.0,
+)  # seconds: how often a file that stands for a lock is renewed, after how long it is not held
 
 
 class Busy(StoreError):
@@ -214,11 +219,12 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Iterator[None]:
+def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
     """Hold the lock file `path`, or raise Busy where another process does, for longer than a look at it takes.
 
     The lock is the kernel's (flock): a killed process leaves none behind. Where the file system has no locks, a file
-    that only one process can make (O_EXCL) does the same, except that one of another machine is not seen to be dead.
+    that only one process can make (O_EXCL) does the same: its owner renews it, and one that is not renewed for two
+    minutes is taken over. What is yielded says whether that has happened: whether the lock is still this process's.
     make: makes the folder; called again where it was removed in the meantime. Raises StoreError.
     """
     while True:
@@ -234,10 +240,11 @@ def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Itera
                     with suppress(OSError):
                         lock.truncate(0)
                         lock.write(_me().encode())
-                    yield
+                    with _renewing(owned):
+                        yield partial(_is_mine, owned)
                     return
             finally:
-                if owned is not None:
+                if owned is not None and _is_mine(owned):
                     owned.unlink(missing_ok=True)
 
 
@@ -292,8 +299,52 @@ def _take(lock: IO[bytes], path: Path) -> Path | None:
             if not left:
                 raise Busy(path, _text(path)) from error
             time.sleep(LOOK)
-    say_once("this file system has no locks: a file stands for them, which a kill leaves behind")
-    return _own(path.with_name(f"{path.name}-owner"))
+    say_once(
+        f"this file system has no locks: a file stands for each, and is taken over if it is not renewed for {STALE:g} s"
+    )
+    owner = path.with_name(f"{path.name}-owner")
+    for left in reversed(range(LOOKS)):
+        try:
+            return _own(owner)
+        except Busy:
+            if not left:
+                raise
+            time.sleep(LOOK)
+    raise AssertionError
+
+
+@contextmanager
+def _renewing(owner: Path | None) -> Iterator[None]:
+    """Renew the file that stands for a lock, as long as it is this process's."""
+    if owner is None:
+        yield
+        return
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(RENEWED) and _is_mine(owner):
+            with suppress(OSError):
+                os.utime(owner)  # to the time of the file system's machine
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _is_stale(owner: Path) -> bool:
+    """Whether a file has not been renewed for long, by the clock of its file system, which all machines share."""
+    now = owner.with_name(f"{owner.name}-{secrets.token_hex(8)}")
+    try:
+        now.touch()
+        return now.stat().st_mtime - owner.stat().st_mtime > STALE
+    except OSError:
+        return False
+    finally:
+        now.unlink(missing_ok=True)
 
 
 def _own(owner: Path) -> Path:
@@ -305,7 +356,9 @@ def _own(owner: Path) -> Path:
         except FileExistsError as error:
             holder = _text(owner)
             if not _is_dead(holder):
-                raise Busy(owner, f"{holder}; if it is no longer running, remove {owner}") from error
+                if not _is_stale(owner):
+                    raise Busy(owner, holder) from error
+                say_once(f"{owner.parent}: {holder} has not been seen for {STALE:g} s; its lock is taken over")
             aside = owner.with_name(f"{owner.name}-{secrets.token_hex(8)}")  # of several, one can move it aside
             with suppress(FileNotFoundError):
                 os.rename(owner, aside)
@@ -316,6 +369,11 @@ def _own(owner: Path) -> Path:
         except OSError as error:
             raise StoreError(cannot_write(owner, error)) from error
     raise Busy(owner, _text(owner))
+
+
+def _is_mine(owner: Path | None) -> bool:
+    """Whether a file that stands for a lock is this process's; without such a file the kernel's lock is."""
+    return owner is None or _text(owner) == _me()
 
 
 def _me() -> str:

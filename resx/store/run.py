@@ -74,11 +74,15 @@ _NUMBERS = ("seconds", "train_images", "test_images", "parameters", "multiply_ad
 
 @dataclass
 class _Session:
-    """What a process that writes to a run has not committed yet. holds_lock: until `open_run` ends."""
+    """What a process that writes to a run has not committed yet.
+
+    holds_lock: until `open_run` ends. is_mine: whether the lock has not been taken over by another process.
+    """
 
     written: dict[str, Stamp] = field(default_factory=dict)  # files that are there, and count from the next commit on
     staged: dict[str, bytes] = field(default_factory=dict)  # content of files that the next commit writes
     holds_lock: bool = False
+    is_mine: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True)
@@ -273,6 +277,8 @@ class RunFolder:
         return Committed(self.path).read(name)
 
     def _commit(self, contents: Mapping[str, bytes]) -> None:
+        if not self._session.is_mine():
+            raise StoreError(f"{self.path}: another process has taken this run over; nothing more is written to it")
         files = {**self._session.staged, **contents}
         if not (self.path / "spec.json").exists():
             files["spec.json"] = _spec_text(self.spec).encode()
@@ -436,8 +442,8 @@ def open_run(results: Path, spec: RunSpec) -> Iterator[RunFolder]:
     from the files. A folder in which nothing was committed is removed again. Raises StoreError, Busy.
     """
     path = results / "runs" / spec.run_id
-    with hold_lock(path / ".lock", make=lambda: path.mkdir(parents=True, exist_ok=True)):
-        session = _Session(holds_lock=True)
+    with hold_lock(path / ".lock", make=lambda: path.mkdir(parents=True, exist_ok=True)) as is_mine:
+        session = _Session(holds_lock=True, is_mine=is_mine)
         run = RunFolder(path, spec, session)
         try:
             remove_temporary(path)
@@ -448,7 +454,7 @@ def open_run(results: Path, spec: RunSpec) -> Iterator[RunFolder]:
                 run._commit({})
         finally:
             session.holds_lock = False
-            if not is_recorded(path):
+            if is_mine() and not is_recorded(path):
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import platform
 import stat
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from resx.spec import SpecError
-from resx.store.files import StoreError, hold_lock, lock_holder, parse_json, refuse_unwritable, write_atomic
+from resx.spec import RunSpec, SpecError
+from resx.store import files
+from resx.store.files import Busy, StoreError, hold_lock, lock_holder, parse_json, refuse_unwritable, write_atomic
+from resx.store.run import holder, open_run
+
+ELSEWHERE = "process 1 on elsewhere"
 
 
 @pytest.mark.parametrize("name", ["pipe", "link"])
@@ -44,3 +52,69 @@ def test_who_looks_at_a_lock_leaves_it_as_it_is(tmp_path: Path) -> None:
     lock.write_text("process 1 on another machine")
     assert lock_holder(lock) is None
     assert lock.read_text() == "process 1 on another machine"
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    files.say_once.cache_clear()
+
+
+def age(owner: Path, seconds: float) -> None:
+    os.utime(owner, (time.time() - seconds,) * 2)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_two_processes_on_one_run_are_kept_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec = RunSpec()
+    with open_run(tmp_path, spec) as run:
+        run.record_attempt({"seconds": 1}, replace=False)
+        run.save_checkpoint({"step": 0}, [])
+        assert holder(tmp_path, spec.run_id) == f"process {os.getpid()} on {platform.node()}"
+        with pytest.raises(Busy), open_run(tmp_path, spec):
+            pass
+    assert holder(tmp_path, spec.run_id) is None
+    assert not list(run.path.glob(".lock-*")), "nothing is left behind"
+    assert len([line for line in caplog.messages if "has no locks" in line]) == 1
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_who_is_not_seen_any_more_loses_the_lock(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    owner = tmp_path / ".lock-owner"
+    owner.write_text(ELSEWHERE)
+    age(owner, 100)
+    with pytest.raises(Busy, match=ELSEWHERE), hold_lock(tmp_path / ".lock"):
+        pass
+    age(owner, 200)
+    with hold_lock(tmp_path / ".lock") as is_mine:
+        assert is_mine()
+    assert not owner.exists()
+    assert [line for line in caplog.messages if "taken over" in line and ELSEWHERE in line]
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_an_owner_renews_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "RENEWED", 0.01)
+    owner = tmp_path / ".lock-owner"
+    with hold_lock(tmp_path / ".lock"):
+        age(owner, 200)
+        limit = time.monotonic() + 20
+        while owner.stat().st_mtime < time.time() - 100:
+            assert time.monotonic() < limit, "it is not renewed"
+            time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_who_was_taken_for_dead_writes_nothing_more(tmp_path: Path) -> None:
+    """As a process that was stopped for minutes and goes on."""
+    spec = RunSpec()
+    with pytest.raises(StoreError, match="has taken this run over"), open_run(tmp_path, spec) as run:
+        run.save_checkpoint({"step": 0}, [])
+        before = (run.path / "checkpoint.pt").read_bytes()
+        (run.path / ".lock-owner").write_text(ELSEWHERE)
+        run.save_checkpoint({"step": 1}, [])
+    assert (run.path / "checkpoint.pt").read_bytes() == before
+    assert (run.path / ".lock-owner").read_text() == ELSEWHERE
