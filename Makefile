@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+EXTRAS := ray
+comma := ,
+space := $() $()
 
 .PHONY: run test test-engines results report docs install clean
 
@@ -16,10 +19,13 @@ test: install
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-test-engines: install  # what needs packages that the other tests do without
-	if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[ray]'; \
-	else $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ray]'; fi
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow or not slow' tests/engines/test_ray.py tests/engines/test_torchrun.py
+test-engines: install  # tests marked `slow`: they start many processes, or need EXTRAS, which the others do without
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(subst $(space),$(comma),$(EXTRAS))]'; \
+	else \
+		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(subst $(space),$(comma),$(EXTRAS))]'; \
+	fi
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 results: install  # write again what follows from the committed tables: tables, figures and pages
 	$(BIN)/resx publish $(dir $(wildcard results/*/experiment.toml))

@@ -16,7 +16,11 @@ from resx.registry import read_plugin
 from resx.spec import SpecError
 from resx.training.machine import Machine, make_machine
 
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed; `make test-engines` installs it")
+missing = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed; `make test-engines` installs it")
+
+
+def needs_ray(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.slow(missing(test))
 
 
 @needs_ray
