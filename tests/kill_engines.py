@@ -2,8 +2,8 @@
 
     python tests/kill_engines.py --engine ray --minutes 10
 
-The same as tests/engines/test_kill.py does once. In the end every run has the bytes of an undisturbed one, and no step was trained
-twice that a checkpoint had kept.
+The same as tests/engines/test_kill.py does once. In the end every run has the bytes of an undisturbed one, and no step
+was trained twice that a checkpoint had kept.
 """
 
 from __future__ import annotations
