@@ -120,7 +120,7 @@ def _connected(ray: Any, machine: Machine) -> Iterator[None]:
         with interrupts_blocked():  # Ctrl-C is this process's alone
             try:
                 ray.init(**options)
-            except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            except Exception as error:  # Ray raises Exception itself where a busy machine starts it too slowly
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise StoreError(f"--engine ray: no Ray at {machine.address or 'this machine'} ({reason})") from error
         yield
