@@ -9,13 +9,12 @@ only: no torch, nothing is trained or judged.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-
-import pandas as pd
 
 from resx import paper
 from resx.claims import BY_OTHERS, SCALES, is_of, scale_rank
@@ -23,9 +22,10 @@ from resx.probes import Findings, check_key, is_claim, load_probe
 from resx.spec import SpecError, load_toml
 from resx.stats import MIN_SEEDS, Estimate
 from resx.store.files import StoreError
-from resx.store.tables import costs, read_csv
+from resx.store.tables import costs, read_rows
 
-COLUMNS = ("part", "claim", "says", "criterion", "word", "scale", "effect", "mean", "low", "high", "n", "p")
+VERDICT = ("says", "criterion", "word", "scale")  # columns that all rows of a verdict share
+COLUMNS = ("part", "claim", *VERDICT, "effect", "mean", "low", "high", "n", "p")
 
 
 @dataclass(frozen=True)
@@ -213,30 +213,34 @@ def collect(results: Path) -> Collected:
 
 
 def _read(file: Path, own: bool) -> list[Evidence]:
-    table = read_csv(file)
-    if not set(COLUMNS) <= set(table) or not table["scale"].str.removesuffix(BY_OTHERS).isin(SCALES).all():
+    table = read_rows(file)
+    if any(not set(COLUMNS) <= set(row) or row["scale"].removesuffix(BY_OTHERS) not in SCALES for row in table):
         raise StoreError(
             f"{file}: not the verdicts of this version of resx; `resx publish {file.parent}` writes them again"
         )
-    unknown = [key for key in table["claim"].astype(str).unique() if not is_claim(key)]
+    unknown = [key for key in dict.fromkeys(row["claim"] for row in table) if not is_claim(key)]
     if unknown:
         raise StoreError(
             f"{file}: {', '.join(unknown)}: not claims of this version of resx; "
             f"`resx publish {file.parent}` judges its tables again"
         )
     experiment = describe(file.parent, own)
-    evidence = []
-    for (part, claim), rows in table.assign(part=table["part"].astype(object).fillna("")).groupby(
-        ["part", "claim"], sort=False
-    ):
-        estimates = tuple(
-            Estimate(str(row["effect"]), row["mean"], row["low"], row["high"], int(row["n"]), _p(row["p"]))
-            for _, row in rows.iterrows()
-            if pd.notna(row["effect"])
-        )
-        says, criterion, word, scale = (str(rows[name].iloc[0]) for name in ("says", "criterion", "word", "scale"))
-        evidence.append(Evidence(str(claim), str(part), says, criterion, word, scale, estimates, experiment))
-    return evidence
+    verdicts: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in table:
+        verdicts.setdefault((row["part"], row["claim"]), []).append(row)
+    try:
+        estimates = {key: tuple(_estimate(row) for row in rows if row["effect"]) for key, rows in verdicts.items()}
+    except ValueError as error:
+        raise StoreError(f"{file}: damaged (not the table that was written)") from error
+    return [
+        Evidence(claim, part, *(rows[0][name] for name in VERDICT), estimates[part, claim], experiment)
+        for (part, claim), rows in verdicts.items()
+    ]
+
+
+def _estimate(row: Mapping[str, str]) -> Estimate:
+    mean, low, high, p = (float(row[name] or "nan") for name in ("mean", "low", "high", "p"))
+    return Estimate(row["effect"], mean, low, high, int(row["n"]), None if math.isnan(p) else p)
 
 
 def describe(folder: Path, own: bool) -> Experiment:
@@ -244,8 +248,9 @@ def describe(folder: Path, own: bool) -> Experiment:
     load_toml(folder / "experiment.toml")
     command = (folder / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
     cost = costs(folder)
-    hardware = "; ".join(sorted(cost["hardware"].dropna().unique()))
-    return Experiment(folder.name, folder, command, len(cost), float(cost["seconds"].sum()), hardware, own)
+    seconds = math.fsum(seconds for seconds, _ in cost.values() if not math.isnan(seconds))
+    hardware = "; ".join(sorted({name for _, name in cost.values() if name}))
+    return Experiment(folder.name, folder, command, len(cost), seconds, hardware, own)
 
 
 def from_findings(experiment: Experiment, findings: Findings) -> list[Evidence]:
@@ -256,10 +261,6 @@ def from_findings(experiment: Experiment, findings: Findings) -> list[Evidence]:
         Evidence(one.key, part, one.says, one.criterion, one.word, one.scale, tuple(one.estimates), experiment)
         for part, one in judged
     ]
-
-
-def _p(value: float) -> float | None:
-    return None if pd.isna(value) else float(value)
 
 
 def entries(collected: Collected, statements: Sequence[Statement] = STATEMENTS) -> list[Entry]:

@@ -30,7 +30,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from resx.spec import FIELDS, Frozen, RunSpec, SpecError
-from resx.store.files import LOG, StoreError, read_json, results_root, to_json, write_atomic
+from resx.store.files import LOG, StoreError, read_file, read_json, results_root, to_json, write_atomic
 from resx.store.run import METRICS, OUTCOMES, TEXTS, RunFolder, find_runs, is_recorded, read_record
 
 Frames = Mapping[str, pd.DataFrame]  # 'runs', 'curves', and a table per measurement, each with a column run_id
@@ -212,14 +212,22 @@ def _read_published(
     return rows, _published_curves(folder, ids), tables
 
 
-def costs(folder: Path) -> pd.DataFrame:
-    """Return run_id, seconds and hardware of a published experiment's runs, which are not checked, so this is quick."""
-    table = read_csv(folder / "runs.csv")
-    if not {"run_id", "seconds"} <= set(table):
-        raise StoreError(_damaged(folder / "runs.csv"))
-    table = pd.DataFrame({"hardware": _fields(folder)["runs"].get("hardware"), **table})
-    shared = [costs(other).query("run_id in @ids") for other, ids in _uses(folder)]
-    return pd.concat([table[["run_id", "seconds", "hardware"]], *shared], ignore_index=True)
+def costs(folder: Path) -> dict[str, tuple[float, str]]:
+    """Return the seconds and the hardware of a published experiment's runs, which are not checked, so this is quick.
+
+    Without pandas: the ledger reads every experiment there is.
+    """
+    file, common = folder / "runs.csv", _fields(folder)["runs"].get("hardware")
+    try:
+        own = {
+            row["run_id"]: (float(row["seconds"] or "nan"), str(_value(row.get("hardware", "")) or common or ""))
+            for row in read_rows(file, ("run_id", "seconds"))
+        }
+    except ValueError as error:
+        raise StoreError(_damaged(file)) from error
+    for other, ids in _uses(folder):
+        own |= {run_id: cost for run_id, cost in costs(other).items() if run_id in ids}
+    return own
 
 
 def _of_runs(file: Path, ids: Collection[str], **options: Any) -> pd.DataFrame:
@@ -283,17 +291,22 @@ def _uses(folder: Path) -> list[tuple[Path, set[str]]]:
     return uses
 
 
-def _cells(file: Path) -> list[dict[str, str]]:
+def read_rows(file: Path, columns: Collection[str] = ()) -> list[dict[str, str]]:
+    """Return a small table's rows as text. Raises StoreError where it is damaged or lacks one of the columns."""
     try:
-        content = list(csv.reader(io.StringIO(file.read_bytes().decode(), newline="")))
-    except OSError as error:
+        content = list(csv.reader(io.StringIO(read_file(file).decode(), newline="")))
+    except FileNotFoundError as error:
         raise StoreError(f"{file}: cannot be read ({error.strerror})") from error
     except (ValueError, csv.Error) as error:
         raise StoreError(_damaged(file)) from error
     header, *lines = content or [[]]
-    if "run_id" not in header or any(len(line) != len(header) for line in lines):
+    if not set(columns) <= set(header) or any(len(line) != len(header) for line in lines):
         raise StoreError(_damaged(file))
     return [dict(zip(header, line, strict=True)) for line in lines]
+
+
+def _cells(file: Path) -> list[dict[str, str]]:
+    return read_rows(file, ("run_id",))
 
 
 def _checked(row: Row, file: Path) -> Row:
