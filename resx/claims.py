@@ -23,7 +23,7 @@ from resx.stats import Estimate, Word
 Sign = Literal[-1, 0, 1]
 Cell = Mapping[str, Any]
 Symbols = Mapping[str, Any]
-Tables = Mapping[str, pd.DataFrame]
+Tables = Mapping[str, "pd.DataFrame"]
 
 DEEP, SHALLOW = "{deep}", "{shallow}"
 NETWORK = ("kind", "depth")  # columns whose values are written as one name: plain-56

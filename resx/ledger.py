@@ -232,10 +232,12 @@ def _read(file: Path, own: bool) -> list[Evidence]:
         estimates = {key: tuple(_estimate(row) for row in rows if row["effect"]) for key, rows in verdicts.items()}
     except ValueError as error:
         raise StoreError(f"{file}: damaged (not the table that was written)") from error
-    return [
-        Evidence(claim, part, *(rows[0][name] for name in VERDICT), estimates[part, claim], experiment)
-        for (part, claim), rows in verdicts.items()
-    ]
+    evidence = []
+    for (part, claim), rows in verdicts.items():
+        says, criterion, word, scale = (rows[0][name] for name in VERDICT)
+        estimated = estimates[part, claim]
+        evidence.append(Evidence(claim, part, says, criterion, word, scale, estimated, experiment))
+    return evidence
 
 
 def _estimate(row: Mapping[str, str]) -> Estimate:

@@ -12,14 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 import scipy  # imports scipy.special when it is first used, which takes as long as all of `resx claims`
-from numpy.typing import ArrayLike, NDArray
 
 from resx.spec import SpecError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 MIN_SEEDS = 6  # the joint sign-flip's smallest p is 2/2^n: 0.0625 with 5 seeds, 0.03125 with 6
 ROUNDING = 1e-9  # values (percent, log10) closer than this differ by rounding only

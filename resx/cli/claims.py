@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resx.claims import at_scale
 from resx.cli.options import Json, Results
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ def claims(
 
     Examples: [bold]resx claims[/bold], [bold]resx claims 4[/bold]
     """
+    for name in ("numpy", "pandas", "scipy"):
+        sys.modules.setdefault(name, _Later(name))
     from resx import ledger
     from resx.cli.terminal import CONSOLE, print_json, print_lines, print_table
     from resx.store.files import results_root
@@ -56,6 +60,18 @@ def claims(
         CONSOLE.print("`resx claims NUMBER` shows one in full, `resx report` writes the page.")
 
 
+class _Later(ModuleType):
+    """A library that is loaded when something of it is first used: here it never is, and it takes as long as the rest.
+
+    What judges imports it; what lists verdicts imports what judges, to know which claims there are.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
+
+
 def _line(entry: Entry) -> list[str]:
     one = entry.statement
     if one.fact:
@@ -67,6 +83,8 @@ def _line(entry: Entry) -> list[str]:
 
 
 def _in_full(entry: Entry) -> list[str]:
+    from resx.claims import at_scale
+
     lines = [f"{entry.statement.number}. {entry.statement.text}", f"{entry.word.upper()} ({entry.scale})"]
     lines += [entry.statement.fact] if entry.statement.fact else []
     lines += ["Experiments disagree on a claim: both are shown."] if entry.disagrees else []

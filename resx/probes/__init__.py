@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from resx.data import Dataset
     from resx.store.run import RunFolder
 
-Frames = Mapping[str, pd.DataFrame]  # runs, curves, and a table per measurement, each with run_id
-Tables = Mapping[str, pd.DataFrame]  # a probe's own tidy tables, by name
+Frames = Mapping[str, "pd.DataFrame"]  # runs, curves, and a table per measurement, each with run_id
+Tables = Mapping[str, "pd.DataFrame"]  # a probe's own tidy tables, by name
 
 
-class _Measured(dict[str, pd.DataFrame]):
+class _Measured(dict[str, "pd.DataFrame"]):
     """Frames that name the command to run where a table is read that was measured on none of the runs."""
 
     def __init__(self, frames: Frames, probe: str) -> None:
@@ -53,7 +53,7 @@ CLAIM_COLUMNS = ("claim", "verdict", "mean", "95 % interval", "seeds", "p (famil
 # the look of tables in a terminal
 TABLE: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "header_style": "bold", "box": SIMPLE_HEAD}
 
-MeasureFunction = Callable[["RunFolder", "Dataset", Any, "torch.device"], pd.DataFrame]
+MeasureFunction = Callable[["RunFolder", "Dataset", Any, "torch.device"], "pd.DataFrame"]
 
 
 class Settings(Frozen):
@@ -184,7 +184,7 @@ class Findings:
     settings: Frozen
     frames: Frames
     tables: Tables = field(default_factory=dict)
-    effects: pd.DataFrame = field(default_factory=pd.DataFrame)
+    effects: pd.DataFrame = field(default_factory=lambda: pd.DataFrame())
     verdicts: Sequence[Verdict] = ()
     answer: Sequence[str] = ()
     scale: str = ""

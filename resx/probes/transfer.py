@@ -41,6 +41,7 @@ test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,10 @@ RECIPE: dict[str, Any] = {
     "image_size": None,
     "augment": None,
 }
-GUESSING = {"digits": np.log10(np.log(10)), "long range": np.log10(np.log(4))}  # log10 loss of equal probabilities
+GUESSING = {
+    "digits": math.log10(math.log(10)),
+    "long range": math.log10(math.log(4)),
+}  # log10 loss of equal probabilities
 LEARNT = 0.02  # log10 below it
 DIABETES_TEST = 100  # of 442 patients
 

@@ -33,7 +33,7 @@ from resx.spec import FIELDS, Frozen, RunSpec, SpecError
 from resx.store.files import LOG, StoreError, read_file, read_json, results_root, to_json, write_atomic
 from resx.store.run import METRICS, OUTCOMES, TEXTS, RunFolder, find_runs, is_recorded, read_record
 
-Frames = Mapping[str, pd.DataFrame]  # 'runs', 'curves', and a table per measurement, each with a column run_id
+Frames = Mapping[str, "pd.DataFrame"]  # 'runs', 'curves', and a table per measurement, each with a column run_id
 Row = dict[str, Any]
 
 # what a table of runs holds next to the spec's fields

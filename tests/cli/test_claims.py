@@ -154,7 +154,18 @@ def test_an_experiment_writes_its_page_at_once(tmp_path: Path, monkeypatch: pyte
     assert run(["report", "--check", "own.html"]) == 0
 
 
-@pytest.mark.parametrize("words", [["claims"], ["report", "cifar-small"]])
+@pytest.mark.parametrize("words", [["claims"], ["claims", "4"], ["claims", "--json"]])
+def test_listing_verdicts_waits_for_no_large_library(results: Path, words: list[str]) -> None:
+    parts = {"torch", "numpy._core", "pandas.core", "scipy.special", "matplotlib"}  # of what is loaded in earnest
+    program = (
+        f"import sys; from resx.cli import run; assert not run({words!r}); assert not {parts!r} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "words", [["report", "cifar-small"], ["plot"], ["plot", "degradation", "-q", "--results", "results/cifar-small"]]
+)
 def test_torch_is_not_imported(results: Path, words: list[str]) -> None:
     program = f"import sys; from resx.cli import run; code = run({words!r}); sys.exit(code or 'torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=120)
