@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := ray
+EXTRAS := ray mlflow trackio wandb
 comma := ,
 space := $() $()
 

@@ -184,7 +184,7 @@ def _own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["mlflow", "trackio", "wandb"])
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) for name in ("mlflow", "trackio", "wandb")])
 def tool(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
     monkeypatch.chdir(tmp_path)
     made: Tool = {"mlflow": mlflow_tool, "trackio": trackio_tool, "wandb": wandb_tool}[request.param](tmp_path)
