@@ -114,7 +114,10 @@ def _word(
     errors = pd.DataFrame({"own": own["test_error"], "identity": identity["test_error"]}).dropna()
     arms = [errors["own"], errors["identity"]]
     difference = errors["own"] - errors["identity"]
-    alike = stats.equivalence(difference, margin, arms=arms, n_test=int(own["test_images"].iloc[0]))
+    images = _count(own["test_images"])
+    if images is None:
+        return "inconclusive"
+    alike = stats.equivalence(difference, margin, arms=arms, n_test=images)
     return "same" if alike.status == "equivalent" else "inconclusive"
 
 
@@ -138,17 +141,23 @@ def _networks(runs: pd.DataFrame) -> pd.DataFrame:
             "network": f"{kind}-{depth}",
             "seeds": len(group),
             "diverged": int((group["status"] == "diverged").sum()),
-            "parameters": int(group["parameters"].iloc[0]),
+            "parameters": _count(group["parameters"]),
         }
         for outcome in OUTCOMES:
             row |= {outcome: finished[outcome].mean(), f"{outcome}_std": finished[outcome].std(ddof=1)}
-        images = int(group["test_images"].iloc[0])
-        row["test_binomial"] = stats.binomial_error(row["test_error"], images) if len(finished) else np.nan
+        images = _count(group["test_images"])
+        row["test_binomial"] = stats.binomial_error(row["test_error"], images) if len(finished) and images else np.nan
         published = paper.CIFAR_TEST_ERROR.get((str(kind), int(str(depth))))
         comparable = (group["reference"] == "cifar10").all() and _is_papers_network(group)
         row["paper"] = published.value if published and comparable else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _count(counts: pd.Series) -> int | None:
+    """Return a number that is the same for all runs of a network, None where their results do not state it."""
+    stated = counts.dropna()
+    return int(stated.iloc[0]) if len(stated) else None
 
 
 def _is_papers_network(group: pd.DataFrame) -> bool:
