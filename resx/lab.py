@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resx.figures import FIGURES, select, style
+from resx.figures import FIGURES, refuse_two_of_a_seed, select, style
 from resx.figures.fitted import fitted
 from resx.probes import (
     Findings,
@@ -528,23 +528,30 @@ def plot(
     title: bool = True,
     width: float | None = None,
     look: str = "screen",
+    where: Mapping[str, Collection[object]] | None = None,
     **filters: Collection[object],
 ) -> Figure:
     """Return a figure of recorded runs: the Python face of `resx plot`; nothing is trained.
 
     results: a folder of live runs or a published experiment. title, width, look: as in `resx.figures.fitted`. filters:
-    values by field, such as depth=[20, 56], as in `resx.figures.select`. Raises SpecError for an unknown name, where no
-    run is left, and for a width at which the figure cannot be read.
+    values by field, such as depth=[20, 56], as in `resx.figures.select`; where: the same, also for the field `width`
+    (channels). Raises SpecError for an unknown name, where no run is left or a seed has runs of several recipes, and
+    for a width at which the figure cannot be read.
     """
     from resx.store.files import results_root
 
     draw_figure, probe = FIGURES[name], probe_of(name)
     measurements = list(load_probe(probe).measures) if probe else []
     root = results_root(Path(results) if results else None)
-    frames = select(tables.load_frames(root, measurements=measurements), **filters)
+    frames = select(tables.load_frames(root, measurements=measurements), **{**filters, **(where or {})})
     findings = Findings("", Settings(), frames)
     if probe:
-        findings = _judged(probe, frames, load_probe(probe).settings(), root)
+        try:
+            findings = _judged(probe, frames, load_probe(probe).settings(), root)
+        except ValueError as error:
+            if not isinstance(error, SpecError):
+                refuse_two_of_a_seed(frames["runs"])  # what is recorded here may be of two recipes
+            raise
     return fitted(draw_figure(findings), title=title, width=width, look=look)
 
 

@@ -93,7 +93,7 @@ def run(arguments: list[str]) -> int:
         command = typer.main.get_command(_app(arguments or _words_to_complete()))
         if _is_group(command, arguments):
             arguments = [*arguments, "--help"]
-        _refuse_repeated(command, arguments)
+        _refuse_misread(command, arguments)
         _hide_types_of_flags(command)
         code = command(arguments, prog_name="resx", standalone_mode=False) or 0
         sys.stdout.flush()
@@ -129,14 +129,23 @@ def _is_group(command: Any, arguments: list[str]) -> bool:
     return hasattr(command, "commands")
 
 
-def _refuse_repeated(command: Any, arguments: list[str]) -> None:
-    """Raise SpecError for an option that takes one value and was given twice: the first would be lost in silence."""
+def _refuse_misread(command: Any, arguments: list[str]) -> None:
+    """Raise SpecError for what would be lost in silence: an option's value that is another option of the command, and
+    the first of two values where an option takes one."""
     words = iter(arguments)
     while commands := getattr(command, "commands", None):
         command = commands.get(next(words, ""))
-    single = [item for item in getattr(command, "params", ()) if not item.multiple and not getattr(item, "is_flag", 1)]
-    names = {text: item.opts[0] for item in single for text in item.opts}
-    given = [names[word.partition("=")[0]] for word in words if word.partition("=")[0] in names]
+    options = [item for item in getattr(command, "params", ()) if item.param_type_name == "option"]
+    names = {text for item in options for text in (*item.opts, *item.secondary_opts)}
+    valued = {text: item for item in options if not item.is_flag for text in item.opts}
+    given = []
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name not in valued:
+            continue
+        if not equals and (value := next(words, "").partition("=")[0]) in names:
+            raise SpecError(f"{name}: takes a value, and {value} is an option")
+        given += [] if valued[name].multiple else [valued[name].opts[0]]
     if repeated := [name for name in dict.fromkeys(given) if given.count(name) > 1]:
         raise SpecError([f"{name}: given twice; it takes one value" for name in repeated])
 

@@ -67,7 +67,7 @@ FIELD_OPTIONS: dict[str, Any] = {
     ),
     "stride_in": _field("stride_in", str, NETWORK, "1x1 or 3x3: which convolution of a bottleneck has the stride."),
     "padding": _field("padding", str, NETWORK, "What lies beyond the edge of a map: zeros or circular."),
-    "activation": _field("activation", str, NETWORK, "relu, or crelu: [relu(x), relu(-x)]."),
+    "activation": _field("activation", str, NETWORK, "relu, or crelu: relu(x) and relu(-x) as channels of their own."),
     "init": _field("init", str, NETWORK, "Initial weights: he, looks-linear (for crelu) or dirac."),
     "dataset": _field(
         "dataset",
@@ -213,7 +213,9 @@ ExperimentFile = Annotated[
 ]
 PrintSpec = Annotated[
     bool,
-    typer.Option("--print-spec", help="Print what would be run as TOML, which --spec takes back; train nothing."),
+    typer.Option(
+        "--print-spec", help="Print what would be run as TOML, a file that this command takes; train nothing."
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say how many runs, how long and how much disk; train nothing.")

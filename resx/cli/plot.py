@@ -96,7 +96,7 @@ def plot(
 
     Without a name: the figures there are, and which of them can be drawn from what is recorded here.
 
-    [bold]degradation[/bold]: training and test error, plain beside residual (the paper's Fig. 1 and 6).
+    [bold]degradation[/bold]: training and test error, plain next to residual (the paper's Fig. 1 and 6).
 
     [bold]curves[/bold]: loss, error and learning rate of any runs.
 
@@ -128,7 +128,7 @@ def plot(
     root = results_root(results)
     stem, formats = _target(out, root, name)
     refuse_unwritable(stem)
-    figure = lab.plot(name, results=root, title=title, width=width, look=style, **filters)
+    figure = lab.plot(name, results=root, title=title, width=width, look=style, where=filters)
     paths = save(figure, stem, formats)
     if sys.stdout.isatty() and not quiet:
         console = Console()

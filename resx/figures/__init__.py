@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -69,6 +69,23 @@ def as_text(value: object) -> str:
     except ValueError:
         return str(value)
     return str(int(number)) if number.is_integer() else repr(number)
+
+
+def ask_for_one(mixed: Mapping[str, Sequence[str]]) -> None:
+    """Raise SpecError where runs that belong together have several values of a field. mixed: these values by field."""
+    if mixed:
+        listed = "; ".join(f"{field}: {', '.join(values)}" for field, values in mixed.items())
+        field, values = next(iter(mixed.items()))
+        flag = f"--dataset {values[0]}" if field == "dataset" else f"--where {field}={values[0]}"
+        raise SpecError(f"these runs have different recipes ({listed}); choose one, such as with {flag}")
+
+
+def refuse_two_of_a_seed(runs: pd.DataFrame) -> None:
+    """Raise SpecError where runs of one shortcut, depth and seed differ in other fields, and name these."""
+    fields = [field for field in FIELDS if field not in ("shortcut", "depth", "seed")]
+    texts = runs[fields].map(as_text)
+    counts = texts.groupby([runs[field].map(as_text) for field in ("shortcut", "depth", "seed")]).nunique().max()
+    ask_for_one({field: sorted(texts[field].unique(), key=_by_number) for field in fields if counts[field] > 1})
 
 
 def _by_number(text: str) -> tuple[float, str]:

@@ -17,14 +17,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from resx import paper
-from resx.figures import FIGURES, as_text, parts, style
+from resx.figures import FIGURES, as_text, ask_for_one, parts, style
 from resx.probes import Findings
 from resx.probes.tidy import kind_name
-from resx.spec import FIELDS, SpecError
+from resx.spec import FIELDS
 
 TOPS = (1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 100)  # where an axis of errors (%) may end
 ARM = ("shortcut", "adapter", "order", "norm", "width", "widths")  # fields that give a panel of its own
-OF_NETWORK = ("warmup", "stride_in")  # fields that may depend on depth: very deep networks need a warm-up
+# fields that may depend on the network: very deep ones need a warm-up, and a shortcut of one's own is a plugin's
+OF_NETWORK = ("warmup", "stride_in", "plugin")
 COLUMNS = 3
 
 
@@ -68,11 +69,7 @@ def _check_one_recipe(runs: pd.DataFrame) -> None:
         texts = runs[field].map(as_text)
         if (texts.groupby(network).nunique().max() if field in OF_NETWORK else texts.nunique()) > 1:
             mixed[field] = sorted(texts.unique())
-    if mixed:
-        listed = "; ".join(f"{field}: {', '.join(values)}" for field, values in mixed.items())
-        field, values = next(iter(mixed.items()))
-        flag = f"--dataset {values[0]}" if field == "dataset" else f"--where {field}={values[0]}"
-        raise SpecError(f"these runs have different recipes ({listed}); choose one, such as with {flag}")
+    ask_for_one(mixed)
 
 
 def _top(runs: pd.DataFrame, curves: pd.DataFrame) -> float:

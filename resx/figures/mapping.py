@@ -23,8 +23,10 @@ MARKERS = dict(zip(ARMS, ("x", "o", "s", "D"), strict=True))
 
 @FIGURES.register("mapping")
 def draw(findings: Findings) -> Figure:
-    """Shortcuts that know the map R of a teacher, are wrong by an angle, or learn it. A dot is a seed, a line the
-    mean."""
+    """Shortcuts that know the map R of a teacher, are wrong by an angle, or learn it.
+
+    A dot is a seed, a line the mean.
+    """
     runs = findings.tables["students"]
     depths = sorted(runs["layers"].unique())
     with style.context():

@@ -5,6 +5,7 @@ What a person writes stands outside the marks and stays.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -102,12 +103,14 @@ def markdown(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[st
 def latex(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table in LaTeX, with the rules of the package booktabs."""
     rows = [" & ".join(map(_in_latex, row)) + r" \\" for row in (headings, *cells)]
-    columns = "l" + "r" * (len(headings) - 1)
+    words = [any(row[place][:1].isalpha() for row in cells) for place in range(len(headings))]
+    columns = "".join("l" if place == 0 or word else "r" for place, word in enumerate(words))
     rules = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rows[0], r"\midrule"]
     return [*rules, *rows[1:], r"\bottomrule", r"\end{tabular}"]
 
 
 def _in_latex(text: str) -> str:
+    text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)  # a minus, not a hyphen
     return "".join(LATEX.get(letter, letter) for letter in text)
 
 

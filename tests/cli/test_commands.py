@@ -244,6 +244,13 @@ def test_an_option_that_takes_one_value_is_refused_twice(capsys: pytest.CaptureF
     assert capsys.readouterr().err.strip() == "resx: --depth: given twice; it takes one value"
 
 
+def test_another_option_is_no_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compare", "--report", "--results", "mine"]) == 2
+    assert capsys.readouterr().err.strip() == "resx: --report: takes a value, and --results is an option"
+    assert run(["runs", "list", "--where", "--sort=lr"]) == 2
+    assert capsys.readouterr().err.strip() == "resx: --where: takes a value, and --sort is an option"
+
+
 def test_a_probe_takes_several_shortcuts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     several = ["--shortcut", "negation", "--shortcut", "permutation"]
     asked = ["probe", "shortcuts", "--preset", "digits", *several, "--order", "pre", "--seeds", "1", "--dry-run"]

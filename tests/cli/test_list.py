@@ -25,6 +25,7 @@ def test_every_name_has_a_line(kind: str, capsys: pytest.CaptureFixture[str]) ->
     rows = json.loads(capsys.readouterr().out)
     assert KNOWN[kind] in {row["name"] for row in rows}
     assert all(row["summary"] for row in rows)
+    assert kind == "presets" or [row for row in rows if not row["summary"].endswith((".", "?"))] == [], "cut off"
 
 
 def test_arguments_stand_with_their_defaults(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.text import Text
 
 from resx import lab
 from resx.cli import complete, run
+from resx.cli.options import FIELD_OPTIONS, MACHINE_OPTIONS
 from resx.data import DATASETS
 from resx.figures import FIGURES
 from resx.model import SHORTCUTS
@@ -134,6 +137,12 @@ def test_help_shows_defaults_and_no_type_of_flags(capfd: pytest.CaptureFixture[s
     text = " ".join(capfd.readouterr().out.replace("│", " ").split())
     assert "default: digits 276; small 390; paper 64000" in text
     assert "<bool>" not in text
+
+
+def test_no_help_of_an_option_is_lost_as_markup() -> None:
+    for text in (option.__metadata__[0].help for option in {**FIELD_OPTIONS, **MACHINE_OPTIONS}.values()):
+        words = re.sub(r"\[/?(dim|bold)\]", "", text).replace("\\[", "[")
+        assert Text.from_markup(text).plain == words
 
 
 @pytest.mark.parametrize("name", ["construct", "interventions", "mapping", "transfer"])

@@ -1,5 +1,6 @@
 """`resx plot` over recorded tables: what it writes, where, and what it refuses."""
 
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -56,3 +57,26 @@ def test_bad_usage_is_one_line_and_writes_nothing(arguments, message, invoke, tm
     assert len(error.errors) == 1
     assert message in str(error)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["degradation", "depth"])
+def test_runs_of_two_recipes_are_not_mixed(name, made_up, tmp_path, monkeypatch):
+    parts = [made_up(steps=steps, width=width) for steps, width in ((100, 16), (30, 16), (30, 8))]
+    frames = {key: pd.concat([part[key] for part in parts], ignore_index=True) for key in parts[0]}
+    monkeypatch.setattr(tables, "load_frames", lambda root, **options: frames)
+    monkeypatch.chdir(tmp_path)
+    error = CliRunner().invoke(app, [name]).exception
+    assert isinstance(error, SpecError)
+    assert "(width: 8, 16; " in str(error) and "steps: 30, 100" in str(error) and "--where width=8" in str(error)
+    done = CliRunner().invoke(app, [name, "--where", "width=8"])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_shortcut_from_a_plugin_is_drawn_next_to_the_others(made_up, tmp_path, monkeypatch):
+    frames = made_up(shortcuts=("none", "identity", "negation"))
+    own = frames["runs"]["shortcut"] == "negation"
+    frames["runs"]["plugin"] = own.map({True: "0123456789abcdef", False: None})
+    monkeypatch.setattr(tables, "load_frames", lambda root, **options: frames)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["degradation"])
+    assert done.exit_code == 0, done.exception

@@ -22,3 +22,9 @@ def test_a_difference_keeps_its_sign_in_every_form() -> None:
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def test_latex_has_minus_signs_and_words_to_the_left() -> None:
+    lines = latex(["claim", "verdict", "mean"], [["plain-20 in 2-3", "supported", "-0.5 (-1 to +2)"]])
+    assert lines[0] == r"\begin{tabular}{llr}"
+    assert lines[4] == r"plain-20 in 2-3 & supported & $-$0.5 ($-$1 to +2) \\"
