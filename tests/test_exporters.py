@@ -299,6 +299,7 @@ def test_an_absent_package_is_one_line_that_names_the_extra(
     assert capsys.readouterr().err == f"resx: {name} is not installed: pip install 'resx[{name}]'\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "target"), [("mlflow", "."), ("mlflow", "file:mlruns"), ("wandb", "a/b"), ("trackio", "")]
 )
