@@ -543,7 +543,8 @@ def plot(
     draw_figure, probe = FIGURES[name], probe_of(name)
     measurements = list(load_probe(probe).measures) if probe else []
     root = results_root(Path(results) if results else None)
-    frames = select(tables.load_frames(root, measurements=measurements), **{**filters, **(where or {})})
+    selected = select(tables.load_frames(root, measurements=(), curves=False), **{**filters, **(where or {})})
+    frames = tables.load_frames(root, list(selected["runs"]["run_id"]), measurements)
     findings = Findings("", Settings(), frames)
     if probe:
         try:

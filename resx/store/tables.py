@@ -76,17 +76,19 @@ def load_frames(
     measurements: Collection[str] | None = None,
     *,
     nameless: bool = False,
+    curves: bool = True,
 ) -> dict[str, pd.DataFrame]:
     """Return the tables `runs` and `curves` (see `load_runs`), and one per measurement under its name.
 
     source: a folder with live runs, or a published experiment. run_ids: whose rows are wanted, measurements: the names
     of the tables; None for all there are, and nothing else is opened. A measurement that none of the runs has is
     absent. A damaged run has the status `damaged` and no outcome, and a line on stderr names the file; where not even
-    its spec can be read, it is left out unless such `nameless` rows are wanted. Raises StoreError for a run that is not
+    its spec can be read, it is left out unless such `nameless` rows are wanted. curves: without them, runs are read in
+    half the time. Raises StoreError for a run that is not
     there, and for a damaged file of a published experiment.
     """
     read = _read_published if is_published(source) else _read_live
-    rows, curves, tables = read(source, run_ids, measurements)
+    rows, parts, tables = read(source, run_ids, measurements, curves)
     rows = [row for row in rows if nameless or "seed" in row]
     ids = {row["run_id"] for row in rows}
     missing = [run_id for run_id in run_ids or () if run_id not in ids]
@@ -95,8 +97,8 @@ def load_frames(
     rows.sort(key=_run_id)
     runs = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     runs[list(NUMBERS)] = runs[list(NUMBERS)].astype(float)
-    measured = {name: _in_order(parts) for name, parts in tables.items() if parts}
-    return {"runs": runs, "curves": _in_order([_no_curves(), *curves]), **measured}
+    measured = {name: _in_order(table) for name, table in tables.items() if table}
+    return {"runs": runs, "curves": _in_order([_no_curves(), *parts]), **measured}
 
 
 def load_environments(source: Path, run_ids: Collection[str] | None = None) -> pd.DataFrame:
@@ -150,17 +152,18 @@ def _paths(root: Path, run_ids: Collection[str] | None) -> list[Path]:
 
 
 def _read_live(
-    root: Path, run_ids: Collection[str] | None, measurements: Collection[str] | None
+    root: Path, run_ids: Collection[str] | None, measurements: Collection[str] | None, with_curves: bool
 ) -> tuple[list[Row], list[pd.DataFrame], dict[str, list[pd.DataFrame]]]:
     rows: list[Row] = []
     ids: list[str] = []
     curves: list[list[float]] = []  # of all runs: one table of them is made ten times as quickly as one of each
     tables: dict[str, list[pd.DataFrame]] = {}
     for path in _paths(root, run_ids):
-        record = read_record(path, curve=True)
+        record = read_record(path, curve=with_curves)
         rows.append(record.row)
         if record.run is None:
-            LOG.warning("%s", record.damage)
+            if with_curves or "seed" not in record.row:  # without curves they are read again, if they can be selected
+                LOG.warning("%s", record.damage)
             continue
         ids += [path.name] * len(record.curve)
         curves += record.curve
@@ -196,7 +199,7 @@ def is_published(source: Path) -> bool:
 
 
 def _read_published(
-    folder: Path, run_ids: Collection[str] | None, measurements: Collection[str] | None
+    folder: Path, run_ids: Collection[str] | None, measurements: Collection[str] | None, with_curves: bool
 ) -> tuple[list[Row], list[pd.DataFrame], dict[str, list[pd.DataFrame]]]:
     rows = _published_rows(folder, run_ids)
     ids = {row["run_id"] for row in rows}
@@ -209,7 +212,7 @@ def _read_published(
             if name in recorded:
                 table["settings"] = json.dumps(recorded[name], sort_keys=True)
             tables[name] = [table] if len(table) else []
-    return rows, _published_curves(folder, ids), tables
+    return rows, _published_curves(folder, ids) if with_curves else [], tables
 
 
 def costs(folder: Path) -> dict[str, tuple[float, str]]:

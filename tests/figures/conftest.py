@@ -50,3 +50,17 @@ def made_up(
 @pytest.fixture(name="made_up")
 def made_up_fixture():
     return made_up
+
+
+@pytest.fixture(name="loads")
+def loads_fixture():
+    """Return what makes a `load_frames` that has these frames, of the runs that it is asked for."""
+
+    def make(frames):
+        def load_frames(root, run_ids=None, measurements=None, **options):
+            ids = set(frames["runs"]["run_id"] if run_ids is None else run_ids)
+            return {name: frame[frame["run_id"].isin(ids)] for name, frame in frames.items()}
+
+        return load_frames
+
+    return make

@@ -10,9 +10,8 @@ from resx.store import tables
 
 
 @pytest.fixture(name="plot")
-def plot_fixture(made_up, monkeypatch):
-    frames = made_up()
-    monkeypatch.setattr(tables, "load_frames", lambda root, **options: frames)
+def plot_fixture(made_up, loads, monkeypatch):
+    monkeypatch.setattr(tables, "load_frames", loads(made_up()))
     return lambda name, **options: lab.plot(name, results="here", **options)
 
 

@@ -14,9 +14,8 @@ app.command()(plot)
 
 
 @pytest.fixture(name="invoke")
-def invoke_fixture(made_up, tmp_path, monkeypatch):
-    frames = made_up()
-    monkeypatch.setattr(tables, "load_frames", lambda root, **options: frames)
+def invoke_fixture(made_up, loads, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "load_frames", loads(made_up()))
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
