@@ -59,10 +59,10 @@ def test_bad_usage_is_one_line_and_writes_nothing(arguments, message, invoke, tm
 
 
 @pytest.mark.parametrize("name", ["degradation", "depth"])
-def test_runs_of_two_recipes_are_not_mixed(name, made_up, tmp_path, monkeypatch):
+def test_runs_of_two_recipes_are_not_mixed(name, made_up, loads, tmp_path, monkeypatch):
     parts = [made_up(steps=steps, width=width) for steps, width in ((100, 16), (30, 16), (30, 8))]
     frames = {key: pd.concat([part[key] for part in parts], ignore_index=True) for key in parts[0]}
-    monkeypatch.setattr(tables, "load_frames", lambda root, **options: frames)
+    monkeypatch.setattr(tables, "load_frames", loads(frames))
     monkeypatch.chdir(tmp_path)
     error = CliRunner().invoke(app, [name]).exception
     assert isinstance(error, SpecError)
@@ -71,11 +71,11 @@ def test_runs_of_two_recipes_are_not_mixed(name, made_up, tmp_path, monkeypatch)
     assert done.exit_code == 0, done.output
 
 
-def test_a_shortcut_from_a_plugin_is_drawn_next_to_the_others(made_up, tmp_path, monkeypatch):
+def test_a_shortcut_from_a_plugin_is_drawn_next_to_the_others(made_up, loads, tmp_path, monkeypatch):
     frames = made_up(shortcuts=("none", "identity", "negation"))
     own = frames["runs"]["shortcut"] == "negation"
     frames["runs"]["plugin"] = own.map({True: "0123456789abcdef", False: None})
-    monkeypatch.setattr(tables, "load_frames", lambda root, **options: frames)
+    monkeypatch.setattr(tables, "load_frames", loads(frames))
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["degradation"])
     assert done.exit_code == 0, done.exception

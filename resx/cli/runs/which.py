@@ -28,7 +28,9 @@ class Status(StrEnum):
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Run ids, or how they begin or end; none: all that the options select.", show_default=False, autocompletion=complete.runs
+        help="Run ids, or how they begin or end; none: all that the options select.",
+        show_default=False,
+        autocompletion=complete.runs,
     ),
 ]
 
