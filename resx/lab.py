@@ -235,8 +235,9 @@ def run(
 ) -> Findings:
     """Run a probe and return its findings: the Python face of `resx probe`.
 
-    experiment: a TOML file. seeds: how many, or which. fields: of every run, such as preset="digits" or depth=20, and
-    what the command has flags for: device, jobs, results, data_dir, plugin, …, where no machine is given, and plain.
+    experiment: a TOML file. seeds: how many, or which. fields: of every run, such as preset="digits" or depth=20, a
+    list where it varies, as in depth=[20, 56] or a grid; and what the command has flags for: device, jobs, results,
+    data_dir, plugin, …, where no machine is given, and plain.
     quiet: without progress; by default it is shown in a terminal and in a notebook. Findings show themselves as a table
     in a notebook; files go to the machine's results. Raises SpecError for bad input and StoreError where no run
     finished.
@@ -244,6 +245,8 @@ def run(
     from resx.training.machine import default_preset
 
     fields, machine = _as_flags(fields, machine)
+    several = {key: list(value) for key, value in fields.items() if _is_several(key, value)}
+    fields, grid = {key: value for key, value in fields.items() if key not in several}, {**several, **(grid or {})}
     written = load_toml(Path(experiment)) if isinstance(experiment, str | Path) else experiment
     if "preset" not in {**(written.run if written else {}), **fields}:
         fields["preset"], _ = default_preset(machine)
@@ -251,6 +254,11 @@ def run(
     planned_runs = plan(probe, written, fields=fields, grid=grid, seeds=numbers, settings=settings, machine=machine)
     with _display(planned_runs.specs, machine, quiet) as display:
         return carry_out(planned_runs, display.report, display.say).findings
+
+
+def _is_several(field: str, value: Any) -> bool:
+    """Whether this is values of a field that varies, rather than one value; `drops` is a sequence itself."""
+    return field != "drops" and isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _display(specs: Sequence[RunSpec], machine: Machine, quiet: bool | None) -> Display:

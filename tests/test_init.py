@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -32,6 +34,14 @@ def test_compare_asks_for_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "run", lambda probe, **given: asked.update(given, probe=probe))
     resx.compare(depths=[20, 32], shortcut="negation", seeds=2)
     assert asked == {"probe": "degradation", "grid": {"depth": [20, 32], "shortcut": ["negation"]}, "seeds": 2}
+
+
+def test_a_list_of_values_is_a_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "carry_out", lambda planned, *given: SimpleNamespace(findings=planned.specs))
+    given: dict[str, Any] = {**TINY, "depth": [8, 14], "drops": [0.5], "results": tmp_path, "seeds": 1}
+    asked: Any = resx.run("degradation", **given)
+    assert asked == resx.compare(**given)
+    assert {(spec.model.depth, spec.train.drops) for spec in asked} == {(8, (0.5,)), (14, (0.5,))}
 
 
 def test_plot_returns_the_figure_of_what_is_recorded(tmp_path: Path) -> None:
