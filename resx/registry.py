@@ -63,6 +63,7 @@ class Registry(Generic[F]):
                         f"{self.kind} '{name}': its argument {key} needs a number, a text or a bool as default"
                     )
             self._entries[name] = entry
+            _registered.append(name)
             if _loading:
                 self._plugins[name] = _loading[-1]
             return factory
@@ -161,6 +162,14 @@ def _typed(text: str, kind: type) -> Any:
 
 def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_registered: list[str] = []  # in all registries, by whatever file
+
+
+def state() -> int:
+    """Return a number that is another one as soon as anything is registered: for what is kept by its name."""
+    return len(_registered)
 
 
 _loading: list[str] = []  # hash of the plugin that is being executed

@@ -16,6 +16,7 @@ from resx.model.adapters import PARTS, complete_part, misplaced
 from resx.model.init import INITS, initialise
 from resx.model.network import FAMILIES
 from resx.model.shortcuts import SHORTCUTS
+from resx.registry import state as registry_state
 from resx.spec import ModelSpec, SpecError
 
 UNNAMED = {"padding": "zeros", "activation": "relu", "init": "he"}  # what null stands for in networks on images
@@ -164,8 +165,12 @@ def complete(spec: ModelSpec) -> ModelSpec:
     return _complete(spec)
 
 
-@cache  # a grid asks for few networks, each for many seeds
 def _complete(spec: ModelSpec) -> ModelSpec:
+    return _completed(spec, registry_state())
+
+
+@cache  # a grid asks for few networks, each for many seeds; a name may be registered anew
+def _completed(spec: ModelSpec, state: int) -> ModelSpec:
     update: dict[str, Any] = {"shortcut": complete_part(SHORTCUTS, spec.shortcut, spec.norm or "batch")}
     update |= {key: None for key, default in UNNAMED.items() if getattr(spec, key) == default}
     with torch.device("meta"):  # the adapters of all shapes are tried; none needs memory

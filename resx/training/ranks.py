@@ -106,7 +106,7 @@ class Ranks:
     @contextmanager
     def stepping(self) -> Iterator[None]:
         """Note that processes wait for one another inside."""
-        self.is_whole = False
+        self.is_whole = self.size == 1  # what fails in a step of this process alone fails nobody else
         yield
         self.is_whole = True
 
