@@ -6,7 +6,6 @@ Progress and logs go to stderr, results to stdout. Exit codes: 0 done (a diverge
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from importlib import import_module
@@ -14,9 +13,9 @@ from typing import Any
 
 import typer
 
+from resx.cli.errors import fail, handle
 from resx.cli.terminal import flowing, prepare_streams
-from resx.spec import SpecError, printable
-from resx.store.files import LeftToOthers, StoreError
+from resx.spec import SpecError
 
 # command -> module and what of it is registered; in the order of --help. Only what is called is imported.
 COMMANDS = {
@@ -99,11 +98,11 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code
     except SpecError as error:
-        return _fail(error.errors, 2)
+        return fail(error.errors, 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(["stopped"], 130)
+        return fail(["stopped"], 130)
     except Exception as error:
-        return _handle(error)
+        return handle(error)
 
 
 def _words_to_complete() -> list[str]:
@@ -148,60 +147,3 @@ def _refuse_misread(command: Any, arguments: list[str]) -> None:
         given += [] if valued[name].multiple else [valued[name].opts[0]]
     if repeated := [name for name in dict.fromkeys(given) if given.count(name) > 1]:
         raise SpecError([f"{name}: given twice; it takes one value" for name in repeated])
-
-
-def _handle(error: Exception) -> int:
-    """Turn what is no fault of the program into one line; anything else is a bug and shows its traceback."""
-    if hasattr(error, "format_message"):  # Typer's own usage errors; where their class lives depends on its version
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else "resx"
-        return _fail([f"{error.format_message()} (see {path} --help)"], 2)
-    if isinstance(error, LeftToOthers):
-        return _fail([str(error)], 0)
-    if isinstance(error, StoreError):
-        return _fail([str(error)], 1)
-    if isinstance(error, OSError):
-        return _handle_system(error)
-    if isinstance(error, UnicodeError):
-        return _fail([f"text that cannot be read or written: {error}"], 1)
-    if isinstance(error, RecursionError):
-        return _fail(["something is nested too deeply, or the network is too deep"], 1)
-    if _is_stopped(error):
-        where = f"{error.run_id} at step {error.step}; " if error.run_id else ""  # type: ignore[attr-defined]
-        line = f"stopped: {where}checkpoints are kept, the same command goes on from there"
-        return _fail([line], 128 + (error.signal or 2))  # type: ignore[attr-defined]
-    if _is_out_of_memory(error):
-        return _fail(["out of memory: use a smaller --batch-size, or --checkpoint-activations in training"], 1)
-    raise error
-
-
-def _handle_system(error: OSError) -> int:
-    if isinstance(error, BrokenPipeError):  # `resx runs list | head`: whoever read us has gone
-        _close_stdout()
-        return 0
-    if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF):
-        _close_stdout()
-        return _fail([f"stdout: cannot be written ({error.strerror})"], 1)
-    place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-    return _fail([f"{place}{error.strerror or error}"], 1)
-
-
-def _close_stdout() -> None:
-    """Let what is still to be written go nowhere, so that the interpreter's own last flush does not fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _is_stopped(error: Exception) -> bool:
-    return "torch" in sys.modules and isinstance(error, import_module("resx.training.loop").Stopped)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if "torch" not in sys.modules:
-        return isinstance(error, MemoryError)
-    return bool(import_module("resx.training.memory").is_out_of_memory(error))
-
-
-def _fail(lines: list[str], code: int) -> int:
-    for line in lines:
-        print(f"resx: {printable(' '.join(line.split()))}", file=sys.stderr)
-    return code
