@@ -9,7 +9,7 @@ from typing import Any
 from resx.spec import FIELDS, SpecError, did_you_mean
 from resx.store.run import OUTCOMES, Record
 
-NAMES = (*FIELDS, "run_id", "status", "steps_done", "data_label", "parameters", "seconds", *OUTCOMES)
+NAMES = (*FIELDS, "run_id", "status", "steps_done", "data_label", "parameters", "seconds", "written", *OUTCOMES)
 Wanted = Mapping[str, Sequence[str]]  # field -> the values that are wanted, as text
 
 

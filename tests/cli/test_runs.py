@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,23 @@ def test_only_what_is_meant_is_removed(runs: dict[str, RunFolder], capsys: pytes
     assert call(["runs", "rm", "--unfinished", "--yes"]) == 0
     assert call(["runs", "rm", "--where", "depth=20", "--where", "shortcut=none", "--yes"]) == 0
     assert {name for name, run in runs.items() if run.path.exists()} == {"residual", "deep"}
+
+
+def test_old_runs_are_listed_and_removed_after_a_question(
+    runs: dict[str, RunFolder], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, days in (("open", 8), ("plain", 9)):
+        for path in [*runs[name].path.iterdir(), runs[name].path]:
+            os.utime(path, (time.time() - days * 86400,) * 2)
+    rows = listed(capsys, "--older", "7", "--sort", "written")
+    assert [row["run_id"] for row in rows] == [runs["plain"].run_id, runs["open"].run_id]
+    assert listed(capsys, "--older", "10") == []
+    for answer, left in (("n\n", True), ("y\n", False)):
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        assert call(["runs", "rm", "--unfinished", "--older", "7"]) == 0
+        assert ("nothing was removed" in capsys.readouterr().err) is left
+        assert runs["open"].path.exists() is left
+    assert runs["plain"].path.exists()
 
 
 def test_runs_are_compared(runs: dict[str, RunFolder], capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from resx.cli.options import Json, Results
-from resx.cli.runs.which import Where, WithStatus, WithTag, select_records
+from resx.cli.runs.which import Older, Where, WithStatus, WithTag, select_records
 
 if TYPE_CHECKING:
     from resx.store.run import Record
@@ -19,6 +19,7 @@ def list_runs(
     where: Where = None,
     status: WithStatus = None,
     tag: WithTag = None,
+    older: Older = None,
     sort: Annotated[
         str, typer.Option(metavar="FIELD", help="Order by a field; -FIELD for the largest first.")
     ] = "run_id",
@@ -30,14 +31,14 @@ def list_runs(
     The first column names a run in every other command. Columns that do not fit are left out; --json has all.
 
     Examples: [bold]resx runs list --where depth=56 --sort -test_error[/bold],
-    [bold]resx runs list --status unfinished[/bold]
+    [bold]resx runs list --status unfinished --older 7 --sort written[/bold]
     """
     from resx.cli.terminal import print_json
     from resx.store.files import results_root
     from resx.store.select import sort_records
 
     root = results_root(results)
-    records = sort_records(select_records(root, where, status, tag), sort)
+    records = sort_records(select_records(root, where, status, tag, older), sort)
     for record in records:
         if record.damage:
             typer.echo(f"resx: {record.damage}", err=True)
@@ -45,7 +46,7 @@ def list_runs(
         print_json([{**record.row, **(record.run.notes() if record.run else {})} for record in records])
         return
     _print_records(records, f"{len(records)} runs in {root / 'runs'}")
-    if not records and not any((where, status, tag)):
+    if not records and not any((where, status, tag, older)):
         typer.echo("Nothing is recorded yet: `resx compare` trains four small networks in about a minute.", err=True)
 
 
@@ -69,10 +70,10 @@ def _print_records(records: Sequence[Record], title: str) -> None:
         "<tags": [tags(record) for record in records],
         "steps": [steps(record.row) for record in records],
         "seconds": [number(record.row.get("seconds"), 0) for record in records],
+        "<written": [record.row.get("written") or "" for record in records],
         "<id": [record.row["run_id"] for record in records],
     }
-    if not any(columns["<tags"]):
-        del columns["<tags"]
+    columns = {name: cells for name, cells in columns.items() if name not in ("<tags", "<written") or any(cells)}
     room, shown = CONSOLE.width if sys.stdout.isatty() else sys.maxsize, []
     for name, cells in columns.items():
         needed = max(len(cell) for cell in (name.removeprefix("<"), *cells)) + 3

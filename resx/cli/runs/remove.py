@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resx.cli.options import Results
-from resx.cli.runs.which import Names, Status, Where, WithStatus, WithTag, Yes, select_records, select_runs
+from resx.cli.runs.which import Names, Older, Status, Where, WithStatus, WithTag, Yes, select_records, select_runs
 from resx.spec import SpecError
 
 
@@ -25,13 +25,14 @@ def remove(
     where: Where = None,
     status: WithStatus = None,
     tag: WithTag = None,
+    older: Older = None,
     unfinished: Annotated[bool, typer.Option("--unfinished", help="The same as --status unfinished.")] = False,
     yes: Yes = False,
     results: Results = None,
 ) -> None:
     """Remove recorded runs with everything measured on them, damaged ones too.
 
-    Examples: [bold]resx runs rm 1a2b3c4d[/bold], [bold]resx runs rm --unfinished[/bold],
+    Examples: [bold]resx runs rm 1a2b3c4d[/bold], [bold]resx runs rm --unfinished --older 7[/bold],
     [bold]resx runs rm --where lr=1[/bold]
     """
     from resx.store.files import results_root
@@ -39,19 +40,20 @@ def remove(
 
     root = results_root(results)
     status = Status.unfinished if unfinished else status
-    if not (names or where or status or tag):
-        raise SpecError("runs rm: say which: run ids, --where, --status, --unfinished or --tag")
+    if not (names or where or status or tag or older is not None):
+        raise SpecError("runs rm: say which: run ids, --where, --status, --unfinished, --tag or --older")
     paths = [find_path(root, name) for name in names] if names else None
-    if where or status or tag:
-        there = {root / "runs" / record.row["run_id"] for record in select_records(root, where, status, tag)}
+    if where or status or tag or older is not None:
+        there = {root / "runs" / record.row["run_id"] for record in select_records(root, where, status, tag, older)}
         paths = [path for path in (sorted(there) if paths is None else paths) if path in there]
     paths = list(dict.fromkeys(paths or []))
     if not paths:
         typer.echo("no run is meant; nothing was removed", err=True)
         return
     listed = ", ".join(path.name for path in paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
-    if not yes:
-        typer.confirm(f"Remove {len(paths)} runs: {listed}?", abort=True, err=True)
+    if not yes and not typer.confirm(f"Remove {len(paths)} runs: {listed}?", err=True):
+        typer.echo("nothing was removed", err=True)
+        return
     for path in paths:
         remove_run(path)
     typer.echo(f"removed {listed}")
@@ -74,10 +76,10 @@ def collect(
     from resx.store.mend import remove_leftovers, thin_snapshots
 
     root = results_root(results)
-    if snapshots is not Snapshots.log and not yes:
-        typer.confirm(
-            f"Remove the weights of finished runs in {root / 'runs'} but for {snapshots}?", abort=True, err=True
-        )
+    question = f"Remove the weights of finished runs in {root / 'runs'} but for {snapshots}?"
+    if snapshots is not Snapshots.log and not yes and not typer.confirm(question, err=True):
+        typer.echo("nothing was removed", err=True)
+        return
     freed = remove_leftovers(root)
     if snapshots is not Snapshots.log:
         freed += sum(thin_snapshots(run, snapshots.value) for run in select_runs(root, names) if run.result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,6 +49,14 @@ Where = Annotated[
 WithStatus = Annotated[Status | None, typer.Option(help="Only runs of this status.", show_default=False)]
 
 
+Older = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="DAYS", help="Only runs that nothing was written to for so many days.", show_default=False
+    ),
+]
+
+
 WithTag = Annotated[str | None, typer.Option(help="Only runs with this tag.", show_default=False)]
 
 
@@ -55,9 +64,16 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def select_records(
-    root: Path, where: Sequence[str] | None = None, status: Status | None = None, tag: str | None = None
+    root: Path,
+    where: Sequence[str] | None = None,
+    status: Status | None = None,
+    tag: str | None = None,
+    older: float | None = None,
 ) -> list[Record]:
-    """Return the records of the runs that are meant, those of a published experiment too."""
+    """Return the records of the runs that are meant, those of a published experiment too.
+
+    A live run's row has `written`, when something was last written to it, as local time. older: days since then.
+    """
     from resx.store.run import Record, find_runs, read_record
     from resx.store.select import matches, parse_where
 
@@ -69,8 +85,22 @@ def select_records(
         records = [Record({str(key): value for key, value in row.items()}) for row in rows]
     else:
         records = [read_record(path) for path in find_runs(root)]
+        for record in records:
+            record.row["written"] = _last_written(Path(record.row["folder"]))
+    if older is not None:
+        since = (datetime.now() - timedelta(days=older)).isoformat(" ", "minutes")
+        records = [record for record in records if (written := record.row.get("written")) and written <= since]
     records = [record for record in records if matches(record, conditions)]
     return [record for record in records if not tag or (record.run and tag in record.run.notes()["tags"])]
+
+
+def _last_written(folder: Path) -> str | None:
+    """Return when something was last written to a run's folder, to the minute; None where that cannot be read."""
+    try:
+        last = max(path.lstat().st_mtime for path in (folder, *folder.iterdir()))
+    except OSError:  # gone meanwhile, or not ours to read
+        return None
+    return datetime.fromtimestamp(last).isoformat(" ", "minutes")
 
 
 def select_runs(results: Path, names: list[str] | None, where: Sequence[str] | None = None) -> list[RunFolder]:
