@@ -536,8 +536,8 @@ def plot(
     title: bool = True,
     width: float | None = None,
     look: str = "screen",
-    where: Mapping[str, Collection[object]] | None = None,
-    **filters: Collection[object],
+    where: Mapping[str, object] | None = None,
+    **filters: object,
 ) -> Figure:
     """Return a figure of recorded runs: the Python face of `resx plot`; nothing is trained.
 

@@ -22,17 +22,17 @@ Frames = Mapping[str, pd.DataFrame]
 FIGURES: Registry[Callable[..., Figure]] = Registry("figure")
 
 
-def select(frames: Frames, **filters: Collection[object]) -> dict[str, pd.DataFrame]:
+def select(frames: Frames, **filters: object) -> dict[str, pd.DataFrame]:
     """Return the frames with only those runs that every filter admits; an empty filter admits all.
 
-    filters: values by the spec's flat field names (`depth=[20, 56]`). A shortcut matches with or without its
-    arguments, a data set by its name or its label; `run` matches ids by how they begin or end.
+    filters: a value or several by the spec's flat field names (`depth=20`, `depth=[20, 56]`). A shortcut matches with
+    or without its arguments, a data set by its name or its label; `run` matches ids by how they begin or end.
     Raises SpecError where nothing is left, with what is recorded, and for an unknown field.
     """
     runs = frames["runs"]
     if runs.empty:
         raise SpecError("no run is recorded here; `resx compare` makes some, --results looks in another folder")
-    texts = {name: [as_text(value) for value in values] for name, values in filters.items() if values}
+    texts = {name: values for name, value in filters.items() if (values := _as_texts(value))}
     unknown = [name for name in texts if name != "run" and name not in FIELDS]
     if unknown:
         raise SpecError([f"{name}: no such field{did_you_mean(name, FIELDS)}" for name in unknown])
@@ -46,6 +46,13 @@ def select(frames: Frames, **filters: Collection[object]) -> dict[str, pd.DataFr
         raise SpecError(f"no recorded run has {filter_text}; there are: {listed or '`resx runs list` shows them'}")
     ids = runs.loc[keep, "run_id"]
     return {name: frame[frame["run_id"].isin(ids)] if "run_id" in frame else frame for name, frame in frames.items()}
+
+
+def _as_texts(value: object) -> list[str]:
+    """Return one value or several as texts; none for None."""
+    if isinstance(value, Collection) and not isinstance(value, str):
+        return [as_text(one) for one in value]
+    return [] if value is None else [as_text(value)]
 
 
 def _matches(runs: pd.DataFrame, name: str, values: list[str]) -> pd.Series:

@@ -6,6 +6,7 @@ import typer
 from typer.testing import CliRunner
 
 from resx.cli.plot import plot
+from resx.figures import select
 from resx.spec import SpecError
 from resx.store import tables
 
@@ -79,3 +80,9 @@ def test_a_shortcut_from_a_plugin_is_drawn_next_to_the_others(made_up, loads, tm
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["degradation"])
     assert done.exit_code == 0, done.exception
+
+
+def test_one_value_is_a_filter_too(made_up):
+    frames = made_up()
+    assert set(select(frames, depth=20)["runs"]["depth"]) == {20}
+    assert set(select(frames, shortcut="none", depth=None)["runs"]["shortcut"]) == {"none"}
