@@ -173,7 +173,17 @@ STATEMENTS = (
     Statement(
         "Q2",
         "Could another function than the identity be the shortcut, given some knowledge? Could it be learned?",
-        ("shortcuts:known", "shortcuts:learned", "mapping:knowing-helps", "mapping:learned-finds"),
+        (
+            "shortcuts:known",
+            "shortcuts:learned",
+            "mapping:knowing-helps",
+            "mapping:learned-finds",
+            "shortcuts:doubly-stochastic-better",
+            "shortcuts:perpendicular-better",
+            "shortcuts:delta-better",
+            "shortcuts:deep-gate-better",
+            "shortcuts:streams-help",
+        ),
     ),
     Statement(
         "Q3",
