@@ -9,9 +9,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -153,10 +154,25 @@ def _start(machine: Machine) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(there, machine), daemon=True)
-    with interrupts_blocked():
+    with interrupts_blocked(), _script_hidden():
         process.start()
     there.close()
     return _Worker(process, here, machine)
+
+
+@contextmanager
+def _script_hidden() -> Iterator[None]:
+    """Keep a new process from importing the user's script, which would run there again where nothing guards it.
+
+    Tasks name functions of modules and need nothing of it.
+    """
+    main = sys.modules["__main__"]
+    hidden: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
 
 
 def _work(connection: Connection, machine: Machine) -> None:

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import platform
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -89,6 +91,17 @@ def test_a_worker_that_dies_between_two_tasks_is_replaced(tmp_path: Path) -> Non
     assert processes.run(tasks, [machine], ended=kill) == {}
     outcomes = train_all(specs, machine, lambda progress: pytest.fail("both are finished"))
     assert all(outcome.result for outcome in outcomes)
+
+
+def test_a_script_that_guards_nothing_is_run_once(tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import resx\nprint('run')\n"
+        "findings = resx.compare(preset='digits', depths=[8], steps=2, results='here', jobs=2)\n"
+        "print(len(findings.frames['runs']))\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout.split()) == (0, ["run", "2"]), done.stderr
 
 
 @pytest.mark.parametrize(("jobs", "tasks", "workers"), [(12, 2, 2), (2, 5, 2), (1, 3, 0), (4, 1, 0)])
