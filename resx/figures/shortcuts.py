@@ -5,7 +5,7 @@ He et al. 2016b, table 1, does this for ResNet-110 on CIFAR-10; its errors stand
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pandas as pd
@@ -41,7 +41,7 @@ def draw(findings: Findings) -> Figure:
     with style.context():
         height = parts.FOREST_ROW * max(map(len, sorted_names.values())) + 0.1
         figure, grid = style.panels(len(depths), len(orders), height, free=True)
-        _make_room(figure, grid, ERRORS, 0.08)
+        _make_room(figure, grid, _names_room(figure, others["shortcut"]), ERRORS, 0.08)
         for depth, row in zip(depths, grid, strict=True):
             for order, axes in zip(orders, row, strict=True):
                 axes.set_title(_title(order, depth, depths))
@@ -74,11 +74,20 @@ def _data(findings: Findings) -> str:
     return f"{parts.data_label(findings.frames['runs'])}, {' and '.join(map(str, depths))} layers"
 
 
-def _make_room(figure: Figure, grid: Any, right: float, between: float) -> None:
-    """Place the panels with room for names; right: inches next to the last, between: as a share of a panel's width."""
+def _names_room(figure: Figure, names: Iterable[str]) -> float:
+    """Return the inches that names need to the left of a panel, NAMES or more."""
+    texts = [figure.text(0, 0, name, size=7.5) for name in set(names)]
+    room = max(NAMES, *(style.inches(text) + 0.12 for text in texts))
+    for text in texts:
+        text.remove()
+    return room
+
+
+def _make_room(figure: Figure, grid: Any, left: float, right: float, between: float) -> None:
+    """Place the panels; left, right: inches next to them, between: as a share of a panel's width."""
     wide = figure.get_figwidth()
     cells = grid[0, 0].get_subplotspec().get_gridspec()
-    cells.update(left=NAMES / wide, right=1 - right / wide, wspace=between)
+    cells.update(left=left / wide, right=1 - right / wide, wspace=between)
     for axes in grid.flat:
         axes.set_position(axes.get_subplotspec().get_position(figure))
 
@@ -134,7 +143,9 @@ def draw_spectrum(findings: Findings) -> Figure:
     with style.context():
         height = parts.FOREST_ROW * max(map(len, ranked.values())) + 0.1
         figure, grid = style.panels(len(depths), len(orders), height, free=True)
-        _make_room(figure, grid, EDGE, NAMES * len(orders) / (figure.get_figwidth() - NAMES * len(orders) - EDGE))
+        names = _names_room(figure, table["shortcut"])
+        between = names * len(orders) / (figure.get_figwidth() - names * len(orders) - EDGE)
+        _make_room(figure, grid, names, EDGE, between)
         for depth, row in zip(depths, grid, strict=True):
             for order, axes in zip(orders, row, strict=True):
                 axes.set_title(_title(order, depth, depths))

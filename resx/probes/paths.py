@@ -170,6 +170,7 @@ PROBE = Probe(
     settings=PathsSettings,
     figures=("paths",),
     shown=("means",),
+    drawn=("shares",),
     measures={"paths": Measure(measure, refuses, keys=("inputs", "samples", "statistics"))},
     labels={"middle": "half/n", "paths": "% of all paths", "n": "blocks"},
     extras=extras,

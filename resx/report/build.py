@@ -60,6 +60,9 @@ def of_folder(folder: Path) -> Content:
     return Content((), {folder.name: ledger.describe(folder, own=True)}, {folder.name: lab.read(folder)})
 
 
+_IMPLIED = re.compile(r'</t[dhr]>| rowspan="1"')  # what a browser adds by itself
+
+
 def html(content: Content, title: str) -> str:
     """Return the page: one file that asks for nothing, works without a network, without JavaScript and on paper."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -75,7 +78,7 @@ def html(content: Content, title: str) -> str:
         name: _experiment(places[name], name, content, drawn=name in deciding or not content.entries)
         for name in content.findings
     }
-    return template.render(
+    page = template.render(
         title=title,
         style=(folder / "page.css").read_text(encoding="utf-8"),
         script=(folder / "page.js").read_text(encoding="utf-8"),
@@ -88,6 +91,7 @@ def html(content: Content, title: str) -> str:
         text=texts,
         tables=pack(content.findings),
     )
+    return _IMPLIED.sub("", page)
 
 
 def _deciding(entry: Entry) -> list[Evidence]:

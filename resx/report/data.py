@@ -67,9 +67,14 @@ def _document(findings: Findings) -> dict[str, Any]:
         "probe": findings.probe,
         "settings": findings.settings.model_dump(mode="json"),
         "runs": _text(runs),
-        "tables": {name: _text(table) for name, table in findings.tables.items() if name not in drawn},
+        "tables": {name: _text(_unnamed(table)) for name, table in findings.tables.items() if name not in drawn},
         "parts": {name: _document(part) for name, part in findings.parts.items()},
     }
+
+
+def _unnamed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the ids of runs, which judge nothing and can hardly be packed."""
+    return table.drop(columns="run_id", errors="ignore")
 
 
 def _findings(document: dict[str, Any]) -> Findings:
