@@ -193,8 +193,9 @@ def test_what_would_fail_in_training_is_refused_before_it(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("failure", ["raise KeyError('late')", "raise SystemExit", "1 / 0"])
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("failure", "jobs"), [("raise KeyError('late')", 1), ("1 / 0", 1), ("raise SystemExit", 1), ("raise SystemExit", 2)]
+)
 def test_what_gets_past_the_trial_ends_that_run_and_says_where(
     resx: Any, failure: str, jobs: int, tmp_path: Path
 ) -> None:
