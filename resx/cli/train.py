@@ -48,11 +48,7 @@ def train(
         raise typer.BadParameter("give the file once, with --spec or without")
     file = experiment or spec
     written = load_toml(file) if file else None
-    fields = given.with_preset(written.run if written else {})
-    if plain is not None:
-        if "shortcut" in {**given.fields, **given.grid}:
-            raise typer.BadParameter("give either --plain/--residual or --shortcut")
-        fields["shortcut"] = "none" if plain else "identity"
+    fields = {**given.with_preset(written.run if written else {}), **_shortcut(plain, given)}
     machine = given.machine()
     run = lab.plan_run(written, fields=fields, grid=given.grid, seeds=given.seeds, machine=machine)
     if print_spec:
@@ -76,3 +72,12 @@ def train(
         print_run(outcome.spec, outcome.result, machine.results)
     if outcome.result is None:
         raise typer.Exit(1)
+
+
+def _shortcut(plain: bool | None, given: Given) -> dict[str, str]:
+    """Return the field that --plain or --residual stand for, if either was given."""
+    if plain is None:
+        return {}
+    if "shortcut" in {**given.fields, **given.grid}:
+        raise typer.BadParameter("give either --plain/--residual or --shortcut")
+    return {"shortcut": "none" if plain else "identity"}

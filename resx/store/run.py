@@ -281,13 +281,14 @@ class RunFolder:
             raise StoreError(f"{self.path}: another process has taken this run over; nothing more is written to it")
         files = {**self._session.staged, **contents}
         if not (self.path / "spec.json").exists():
-            files["spec.json"] = _spec_text(self.spec).encode()
+            files["spec.json"] = spec_text(self.spec).encode()
         commit(self.path, files, self._session.written)
         self._session.written.clear()
         self._session.staged.clear()
 
 
-def _spec_text(spec: RunSpec) -> str:
+def spec_text(spec: RunSpec) -> str:
+    """Return the content of spec.json."""
     return to_json({"run_id": spec.run_id, "spec": spec.model_dump(mode="json")})
 
 
@@ -504,7 +505,7 @@ def _mend_spec(run: RunFolder) -> None:
             read_run(run.path)
     except Damaged as error:
         LOG.warning("%s; it is written anew from what was asked for", error)
-        commit(run.path, {"spec.json": _spec_text(run.spec).encode()}, {})
+        commit(run.path, {"spec.json": spec_text(run.spec).encode()}, {})
 
 
 def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
