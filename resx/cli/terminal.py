@@ -14,6 +14,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 def clean(value: Any) -> Any:
     """Return what JSON can write: None for nan and infinite numbers, plain values for paths and specs."""
+    if value is None or type(value) in (str, int, bool):  # nearly all there is in a list of many runs
+        return value
     if isinstance(value, Mapping):
         return {key: clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -75,9 +78,14 @@ def clean(value: Any) -> Any:
 
 
 def print_json(content: Any) -> None:
-    """Print one JSON document on stdout."""
+    """Print one JSON document on stdout; of a list, a line an item."""
     is_utf = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
-    typer.echo(json.dumps(clean(content), indent=1, ensure_ascii=not is_utf))
+    write = partial(json.dumps, ensure_ascii=not is_utf)
+    content = clean(content)
+    if isinstance(content, list) and content:
+        typer.echo("[\n" + ",\n".join(map(write, content)) + "\n]")
+    else:
+        typer.echo(write(content, indent=1))
 
 
 def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: str | None = None) -> None:
