@@ -188,6 +188,14 @@ SEED_OPTIONS: dict[str, Any] = {"seed": Seed, "seeds": Seeds}
 Results = Annotated[
     Path | None, typer.Option(help="Folder of everything recorded; by default RESX_RESULTS or results/.")
 ]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIELD=VALUE",
+        help="Only runs with this value of a field, such as depth=56; repeat for several.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 

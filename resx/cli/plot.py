@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +9,8 @@ import typer
 
 from resx.cli import complete
 from resx.cli.given import parse_list, seeds_of
-from resx.cli.options import Results, Seed, Seeds
-from resx.spec import SpecError
+from resx.cli.options import Results, Seed, Seeds, Where
+from resx.spec import FIELDS, SpecError
 
 Depth = Annotated[
     str | None,
@@ -42,14 +41,6 @@ Run = Annotated[
         metavar="RUN",
         show_default=False,
         autocompletion=complete.runs,
-    ),
-]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="FIELD=VALUE",
-        help="Only runs with this value of any field, such as lr=0.02; repeat for several.",
-        show_default=False,
     ),
 ]
 Out = Annotated[
@@ -112,6 +103,7 @@ def plot(
     from resx.figures import FIGURES, terminal
     from resx.figures.style import save
     from resx.store.files import refuse_unwritable, results_root
+    from resx.store.select import parse_where
 
     if name is None:
         _list_figures(results_root(results))
@@ -124,7 +116,8 @@ def plot(
         "seed": seeds_of(seed, seeds) or [],
         "run": run or [],
     }
-    filters = _with_where(filters, where or [])
+    for field, values in parse_where(where or [], (*FIELDS, "run")).items():
+        filters[field] = [*filters.get(field, []), *values]
     root = results_root(results)
     stem, formats = _target(out, root, name)
     refuse_unwritable(stem)
@@ -135,17 +128,6 @@ def plot(
         console.print(terminal.picture(figure, console.width))
     for path in paths:
         typer.echo(path)
-
-
-def _with_where(filters: Mapping[str, Sequence[Any]], texts: Sequence[str]) -> dict[str, list[Any]]:
-    """Return the filters with those that --where adds. Raises SpecError for a text that is no field=value."""
-    more = {name: list(values) for name, values in filters.items()}
-    for text in texts:
-        field, equals, value = (part.strip() for part in text.partition("="))
-        if not (field and equals and value):
-            raise SpecError(f"--where: write field=value, such as lr=0.02, not '{text}'")
-        more.setdefault(field, []).append(value)
-    return more
 
 
 def _target(out: Path | None, root: Path, name: str) -> tuple[Path, list[str]]:

@@ -24,16 +24,16 @@ def as_text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def parse_where(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Read `field=value` texts; several of one field are alternatives. Raises SpecError for what is no field."""
+def parse_where(texts: Iterable[str], names: Sequence[str] = NAMES) -> dict[str, list[str]]:
+    """Read `field=value` texts; several of one field are alternatives. Raises SpecError for a field not in `names`."""
     conditions: dict[str, list[str]] = {}
     errors = []
     for text in texts:
         field, equals, value = (part.strip() for part in text.partition("="))
         if not (field and equals and value):
             errors.append(f"--where: write field=value, such as lr=0.02, not '{text}'")
-        elif field not in NAMES:
-            errors.append(f"--where: no field '{field}'{did_you_mean(field, NAMES)}")
+        elif field not in names:
+            errors.append(f"--where: no field '{field}'{did_you_mean(field, names)}")
         else:
             conditions.setdefault(field, []).append(value)
     if errors:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from resx.cli.options import Results
-from resx.cli.runs.which import Names, Where, select_runs
+from resx.cli.options import Results, Where
+from resx.cli.runs.which import Names, select_runs
 
 
 class Format(StrEnum):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resx.cli.options import Json, Results
-from resx.cli.runs.which import Older, Where, WithStatus, WithTag, select_records
+from resx.cli.options import Json, Results, Where
+from resx.cli.runs.which import Older, WithStatus, WithTag, select_records
 
 if TYPE_CHECKING:
     from resx.store.run import Record

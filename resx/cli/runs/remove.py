@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from resx.cli.options import Results
-from resx.cli.runs.which import Names, Older, Status, Where, WithStatus, WithTag, Yes, select_records, select_runs
+from resx.cli.options import Results, Where
+from resx.cli.runs.which import Names, Older, Status, WithStatus, WithTag, Yes, select_records, select_runs
 from resx.spec import SpecError
 
 

@@ -34,32 +34,14 @@ Names = Annotated[
         autocompletion=complete.runs,
     ),
 ]
-
-
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="FIELD=VALUE",
-        help="Only runs with this value of a field, such as depth=56; repeat for several.",
-        show_default=False,
-    ),
-]
-
-
 WithStatus = Annotated[Status | None, typer.Option(help="Only runs of this status.", show_default=False)]
-
-
 Older = Annotated[
     float | None,
     typer.Option(
         min=0, metavar="DAYS", help="Only runs that nothing was written to for so many days.", show_default=False
     ),
 ]
-
-
 WithTag = Annotated[str | None, typer.Option(help="Only runs with this tag.", show_default=False)]
-
-
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
