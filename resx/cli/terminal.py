@@ -21,6 +21,7 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +29,19 @@ from rich.text import Text
 from resx.spec import printable
 
 CONSOLE = Console(width=None if sys.stdout and sys.stdout.isatty() else 140)  # a file is not cut at 80 columns
-_PLAIN = {"–": "-", "−": "-", "—": "-", "×": "x", "·": "*", "…": "...", "→": "->", "≤": "<=", "≥": ">=", "±": "+/-"}
+_PLAIN = {
+    "–": "-",
+    "−": "-",
+    "—": "-",
+    "─": "-",
+    "×": "x",
+    "·": "*",
+    "…": "...",
+    "→": "->",
+    "≤": "<=",
+    "≥": ">=",
+    "±": "+/-",
+}
 _PLAIN |= {"‘": "'", "’": "'", "“": '"', "”": '"', "•": "*", "σ": "sigma", "ε": "eps", "λ": "lambda"}
 
 
@@ -90,17 +103,34 @@ def print_json(content: Any) -> None:
 
 def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: str | None = None) -> None:
     """Print a table; columns whose name starts with '<' are text and aligned to the left."""
-    table = Table(
-        title=Text(printable(title)) if title else None,
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=SIMPLE_HEAD,
-    )
+    heading = [column.removeprefix("<") for column in columns]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(heading, *cells, strict=True)]
+    if title:
+        CONSOLE.print(Text(printable(title), style="bold"))
+    if sum(widths) + 3 * len(widths) > CONSOLE.width:
+        _print_wrapped(cells, columns)
+        return
+    aligned = [set_cell_size if column.startswith("<") else _to_the_right for column in columns]
+    lines = [
+        " " + "   ".join(align(cell, width) for align, cell, width in zip(aligned, row, widths, strict=True)).rstrip()
+        for row in (heading, *cells)
+    ]
+    CONSOLE.print(Text(lines[0], style="bold"))
+    typer.echo("\n".join([" " + "─" * (sum(widths) + 3 * len(widths) - 3), *lines[1:]]))
+
+
+def _to_the_right(cell: str, width: int) -> str:
+    return " " * (width - cell_len(cell)) + cell
+
+
+def _print_wrapped(cells: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
+    """Print a table that is wider than the terminal; rich takes half a millisecond a row to lay it out."""
+    table = Table(header_style="bold", box=SIMPLE_HEAD)
     for column in columns:
         table.add_column(Text(column.removeprefix("<")), justify="left" if column.startswith("<") else "right")
-    for row in rows:
-        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
+    for row in cells:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
     CONSOLE.print(table)
 
 

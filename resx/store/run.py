@@ -258,14 +258,8 @@ class RunFolder:
         self._commit({"result.json": to_json(dict(result)).encode()})
 
     def notes(self) -> dict[str, Any]:
-        """Return what a person wrote on the run: tags (a list of words) and note (text)."""
-        try:
-            content = parse_json(read_file(self.path / "notes.json"), self.path / "notes.json")
-            tags, note = content["tags"], content["note"]
-        except (FileNotFoundError, StoreError, KeyError, TypeError):
-            return {"tags": [], "note": ""}
-        right = isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) and isinstance(note, str)
-        return {"tags": tags, "note": note} if right else {"tags": [], "note": ""}
+        """Return what a person wrote on the run, as `read_notes` does."""
+        return read_notes(self.path)
 
     def save_notes(self, tags: Sequence[str], note: str) -> None:
         """Write tags and a note on the run; they are no part of it."""
@@ -285,6 +279,17 @@ class RunFolder:
         commit(self.path, files, self._session.written)
         self._session.written.clear()
         self._session.staged.clear()
+
+
+def read_notes(folder: Path) -> dict[str, Any]:
+    """Return what a person wrote on a run: tags (a list of words) and note (text); both may be empty."""
+    try:
+        content = parse_json(read_file(f"{folder}{os.sep}notes.json"), folder / "notes.json")
+        tags, note = content["tags"], content["note"]
+    except (FileNotFoundError, StoreError, KeyError, TypeError):
+        return {"tags": [], "note": ""}
+    right = isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) and isinstance(note, str)
+    return {"tags": tags, "note": note} if right else {"tags": [], "note": ""}
 
 
 def spec_text(spec: RunSpec) -> str:
@@ -549,7 +554,7 @@ class Record:
 
     row: run_id, status (finished, diverged, unfinished, damaged), folder, and, as far as they can be read, the spec's
     fields under their flat names and the content of result.json. curve: rows of metrics.csv, if they were asked for.
-    run: None for a run that is damaged, of which `damage` is one line that names the file.
+    run: None for a run that is damaged, of which `damage` is one line that names the file, or was not read.
     """
 
     row: dict[str, Any]

@@ -20,7 +20,7 @@ import importlib
 import io
 import json
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ from pydantic import ValidationError
 
 from resx.spec import FIELDS, Frozen, RunSpec, SpecError
 from resx.store.files import LOG, StoreError, read_file, read_json, results_root, to_json, write_atomic
-from resx.store.run import METRICS, OUTCOMES, TEXTS, RunFolder, find_runs, is_recorded, read_record
+from resx.store.index import read_records
+from resx.store.run import METRICS, OUTCOMES, TEXTS, Record, RunFolder, find_runs, is_recorded, read_record
 
 Frames = Mapping[str, "pd.DataFrame"]  # 'runs', 'curves', and a table per measurement, each with a column run_id
 Row = dict[str, Any]
@@ -83,9 +84,9 @@ def load_frames(
     source: a folder with live runs, or a published experiment. run_ids: whose rows are wanted, measurements: the names
     of the tables; None for all there are, and nothing else is opened. A measurement that none of the runs has is
     absent. A damaged run has the status `damaged` and no outcome, and a line on stderr names the file; where not even
-    its spec can be read, it is left out unless such `nameless` rows are wanted. curves: without them, runs are read in
-    half the time. Raises StoreError for a run that is not
-    there, and for a damaged file of a published experiment.
+    its spec can be read, it is left out unless such `nameless` rows are wanted. curves: without them and measurements,
+    rows of all runs come from their index. Raises StoreError for a run that is not there, and for a damaged file of a
+    published experiment.
     """
     read = _read_published if is_published(source) else _read_live
     rows, parts, tables = read(source, run_ids, measurements, curves)
@@ -158,12 +159,16 @@ def _read_live(
     ids: list[str] = []
     curves: list[list[float]] = []  # of all runs: one table of them is made ten times as quickly as one of each
     tables: dict[str, list[pd.DataFrame]] = {}
-    for path in _paths(root, run_ids):
-        record = read_record(path, curve=with_curves)
+    if run_ids is None and not with_curves and measurements is not None and not measurements:
+        records: Iterable[Record] = read_records(root)
+    else:
+        records = (read_record(path, curve=with_curves) for path in _paths(root, run_ids))
+    for record in records:
+        path = Path(record.row["folder"])
         rows.append(record.row)
+        if record.damage and (with_curves or "seed" not in record.row):  # else read again, if it can be selected
+            LOG.warning("%s", record.damage)
         if record.run is None:
-            if with_curves or "seed" not in record.row:  # without curves they are read again, if they can be selected
-                LOG.warning("%s", record.damage)
             continue
         ids += [path.name] * len(record.curve)
         curves += record.curve

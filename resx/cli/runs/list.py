@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,6 +36,7 @@ def list_runs(
     """
     from resx.cli.terminal import print_json
     from resx.store.files import results_root
+    from resx.store.run import read_notes
     from resx.store.select import sort_records
 
     root = results_root(results)
@@ -43,7 +45,7 @@ def list_runs(
         if record.damage:
             typer.echo(f"resx: {record.damage}", err=True)
     if json:
-        print_json([{**record.row, **(record.run.notes() if record.run else {})} for record in records])
+        print_json([{**record.row, **read_notes(Path(record.row["folder"]))} for record in records])
         return
     _print_records(records, f"{len(records)} runs in {root / 'runs'}")
     if not records and not any((where, status, tag, older)):
@@ -53,13 +55,11 @@ def list_runs(
 def _print_records(records: Sequence[Record], title: str) -> None:
     """Print a line a run: as many columns as fit, the most telling first; a name is never cut."""
     from resx.cli.terminal import CONSOLE, number, print_table
+    from resx.store.run import read_notes
     from resx.store.select import as_text, differing
 
     def steps(row: dict[str, Any]) -> str:
         return f"{row['steps_done']:,}" if isinstance(row.get("steps_done"), int) else "–"
-
-    def tags(record: Record) -> str:
-        return " ".join(record.run.notes()["tags"]) if record.run else ""
 
     columns: dict[str, list[str]] = {
         "<run": [record.row["run_id"][-8:] for record in records],
@@ -67,8 +67,8 @@ def _print_records(records: Sequence[Record], title: str) -> None:
         "train %": [number(record.row.get("train_error")) for record in records],
         "test %": [number(record.row.get("test_error")) for record in records],
         **{f"<{name}": [_cell(as_text(record.row.get(name))) for record in records] for name in differing(records)},
-        "<tags": [tags(record) for record in records],
-        "steps": [steps(record.row) for record in records],
+        "<tags": [" ".join(read_notes(Path(record.row["folder"]))["tags"]) for record in records],
+        "done": [steps(record.row) for record in records],
         "seconds": [number(record.row.get("seconds"), 0) for record in records],
         "<written": [record.row.get("written") or "" for record in records],
         "<id": [record.row["run_id"] for record in records],

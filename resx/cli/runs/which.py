@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -56,7 +57,8 @@ def select_records(
 
     A live run's row has `written`, when something was last written to it, as local time. older: days since then.
     """
-    from resx.store.run import Record, find_runs, read_record
+    from resx.store.index import read_records
+    from resx.store.run import Record, read_notes
     from resx.store.select import matches, parse_where
 
     conditions = parse_where([*(where or []), *([f"status={status}"] if status else [])])
@@ -66,28 +68,27 @@ def select_records(
         rows = load_runs(root)[0].to_dict("records")
         records = [Record({str(key): value for key, value in row.items()}) for row in rows]
     else:
-        records = [read_record(path) for path in find_runs(root)]
+        records = read_records(root)
         for record in records:
-            record.row["written"] = _last_written(Path(record.row["folder"]))
+            record.row["written"] = _last_written(record.row["folder"])
     if older is not None:
         since = (datetime.now() - timedelta(days=older)).isoformat(" ", "minutes")
         records = [record for record in records if (written := record.row.get("written")) and written <= since]
     records = [record for record in records if matches(record, conditions)]
-    return [record for record in records if not tag or (record.run and tag in record.run.notes()["tags"])]
+    return [record for record in records if not tag or tag in read_notes(Path(record.row["folder"]))["tags"]]
 
 
-def _last_written(folder: Path) -> str | None:
-    """Return when something was last written to a run's folder, to the minute; None where that cannot be read."""
+def _last_written(folder: str) -> str | None:
+    """Return when something was last put into a run's folder, to the minute; None where that cannot be read."""
     try:
-        last = max(path.lstat().st_mtime for path in (folder, *folder.iterdir()))
-    except OSError:  # gone meanwhile, or not ours to read
+        return datetime.fromtimestamp(os.stat(folder).st_mtime).isoformat(" ", "minutes")
+    except OSError:  # gone meanwhile
         return None
-    return datetime.fromtimestamp(last).isoformat(" ", "minutes")
 
 
 def select_runs(results: Path, names: list[str] | None, where: Sequence[str] | None = None) -> list[RunFolder]:
     """Return the named runs, or all that are meant; damaged ones that are not named are left out with a line."""
-    from resx.store.run import find_run
+    from resx.store.run import find_run, read_run
 
     if names:
         return [find_run(results, name) for name in names]
@@ -95,7 +96,7 @@ def select_runs(results: Path, names: list[str] | None, where: Sequence[str] | N
     for record in records:
         if record.damage:
             typer.echo(f"resx: {record.damage}; it is left out", err=True)
-    runs = [record.run for record in records if record.run]
+    runs = [record.run or read_run(Path(record.row["folder"])) for record in records if not record.damage]
     if not runs:
         raise SpecError(
             f"nothing is recorded in {results / 'runs'}; `resx compare` makes some, --results looks elsewhere"
