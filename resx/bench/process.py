@@ -52,7 +52,8 @@ def _core_seconds(workers: Sequence[int]) -> float:
     return total
 
 
-def _timed(subject: Subject, what: str, n: int) -> Sample:
+def timed(subject: Subject, what: str, n: int) -> Sample:
+    """Do n steps of training, or n passes of evaluation, and return how long they took."""
     act = subject.train if what == "train" else subject.evaluate
     images = subject.train_images if what == "train" else subject.evaluate_images
     steps = 1 if what == "train" else subject.evaluate_steps
@@ -72,14 +73,14 @@ def _serve(connection: Connection, name: str, plan: Plan, depth: int, networks: 
         try:
             with conventional(plan, depth) if name == CONVENTIONAL else engine(plan, depth, networks) as subject:
                 for what in ("train", "evaluate"):
-                    _timed(subject, what, 1)
-                    counts[what] = max(1, round(plan.seconds / _timed(subject, what, 1).wall))
+                    timed(subject, what, 1)
+                    counts[what] = max(1, round(plan.seconds / timed(subject, what, 1).wall))
                 counts["train"] = max(2, counts["train"])
                 connection.send("ready")
                 while True:
                     question = connection.recv()
                     if question in counts:
-                        connection.send(_timed(subject, question, counts[question]))
+                        connection.send(timed(subject, question, counts[question]))
                     elif question == "mode":
                         connection.send(subject.mode)
                     elif question == "profile":
@@ -171,8 +172,8 @@ def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict
         "environment": describe_environment(plan.device, plan.threads),
         "plan": {**asdict(plan), "depths": list(plan.depths), "networks": list(plan.networks)},
         "limits": {
-            "flops_per_second": _spread([limit[0] for limit in limits]),
-            "bytes_per_second": _spread([limit[1] for limit in limits]),
+            "flops_per_second": spread([limit[0] for limit in limits]),
+            "bytes_per_second": spread([limit[1] for limit in limits]),
         },
         "rows": rows,
         "ratios": ratios,
@@ -254,10 +255,10 @@ def _rows(plan: Plan, depth: int, turns: Turns, limits: Sequence[tuple[float, fl
                 "depth": depth,
                 "loop": name,
                 "what": what,
-                "ms_per_step": _spread([1000 * seconds for seconds in per_step]),
-                "images_per_second": _spread([sample.images / sample.wall for sample in samples]),
-                "images_per_core_second": _spread([sample.images / sample.core for sample in samples]),
-                "share_of_limit": _spread([limit / seconds for seconds in per_step]) if "×" not in name else None,
+                "ms_per_step": spread([1000 * seconds for seconds in per_step]),
+                "images_per_second": spread([sample.images / sample.wall for sample in samples]),
+                "images_per_core_second": spread([sample.images / sample.core for sample in samples]),
+                "share_of_limit": spread([limit / seconds for seconds in per_step]) if "×" not in name else None,
                 "peak_memory": turns.peaks.get(name),
             }
         )
@@ -285,7 +286,7 @@ def _ratios(plan: Plan, depth: int, samples: Samples) -> list[dict[str, Any]]:
             for mine, its in zip(samples[name, what], samples[other, what], strict=True)
         ]
         per = {"core": "images per core-second", "wall": "images/s"}[by]
-        return {"depth": depth, "what": f"{what}: {name} / {other}, {per}", "ratio": _spread(values)}
+        return {"depth": depth, "what": f"{what}: {name} / {other}, {per}", "ratio": spread(values)}
 
     together = [name for name, what in samples if what == "train" and name not in (first, CONVENTIONAL)]
     return [
@@ -294,7 +295,7 @@ def _ratios(plan: Plan, depth: int, samples: Samples) -> list[dict[str, Any]]:
     ]
 
 
-def _spread(values: Sequence[float]) -> list[float]:
+def spread(values: Sequence[float]) -> list[float]:
     """Return [median, least, most], to five significant digits."""
     return [float(f"{value:.5g}") for value in (statistics.median(values), min(values), max(values))]
 

@@ -22,8 +22,8 @@ def table_rows(result: Mapping[str, Any]) -> list[list[str]]:
             str(row["depth"]),
             row["what"],
             row["loop"],
-            _cell(row["ms_per_step"]),
-            _cell(row["images_per_second"]),
+            cell(row["ms_per_step"]),
+            cell(row["images_per_second"]),
             f"{row['share_of_limit'][0]:.0%}" if row["share_of_limit"] else "–",
             "–" if row["peak_memory"] is None else f"{row['peak_memory'] / 2**20:.0f}",
         ]
@@ -33,7 +33,7 @@ def table_rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 def summary_lines(result: Mapping[str, Any]) -> list[str]:
     """Return the ratios, the limit with its assumptions, where a step's time goes, and warnings."""
-    lines = [f"depth {item['depth']}, {item['what']}: {_cell(item['ratio'], 2)}" for item in result["ratios"]]
+    lines = [f"depth {item['depth']}, {item['what']}: {cell(item['ratio'], 2)}" for item in result["ratios"]]
     flops, traffic = result["limits"]["flops_per_second"], result["limits"]["bytes_per_second"]
     lines.append(
         f"limit: {flops[0] / 1e9:.0f} GFLOP/s ({flops[1] / 1e9:.0f}–{flops[2] / 1e9:.0f}), the best of matrix products "
@@ -62,7 +62,7 @@ def _best_number(result: Mapping[str, Any], depth: int) -> str:
     return f"depth {depth}: the most images a second ({rates[best]:.0f}) with --jobs {numbers[best]}"
 
 
-def _cell(spread: Sequence[float], digits: int | None = None) -> str:
+def cell(spread: Sequence[float], digits: int | None = None) -> str:
     def text(value: float) -> str:
         return f"{value:.{digits}f}" if digits is not None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 

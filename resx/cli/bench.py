@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from resx.cli.given import parse_list
 from resx.cli.options import Json, Quiet
+
+if TYPE_CHECKING:
+    from resx.bench.plan import Plan
 
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or cuda:N; by default cuda where there is one.", show_default=False)
@@ -32,6 +35,10 @@ Kernels = Annotated[
     bool,
     typer.Option("--kernels", help="Only count the kernels that a training step starts on a GPU; none is needed."),
 ]
+EachShortcut = Annotated[
+    bool,
+    typer.Option("--each-shortcut", help="Only time a training step with each shortcut, against the identity's."),
+]
 
 
 def bench(
@@ -49,6 +56,7 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.001, help="Length of one measurement.")] = 1.0,
     checkpoint_activations: CheckpointActivations = False,
     kernels: Kernels = False,
+    each_shortcut: EachShortcut = False,
     publish: Annotated[Path | None, typer.Option(help="Also write the numbers here, such as results/bench.")] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -88,6 +96,9 @@ def bench(
         raise typer.BadParameter(f"--networks: at least one, not {networks}")
     for depth in plan.depths:
         plan.spec(depth)  # what cannot be trained is said before anything is measured
+    if each_shortcut:
+        _time_shortcuts(plan, publish, json, quiet)
+        return
     result = process.measure(plan, lambda line: None if quiet else typer.echo(line, err=True))
     files = show.publish(result, publish) if publish else []
     for warning in result["warnings"]:
@@ -108,6 +119,20 @@ def _print(result: Mapping[str, Any], files: Sequence[Path], json: bool) -> None
     print_table(show.table_rows(result), columns, title=title)
     for line in show.summary_lines(result):
         typer.echo(line)
+    for file in files:
+        typer.echo(f"written: {file}")
+
+
+def _time_shortcuts(plan: Plan, publish: Path | None, json: bool, quiet: bool) -> None:
+    from resx.bench import shortcuts
+    from resx.cli.terminal import print_json, print_table
+
+    result = shortcuts.measure(plan, lambda line: None if quiet else typer.echo(line, err=True))
+    files = shortcuts.publish(result, publish) if publish else []
+    if json:
+        print_json({**result, "files": files})
+        return
+    print_table(shortcuts.table_rows(result), shortcuts.COLUMNS, title=shortcuts.caption(result))
     for file in files:
         typer.echo(f"written: {file}")
 

@@ -12,7 +12,7 @@ import torch
 from pretended_cuda import Machine as Cards
 
 from resx import data, model
-from resx.bench import process, roofline, show, subjects
+from resx.bench import process, roofline, shortcuts, show, subjects
 from resx.bench.plan import ENGINE, Plan
 from resx.training.step import drive, load_chunk, make_feeds, make_learner
 
@@ -164,3 +164,16 @@ def test_the_limit_is_measured_in_the_precision_of_the_plan(monkeypatch: pytest.
     for precision in ("fp32", "tf32"):
         process._limit(replace(TINY, precision=precision))
     assert allowed == [False, True]
+
+
+def test_a_step_with_each_shortcut_is_compared_with_the_identitys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shortcuts, "SHORTCUTS", ["none", "identity", "hyper"])
+    result = shortcuts.measure(TINY)
+    assert set(result["shortcuts"]) == {"none", "identity", "hyper"}
+    assert result["shortcuts"]["identity"]["ratio"] == [1.0, 1.0, 1.0]
+    assert all(0 < row["ms_per_step"][1] <= row["ms_per_step"][2] for row in result["shortcuts"].values())
+    page, numbers = shortcuts.publish(result, tmp_path)
+    assert all(f"| {name} |" in page.read_text() for name in result["shortcuts"])
+    assert json.loads(numbers.read_text())["shortcuts"] == result["shortcuts"]

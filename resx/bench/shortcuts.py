@@ -1,0 +1,95 @@
+"""The time of a training step with each shortcut function, next to the identity's.
+
+All networks are measured in one process and in turns, by core-seconds on a CPU, so that what else runs hits all alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resx.bench.plan import Plan
+from resx.bench.process import Sample, spread, timed
+from resx.bench.show import cell
+from resx.bench.subjects import engine
+from resx.model.shortcuts import SHORTCUTS
+from resx.store.environment import describe_environment
+from resx.store.files import write_atomic
+from resx.training.machine import computing
+
+REFERENCE = "identity"
+COLUMNS = ("<shortcut", "ms/step", "of the identity's")
+
+
+def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Return, by shortcut, [median, least, most] of a step's milliseconds and of its ratio to the identity's.
+
+    The network is that of the plan's first depth, the shortcuts all that are registered, with default arguments.
+    """
+    samples: dict[str, list[float]] = {}
+    by = "wall" if plan.device.startswith("cuda") else "core"
+    torch.set_num_threads(plan.threads)
+    with ExitStack() as stack:
+        stack.enter_context(computing(plan.precision))
+        subjects = {
+            name: stack.enter_context(engine(replace(plan, shortcut=name), plan.depths[0])) for name in SHORTCUTS
+        }
+        first = [timed(subject, "train", 1) for subject in (*subjects.values(), subjects[REFERENCE])]
+        steps = max(1, round(plan.seconds / first[-1].wall))  # the others are where memory is made ready
+        for repetition in range(plan.repetitions):
+            for name, subject in subjects.items():
+                samples.setdefault(name, []).append(_seconds(timed(subject, "train", steps), by))
+            tell(f"{repetition + 1} of {plan.repetitions}")
+    rows = {
+        name: {
+            "ms_per_step": spread([1000 * value for value in values]),
+            "ratio": spread([value / own for value, own in zip(values, samples[REFERENCE], strict=True)]),
+        }
+        for name, values in samples.items()
+    }
+    environment = describe_environment(plan.device, plan.threads)
+    return {"environment": environment, "plan": asdict(plan), "by": by, "shortcuts": rows}
+
+
+def _seconds(sample: Sample, by: str) -> float:
+    return float(getattr(sample, by)) / sample.steps
+
+
+def table_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Return the cells under COLUMNS, the quickest first: median (least–most)."""
+    rows = sorted(result["shortcuts"].items(), key=lambda item: item[1]["ratio"][0])
+    return [[name, cell(row["ms_per_step"]), cell(row["ratio"], 2)] for name, row in rows]
+
+
+def caption(result: dict[str, Any]) -> str:
+    """Say what was measured, on what."""
+    plan, environment = result["plan"], result["environment"]
+    clock = {"core": "core-seconds", "wall": "time on the clock"}[result["by"]]
+    size, repetitions = plan["image_size"], plan["repetitions"]
+    return (
+        f"{environment['hardware']}, torch {environment['torch']}, {clock}: median (least–most) of {repetitions} "
+        f"measurements in turns; {plan['depths'][0]} layers, batch {plan['batch_size']}, images {size}×{size}, "
+        f"{plan['precision']}"
+    )
+
+
+def publish(result: dict[str, Any], folder: Path) -> Sequence[Path]:
+    """Write shortcuts.md and shortcuts.json into a folder."""
+    columns = [column.removeprefix("<") for column in COLUMNS]
+    lines = [
+        "# A training step with each shortcut",
+        "",
+        f"`{result['environment']['command']}`, commit {result['environment']['commit']}. {caption(result)}.",
+        "",
+        *("| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *table_rows(result))),
+    ]
+    files = [folder / "shortcuts.md", folder / "shortcuts.json"]
+    write_atomic(files[0], "\n".join(lines) + "\n")
+    write_atomic(files[1], json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    return files
