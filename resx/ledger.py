@@ -259,6 +259,7 @@ def describe(folder: Path, own: bool) -> Experiment:
     """Return what a folder of findings says of itself. Raises StoreError and SpecError where it cannot be read."""
     load_toml(folder / "experiment.toml")
     command = (folder / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    command = command.replace(" experiment.toml", f" {folder / 'experiment.toml'}")  # a page names its own folder's
     cost = costs(folder)
     seconds = math.fsum(seconds for seconds, _ in cost.values() if not math.isnan(seconds))
     hardware = "; ".join(sorted({name for _, name in cost.values() if name}))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from resx.ledger import Collected, Evidence, Experiment, entries, statement
+from resx.ledger import Collected, Evidence, Experiment, describe, entries, statement
 from resx.stats import Estimate
 
+RESULTS = Path(__file__).parents[1] / "results"
 KEY = "responses:deeper-respond-less"
 
 
@@ -35,3 +37,11 @@ def test_the_nearest_to_the_paper_decides_but_one_network_of_a_kind_only_alone(
 ) -> None:
     [entry] = entries(Collected(tuple(listed)), [statement("3")])
     assert (entry.word, entry.scale) == (word, scale)
+
+
+def test_the_command_of_own_findings_works_from_anywhere(tmp_path: Path) -> None:
+    folder = tmp_path / "findings" / "mine"
+    shutil.copytree(RESULTS / "construct-digits", folder)
+    text = (folder / "experiment.toml").read_text(encoding="utf-8").partition("\n")[2]
+    (folder / "experiment.toml").write_text(f"# resx run experiment.toml\n{text}", encoding="utf-8")
+    assert describe(folder, True).command == f"resx run {folder / 'experiment.toml'}"

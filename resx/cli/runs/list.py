@@ -47,8 +47,11 @@ def list_runs(
     if json:
         print_json([{**record.row, **read_notes(Path(record.row["folder"]))} for record in records])
         return
-    _print_records(records, f"{len(records)} runs in {root / 'runs'}")
-    if not records and not any((where, status, tag, older)):
+    if records:
+        _print_records(records, f"{len(records)} runs in {root / 'runs'}")
+    elif any((where, status, tag, older)):
+        typer.echo(f"none of the runs in {root / 'runs'} is meant", err=True)
+    else:
         typer.echo("Nothing is recorded yet: `resx compare` trains four small networks in about a minute.", err=True)
 
 
