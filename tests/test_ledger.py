@@ -41,7 +41,7 @@ def test_the_nearest_to_the_paper_decides_but_one_network_of_a_kind_only_alone(
 
 def test_the_command_of_own_findings_works_from_anywhere(tmp_path: Path) -> None:
     folder = tmp_path / "findings" / "mine"
-    shutil.copytree(RESULTS / "construct-digits", folder)
+    shutil.copytree(RESULTS / "cifar-small", folder)
     text = (folder / "experiment.toml").read_text(encoding="utf-8").partition("\n")[2]
     (folder / "experiment.toml").write_text(f"# resx run experiment.toml\n{text}", encoding="utf-8")
     assert describe(folder, True).command == f"resx run {folder / 'experiment.toml'}"
