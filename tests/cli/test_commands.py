@@ -6,11 +6,10 @@ import json
 import os
 import platform
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 
 from resx.cli import run
@@ -202,19 +201,14 @@ def test_flags_a_file_and_python_give_the_same_run(tmp_path: Path, capfd: pytest
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(results: Path, number: int, code: int) -> None:
     words = ["train", "--depth", "8", "--steps", "100000", "--eval-every", "5", "--preset", "digits", *TINY]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from resx.cli import main; main()", *words],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a suite in the background ignores SIGINT
-    )
+    process = forks.python("from resx.cli import main; main()", *words, err=Path("err"))
     until = time.monotonic() + 60
     while time.monotonic() < until and not list(results.glob("runs/*/checkpoint.pt")):
         time.sleep(0.05)
-    process.send_signal(number)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == code
+    os.kill(process.pid, number)
+    process.join(60)
+    error = Path("err").read_text()
+    assert process.exitcode == code
     assert "same command" in error.splitlines()[-1]
     assert "Traceback" not in error
     assert list(results.glob("runs/*/checkpoint.pt"))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 
+import forks
 import numpy as np
 import pytest
 import torch
@@ -304,12 +303,12 @@ def test_processes_that_want_one_tree_decode_it_once(tree, tmp_path):
         "image = folder._image; folder._image = lambda path: (print('decoded'), image(path))[1]; "
         "folder.load_folder(Path(sys.argv[1]))"
     )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script, str(tree)], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    lines = [process.communicate(timeout=120)[0].count("decoded") for process in processes]
-    assert sorted(lines) == [0, 84]
-    assert [process.returncode for process in processes] == [0, 0]
+    files = [tmp_path / "one", tmp_path / "other"]
+    processes = [forks.python(script, str(tree), out=file) for file in files]
+    for process in processes:
+        process.join(120)
+    assert sorted(file.read_text().count("decoded") for file in files) == [0, 84]
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_images_of_one_size_are_read_once_for_all_sizes_asked_for(tree, monkeypatch):

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 from small_runs import specs_of
 
@@ -16,7 +17,7 @@ from resx.store.run import finished_result
 from resx.training.machine import Machine
 
 SCRIPT = """
-import multiprocessing, sys
+import forks, multiprocessing, sys
 from pathlib import Path
 from resx.engines import train_all
 from resx.spec import RunSpec
@@ -28,6 +29,7 @@ def report(progress):
 
 if __name__ == "__main__":
     specs = [RunSpec.model_validate_json(text) for text in sys.argv[2:]]
+    multiprocessing.get_context = lambda method: forks.FORKS
     train_all(specs, Machine(results=Path(sys.argv[1]), jobs=2), report)
 """
 
@@ -42,12 +44,13 @@ def is_gone(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
 def test_workers_of_a_killed_process_end_and_nothing_is_lost(tmp_path: Path) -> None:
     specs = specs_of(Machine(), {"steps": 3000}, {"steps": 3000, "seed": 1})
-    (tmp_path / "sweep.py").write_text(SCRIPT)
-    command = [sys.executable, str(tmp_path / "sweep.py"), str(tmp_path), *(spec.model_dump_json() for spec in specs)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        pids = [int(pid) for pid in process.stdout.readline().split()]
-        process.kill()
+    said = tmp_path / "pids"
+    process = forks.python(SCRIPT, str(tmp_path), *(spec.model_dump_json() for spec in specs), out=said)
+    while not (said.exists() and "\n" in said.read_text()):
+        process.join(0.01)
+        assert process.exitcode is None
+    process.kill()
+    pids = [int(pid) for pid in said.read_text().partition("\n")[0].split()]
     assert len(pids) == 2
     limit = time.monotonic() + 30
     while not all(is_gone(pid) for pid in pids):
