@@ -54,5 +54,6 @@ def _execute(source: str, arguments: tuple[str, ...], out: Path | None, err: Pat
         if path is not None:
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the server may have been started where signals were blocked
     sys.argv = ["-c", *arguments]
     exec(compile(source, "<source>", "exec"), {"__name__": "__main__"})

@@ -207,6 +207,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(results: Path, numbe
         time.sleep(0.05)
     os.kill(process.pid, number)
     process.join(60)
+    process.kill()
     error = Path("err").read_text()
     assert process.exitcode == code
     assert "same command" in error.splitlines()[-1]
