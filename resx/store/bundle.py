@@ -225,8 +225,7 @@ def _check(run: Path, source: Path) -> None:
     with suppress(StoreError):
         files = Committed(run)
         there = {file.relative_to(run).as_posix() for file in run.rglob("*") if file.is_file()} - {MANIFEST}
-        if files.manifest is not None:
-            wrong += [f"{run / name}: is not in its manifest" for name in sorted(there - set(files.manifest.files))]
+        wrong += [f"{run / name}: is not in its manifest" for name in sorted(there - set(files.manifest.files))]
     if wrong:
         reason = wrong[0].replace(f"{run.parent}{os.sep}", "")
         raise SpecError(f"{source}: {reason}; nothing was imported")

@@ -16,7 +16,7 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -29,6 +29,7 @@ TEMPORARY = ".*.tmp"  # what a kill in the middle of a write leaves behind
 MAX_DIGITS = 30  # of a whole number
 MAX_TEXT = 64 * 2**20  # bytes of a JSON file; a record takes a few thousand
 _NOT_SUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
+_NO_SYNC = _NOT_SUPPORTED | {errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}  # of a folder, or no opening it
 _HINTS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
@@ -87,7 +88,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         with open(os.open(temporary, flags, 0o666), "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno(), _NOT_SUPPORTED, "cannot sync files")
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -127,15 +128,29 @@ def cannot_write(path: Path, error: OSError) -> str:
 
 def sync_folder(folder: Path) -> None:
     """Let a rename reach the disk. Some file systems cannot; that is said once."""
-    handle = os.open(folder, os.O_RDONLY)
+    line = "cannot sync folders"
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        _refuse_fault(error, _NO_SYNC, line)
+        return
+    try:
+        _sync(handle, _NO_SYNC, line)
+    finally:
+        os.close(handle)
+
+
+def _sync(handle: int, tolerated: Collection[int], line: str) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in _NOT_SUPPORTED:
-            raise
-        say_once("this file system cannot sync folders: a loss of power may lose the last files written")
-    finally:
-        os.close(handle)
+        _refuse_fault(error, tolerated, line)
+
+
+def _refuse_fault(error: OSError, tolerated: Collection[int], line: str) -> None:
+    if error.errno not in tolerated:
+        raise error
+    say_once(f"this file system {line}: a loss of power may lose the last files written")
 
 
 @cache
@@ -224,8 +239,8 @@ def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Itera
 
     The lock is the kernel's (flock): a killed process leaves none behind. Where the file system has no locks, a file
     that only one process can make (O_EXCL) does the same: its owner renews it, and one that is not renewed for two
-    minutes is taken over. What is yielded says whether that has happened: whether the lock is still this process's.
-    make: makes the folder; called again where it was removed in the meantime. Raises StoreError.
+    minutes is taken over. What is yielded says whether the lock is still this process's: not taken over, not removed
+    with its folder. make: makes the folder; called again where it was removed in the meantime. Raises StoreError.
     """
     while True:
         try:
@@ -241,10 +256,10 @@ def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Itera
                         lock.truncate(0)
                         lock.write(_me().encode())
                     with _renewing(owned):
-                        yield partial(_is_mine, owned)
+                        yield partial(_is_mine, owned, lock, path)
                     return
             finally:
-                if owned is not None and _is_mine(owned):
+                if owned is not None and _text(owned) == _me():
                     owned.unlink(missing_ok=True)
 
 
@@ -322,7 +337,7 @@ def _renewing(owner: Path | None) -> Iterator[None]:
     done = threading.Event()
 
     def renew() -> None:
-        while not done.wait(RENEWED) and _is_mine(owner):
+        while not done.wait(RENEWED) and _text(owner) == _me():
             with suppress(OSError):
                 os.utime(owner)  # to the time of the file system's machine
 
@@ -371,9 +386,9 @@ def _own(owner: Path) -> Path:
     raise Busy(owner, _text(owner))
 
 
-def _is_mine(owner: Path | None) -> bool:
-    """Whether a file that stands for a lock is this process's; without such a file the kernel's lock is."""
-    return owner is None or _text(owner) == _me()
+def _is_mine(owner: Path | None, lock: IO[bytes], path: Path) -> bool:
+    """Whether a lock is this process's: the kernel's where its file is still there, or else the file for it is."""
+    return _is_still(lock, path) and (owner is None or _text(owner) == _me())
 
 
 def _me() -> str:

@@ -7,7 +7,7 @@
 
 A commit first announces what is coming, then writes the files, then says that they are there. Killed at any point,
 every file is either what it was or what was coming, and both can be distinguished from anything else. A file that is in
-neither list was left by a kill before its commit, and is nobody's.
+neither list was left by a kill before its commit, and is nobody's; so a record without a manifest is damaged.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,18 +93,18 @@ _PARTS = ("files", "coming")
 
 
 class Committed:
-    """The files of a run as they were committed. `manifest` is None for a run that has none, which is not compared."""
+    """The files of a run as they were committed. Raises Damaged for a record without a manifest.
 
-    def __init__(self, folder: Path) -> None:
+    manifest: by default the run's own.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest | None = None) -> None:
         self.folder = folder
         self._root = f"{folder}{os.sep}"  # thousands of runs: joining paths takes as long as reading
-        self.manifest = read_manifest(folder)
+        self.manifest = manifest or read_manifest(folder) or _of_nothing(folder)
 
     def names(self) -> list[str]:
-        """Return the committed files, those of a run without a manifest as they lie there."""
-        if self.manifest is None:
-            names = (file.relative_to(self.folder).as_posix() for file in self.folder.rglob("*"))
-            return sorted(name for name in names if FILE.fullmatch(name))
+        """Return the committed files."""
         arrived = [name for name in self.manifest.coming if (self.folder / name).exists()]
         return sorted({*self.manifest.files, *arrived})
 
@@ -117,23 +118,47 @@ class Committed:
                 data = read_file(f"{self._root}{name}")
             except FileNotFoundError:
                 data = None
-            if self.manifest is None or (data is not None and self.manifest.allows(name, stamp(data))):
+            if data is not None and self.manifest.allows(name, stamp(data)):
                 return data
             if data is None and name not in self.manifest.files:
                 return None
-            before, self.manifest = self.manifest, read_manifest(self.folder)
+            before, self.manifest = self.manifest, read_manifest(self.folder) or _of_nothing(self.folder)
             if self.manifest == before:  # else a commit was made in between: look again
                 self._refuse(self.folder / name, name, data)
                 return None
 
     def _refuse(self, path: Path, name: str, data: bytes | None) -> None:
-        assert self.manifest is not None
         if data is None:
             raise Damaged(path, "is missing")
         if name in self.manifest.files or name in self.manifest.coming:
             raise Damaged(path, "damaged, or of another run: it is not what was committed")
         if os.path.dirname(name) != "snapshots" and name != "predictions.npz":  # a kill can leave those, and no other
             raise Damaged(path, "is not this run's: it was never committed")
+
+
+def is_record(folder: Path) -> bool:
+    """Whether a folder holds a file that only a commit writes, which announces it in a manifest."""
+    return any((folder / name).exists() for name in ("spec.json", "checkpoint.pt", "result.json", "metrics.csv"))
+
+
+def _of_nothing(folder: Path) -> Manifest:
+    if is_record(folder):
+        raise Damaged(
+            folder / MANIFEST,
+            "is missing, which says what was committed; `resx runs check --repair` makes it again from the checkpoint",
+        )
+    return Manifest(folder.name)
+
+
+def as_they_lie(folder: Path) -> Manifest:
+    """Return a manifest of whatever files lie in a folder and can be read."""
+    files = {}
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if FILE.fullmatch(name):
+            with suppress(StoreError, FileNotFoundError):
+                files[name] = stamp(read_file(file))
+    return Manifest(folder.name, files)
 
 
 def commit(folder: Path, contents: Mapping[str, bytes], written: Mapping[str, Stamp]) -> None:

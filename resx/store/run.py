@@ -47,7 +47,18 @@ from resx.store.files import (
     to_json,
     write_atomic,
 )
-from resx.store.manifest import MANIFEST, Committed, Damaged, Manifest, Stamp, commit, read_manifest, stamp
+from resx.store.manifest import (
+    MANIFEST,
+    Committed,
+    Damaged,
+    Manifest,
+    Stamp,
+    as_they_lie,
+    commit,
+    is_record,
+    read_manifest,
+    stamp,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,13 +87,15 @@ _NUMBERS = ("seconds", "train_images", "test_images", "parameters", "multiply_ad
 class _Session:
     """What a process that writes to a run has not committed yet.
 
-    holds_lock: until `open_run` ends. is_mine: whether the lock has not been taken over by another process.
+    holds_lock: until `open_run` ends. is_mine: whether the lock has not been taken over by another process. lying: the
+    files as they lie there, which stand for a manifest while one is made again.
     """
 
     written: dict[str, Stamp] = field(default_factory=dict)  # files that are there, and count from the next commit on
     staged: dict[str, bytes] = field(default_factory=dict)  # content of files that the next commit writes
     holds_lock: bool = False
     is_mine: Callable[[], bool] = lambda: True
+    lying: Manifest | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,7 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         """What result.json says, or None for a run that is not done. Raises StoreError where it is damaged."""
-        return _result(self, Committed(self.path))
+        return _result(self, self._files())
 
     def rows(self) -> list[list[float]]:
         """Return the rows of metrics.csv, in the order of METRICS. Raises StoreError where it is damaged."""
@@ -140,18 +153,14 @@ class RunFolder:
 
     def save_snapshot(self, step: int, weights: Mapping[str, torch.Tensor]) -> None:
         """Save the weights of a step, for probes that follow training; they count from the next commit on."""
-        name, data = f"snapshots/step-{step:07d}.pt", _to_bytes(dict(weights))
-        write_atomic(self.path / name, data)
-        self._session.written[name] = stamp(data)
+        content = {"run_id": self.run_id, "step": step, "weights": dict(weights)}
+        name, data = f"snapshots/step-{step:07d}.pt", _to_bytes(content)
+        self._write(name, data)
 
     def snapshots(self) -> dict[int, Path]:
-        """Return the file of each saved step, in order. Raises StoreError where the first is missing."""
-        files = Committed(self.path)
-        names = sorted({*files.names(), *self._session.written})
-        steps = {int(name[15:-3]): self.path / name for name in names if name.startswith("snapshots/")}
-        if files.manifest is None and steps and 0 not in steps and not self.spec.foreign:
-            raise Damaged(self.path / "snapshots" / "step-0000000.pt", "is missing")
-        return steps
+        """Return the file of each saved step, in order."""
+        names = sorted({*self._files().names(), *self._session.written})
+        return {int(name[15:-3]): self.path / name for name in names if name.startswith("snapshots/")}
 
     def load_weights(self, step: int | None = None) -> dict[str, torch.Tensor]:
         """Return the weights of a saved step, by default the last. Raises StoreError where there is none."""
@@ -161,23 +170,34 @@ class RunFolder:
             return weights
         if not files or (step is not None and step not in files):
             raise StoreError(f"{self.path}: no weights of step {step}" if files else f"{self.path}: no weights saved")
-        path = files[max(files) if step is None else step]
+        step = max(files) if step is None else step
+        path = files[step]
         data = self._read(f"snapshots/{path.name}")
         if data is None:
             raise Damaged(path, "is missing")
-        weights = load_tensors(data, path)
-        if not isinstance(weights, dict):
+        content = load_tensors(data, path)
+        if not isinstance(content, dict):
             raise Damaged(path, "holds no weights")
+        if content.keys() != {"run_id", "step", "weights"}:  # of an older version
+            self._refuse_nameless(path)
+            return content
+        if (content["run_id"], content["step"]) != (self.run_id, step):
+            raise Damaged(path, f"belongs to step {content['step']} of {content['run_id']}")
+        weights = content["weights"]
         return weights
+
+    def _refuse_nameless(self, path: Path) -> None:
+        """Raise Damaged for a file without this run's id where no manifest says that it is this run's."""
+        if self._session.lying is not None:
+            raise Damaged(path, "does not say of which run it is")
 
     def save_predictions(self, logits: np.ndarray, labels: np.ndarray) -> None:
         """Save the outputs on the test images, [N, outputs], and the true labels or targets."""
         import numpy as np
 
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, logits=logits, labels=labels)
-        write_atomic(self.path / "predictions.npz", buffer.getvalue())
-        self._session.written["predictions.npz"] = stamp(buffer.getvalue())
+        np.savez_compressed(buffer, logits=logits, labels=labels, run_id=np.array(self.run_id))
+        self._write("predictions.npz", buffer.getvalue())
 
     def load_predictions(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the outputs on the test images and the true labels. Raises StoreError where damaged or absent."""
@@ -191,10 +211,15 @@ class RunFolder:
             _refuse_bomb(data)
             with np.load(io.BytesIO(data), allow_pickle=False) as content:
                 logits, labels = content["logits"], content["labels"]
+                owner = str(content["run_id"]) if "run_id" in content else None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, MemoryError) as error:
             raise StoreError(f"{path}: cannot be read; train the run again") from error
         if logits.ndim < 1 or labels.ndim < 1 or len(logits) != len(labels):
             raise StoreError(f"{path}: outputs and labels do not belong together; train the run again")
+        if owner is None:  # of an older version
+            self._refuse_nameless(path)
+        elif owner != self.run_id:
+            raise Damaged(path, f"belongs to {owner}")
         return logits, labels
 
     def has_predictions(self) -> bool:
@@ -233,7 +258,7 @@ class RunFolder:
 
     def probes(self) -> list[str]:
         """Return the names of what was measured on this run."""
-        names = Committed(self.path).names()
+        names = self._files().names()
         return [name[7:-4] for name in names if name.startswith("probes/") and name.endswith(".csv")]
 
     def record_attempt(self, attempt: Mapping[str, Any], *, replace: bool) -> None:
@@ -268,11 +293,25 @@ class RunFolder:
     def _read(self, name: str) -> bytes | None:
         if name in self._session.written:  # by this process, and not committed yet
             return read_file(self.path / name)
-        return Committed(self.path).read(name)
+        return self._files().read(name)
+
+    def _files(self) -> Committed:
+        return Committed(self.path, self._session.lying)
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Write a file that counts from the next commit on."""
+        self._refuse_lost()
+        write_atomic(self.path / name, data)
+        self._session.written[name] = stamp(data)
+
+    def _refuse_lost(self) -> None:
+        if not self._session.is_mine():
+            raise StoreError(
+                f"{self.path}: another process has taken this run over, or removed it; nothing more is written to it"
+            )
 
     def _commit(self, contents: Mapping[str, bytes]) -> None:
-        if not self._session.is_mine():
-            raise StoreError(f"{self.path}: another process has taken this run over; nothing more is written to it")
+        self._refuse_lost()
         files = {**self._session.staged, **contents}
         if not (self.path / "spec.json").exists():
             files["spec.json"] = spec_text(self.spec).encode()
@@ -374,10 +413,7 @@ def _result(run: RunFolder, files: Committed) -> dict[str, Any] | None:
     data = files.read("result.json")
     if data is None:
         return None
-    result = _parse_result(data, run)
-    if files.manifest is None:
-        _compare(result, run)
-    return result
+    return _parse_result(data, run)
 
 
 def _parse_result(data: bytes, run: RunFolder) -> dict[str, Any]:
@@ -396,22 +432,6 @@ def _parse_result(data: bytes, run: RunFolder) -> dict[str, Any]:
     return result
 
 
-def _compare(result: Mapping[str, Any], run: RunFolder) -> None:
-    """Compare a result with the last row of the metrics, where no manifest vouches for either. Raises Damaged."""
-    rows = run.rows()
-    if not rows:
-        return
-    last = dict(zip(METRICS, rows[-1], strict=True))
-    pairs = [
-        (last["step"], result.get("steps_done", last["step"])),
-        *((last[key], result.get(key)) for key in OUTCOMES),
-    ]
-    same = all(math.isnan(one) if other is None else one == other for one, other in pairs)
-    whole = result["status"] != "finished" or result.get("steps_done", run.spec.train.steps) == run.spec.train.steps
-    if not same or not whole:
-        raise Damaged(run.path / "result.json", "does not agree with metrics.csv; one of them is damaged")
-
-
 def read_run(path: Path) -> RunFolder:
     """Open a recorded run for reading. Raises StoreError where its spec.json is missing, damaged, foreign or edited."""
     run, _ = _read_run(path, Committed(path), compare_id=True)
@@ -419,7 +439,7 @@ def read_run(path: Path) -> RunFolder:
 
 
 def _read_run(path: Path, files: Committed, *, compare_id: bool) -> tuple[RunFolder, dict[str, Any]]:
-    """Return a run and its spec's flat fields. compare_id: with its folder, even where a manifest vouches for it."""
+    """Return a run and its spec's flat fields. compare_id: with its folder, though the manifest vouches for it."""
     data = files.read("spec.json")
     if data is None:
         raise Damaged(path / "spec.json", "is missing")
@@ -428,7 +448,7 @@ def _read_run(path: Path, files: Committed, *, compare_id: bool) -> tuple[RunFol
         fields = spec.flat()
         if any(isinstance(value, str) and printable(value) != value for value in fields.values()):
             raise ValueError("control characters")
-        run_id = spec.run_id if compare_id or files.manifest is None else path.name
+        run_id = spec.run_id if compare_id else path.name
     except (ValidationError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(path / "spec.json", "not a specification that this version of resx reads") from error
     if run_id != path.name:
@@ -459,7 +479,7 @@ def open_run(results: Path, spec: RunSpec) -> Iterator[RunFolder]:
             if session.written or session.staged:
                 run._commit({})
         finally:
-            session.holds_lock = False
+            session.holds_lock, session.is_mine = False, lambda: True
             if is_mine() and not is_recorded(path):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -479,13 +499,14 @@ def is_recorded(path: Path) -> bool:
         return True
     if manifest is not None:
         return bool(manifest.files)  # else it was killed in its first commit
-    return any((path / name).exists() for name in ("checkpoint.pt", "result.json", "metrics.csv"))
+    return is_record(path)
 
 
 def _adopt(run: RunFolder) -> None:
-    """Write the manifest of a run that has none, or a damaged one, from those of its files that can be read.
+    """Write the manifest of a run that has none, or a damaged one, from those of its files that are surely its own.
 
-    A file that cannot, or does not agree with the others, is listed with a hash that nothing has.
+    They are the checkpoint with this run's id in it, what agrees with it, and what has the id as well. Any other is
+    listed with a hash that nothing has; measurements, which have no id, are set aside, to be made again.
     """
     try:
         if read_manifest(run.path) is not None or not is_recorded(run.path):
@@ -494,14 +515,47 @@ def _adopt(run: RunFolder) -> None:
         LOG.warning("%s; it is made again from the run's files", error)
         (run.path / MANIFEST).unlink()
     files: dict[str, Stamp] = {}
-    for name, check in readers(run).items():
-        try:
-            check()
-            files[name] = stamp(read_file(run.path / name))
-        except (StoreError, FileNotFoundError) as error:
-            LOG.warning("%s", error)
-            files[name] = (0, "")
+    run._session.lying = lying = as_they_lie(run.path)
+    try:
+        for name, check in readers(run).items():
+            try:
+                check()
+                _refuse_strange(run, name)
+                files[name] = lying.files[name]
+            except StoreError as error:
+                LOG.warning("%s", error)
+                files[name] = (0, "")
+    finally:
+        run._session.lying = None
+    for name in [name for name in files if name.startswith("probes/")]:
+        del files[name]
+        os.replace(run.path / name, run.path / f"{name}.damaged")
     write_atomic(run.path / MANIFEST, Manifest(run.run_id, files).to_text())
+
+
+def _refuse_strange(run: RunFolder, name: str) -> None:
+    """Raise Damaged for a file without the run's id, or with one that may have been written into it, that does not
+    agree with the checkpoint."""
+    path = run.path / name
+    if name.startswith("probes/"):
+        raise Damaged(path, "does not say of which run it is; it is set aside, and measured again where it is needed")
+    if name not in ("metrics.csv", "result.json"):
+        return
+    saved = run.load_checkpoint()
+    if saved is None:
+        raise Damaged(path, "is without the checkpoint.pt that it was made from")
+    state, rows = saved
+    if name == "metrics.csv":
+        same = run._read(name) == metrics_text(rows).encode()
+    else:
+        result, last = run.result or {}, rows[-1] if rows else {}
+        same = (last.get("step"), bool(state.get("diverged"))) == (
+            result.get("steps_done"),
+            result.get("status") == "diverged",
+        )
+        same = same and all(last.get(key) == result.get(key) for key in OUTCOMES)
+    if not same:
+        raise Damaged(path, "does not agree with checkpoint.pt")
 
 
 def _mend_spec(run: RunFolder) -> None:
@@ -516,14 +570,14 @@ def _mend_spec(run: RunFolder) -> None:
 def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
     """Return, for every file of a run, what reads it, and so finds out whether it is whole."""
     checks: dict[str, Callable[[], object]] = {
-        "spec.json": lambda: read_run(run.path),
+        "spec.json": lambda: _read_run(run.path, run._files(), compare_id=True),
         "environment.json": lambda: _check_attempts(run),
         "checkpoint.pt": run.load_checkpoint,
-        "metrics.csv": lambda: _check_metrics(run),
+        "metrics.csv": run.rows,
         "predictions.npz": run.load_predictions,
         "result.json": lambda: run.result,
     }
-    names = Committed(run.path).names()
+    names = run._files().names()
     checks = {name: check for name, check in checks.items() if name in names}
     steps = [int(name[15:-3]) for name in names if name.startswith("snapshots/")]
     if steps and not run.spec.foreign:  # weights of others have no initial ones
@@ -538,14 +592,6 @@ def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
 def _check_attempts(run: RunFolder) -> None:
     if run._read("environment.json") is not None and not run.attempts():
         raise Damaged(run.path / "environment.json", "damaged")
-
-
-def _check_metrics(run: RunFolder) -> None:
-    """Compare the metrics with the checkpoint that they were made from, where no manifest vouches for them."""
-    run.curve()
-    saved = run.load_checkpoint() if Committed(run.path).manifest is None else None
-    if saved is not None and read_file(run.path / "metrics.csv") != metrics_text(saved[1]).encode():
-        raise Damaged(run.path / "metrics.csv", "does not agree with checkpoint.pt")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -118,3 +119,52 @@ def test_who_was_taken_for_dead_writes_nothing_more(tmp_path: Path) -> None:
         run.save_checkpoint({"step": 1}, [])
     assert (run.path / "checkpoint.pt").read_bytes() == before
     assert (run.path / ".lock-owner").read_text() == ELSEWHERE
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES])
+@pytest.mark.parametrize("call", ["fsync", "open"])
+def test_where_folders_cannot_be_synced_that_is_said_once(
+    tmp_path: Path, number: int, call: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = getattr(os, call)
+
+    def refuse(what: Any, *given: Any) -> Any:
+        if stat.S_ISDIR(os.stat(what).st_mode if os.path.exists(what) else 0):
+            raise OSError(number, os.strerror(number))
+        return original(what, *given)
+
+    if call == "open" and number not in (errno.EACCES, errno.EINVAL):
+        return
+    files.say_once.cache_clear()
+    monkeypatch.setattr(os, call, refuse)
+    for text in ("first", "second"):
+        write_atomic(tmp_path / "file", text)
+    assert (tmp_path / "file").read_text() == "second"
+    assert len([line for line in caplog.messages if "cannot sync folders" in line]) == 1
+
+
+def test_a_fault_of_the_disk_is_no_want_of_a_feature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="Input/output error"):
+        write_atomic(tmp_path / "file", "text")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_run_that_is_removed_while_it_is_trained_does_not_come_back(tmp_path: Path, again: bool) -> None:
+    """Nor is it written by two: another process may train it anew, and hold its lock."""
+    spec = RunSpec()
+    with pytest.raises(StoreError, match="or removed it"), open_run(tmp_path, spec) as run:
+        run.save_checkpoint({"step": 0}, [])
+        shutil.rmtree(run.path)
+        if again:
+            with open_run(tmp_path, spec) as other:
+                other.save_checkpoint({"step": 5}, [])
+        for write in (lambda: run.save_snapshot(1, {}), lambda: run.save_checkpoint({"step": 1}, [])):
+            with pytest.raises(StoreError, match="or removed it"):
+                write()
+        run.finish({})
+    assert run.path.exists() == again
+    assert (other.load_checkpoint() if again else None) == (({"step": 5}, []) if again else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -26,7 +27,8 @@ def record(results: Path, seed: int) -> RunFolder:
         rows = [{"step": step, "test_error": seed + step / 7} for step in (0, 276)]
         run.save_snapshot(0, {"w": torch.full((50,), float(seed))})
         run.save_snapshot(276, {"w": torch.full((50,), seed + 0.5)})
-        run.save_predictions(np.full((4, 2), seed, dtype=np.float32), np.arange(4))
+        logits = np.random.default_rng(seed).normal(size=(100, 2)).astype(np.float32)  # its middle is no header
+        run.save_predictions(logits, np.arange(100))
         run.save_checkpoint({"step": 276, "w": torch.full((50,), seed + 0.5)}, rows)
         run.finish(
             {"run_id": run.run_id, "status": "finished", "steps_done": 276, "test_error": rows[-1]["test_error"]}
@@ -92,15 +94,20 @@ def test_nothing_but_what_was_committed_is_read(tmp_path: Path, name: str, harm:
     assert problems(other.path) == []
 
 
-@pytest.mark.parametrize("harm", [flip, empty, swap, swap_named])
-def test_a_damaged_manifest_is_named(tmp_path: Path, harm: Callable[[Path, Path], None]) -> None:
+@pytest.mark.parametrize("harm", [flip, empty, remove, swap, swap_named])
+def test_a_damaged_manifest_is_named_and_made_again(tmp_path: Path, harm: Callable[[Path, Path], None]) -> None:
     run, other = record(tmp_path, 1), record(tmp_path, 2)
+    row, rows = read_record(run.path).row, run.rows()
     harm(run.path / "manifest.json", other.path / "manifest.json")
+    assert read_record(run.path).row["status"] == "damaged"
+    assert finished_result(run.spec, tmp_path) is None
     with pytest.raises(StoreError, match=r"manifest\.json|not what was committed"):
         read_run(run.path)
     with open_run(tmp_path, run.spec):  # whoever may write makes it anew
         pass
     assert problems(run.path) == []
+    assert (read_record(run.path).row, run.rows(), list(run.snapshots())) == (row, rows, [0, 276])
+    assert run.probes() == [] and (run.path / "probes" / "lesions.csv.damaged").exists(), "nothing says whose it is"
 
 
 @pytest.mark.parametrize("name", ["spec.json", "result.json", "metrics.csv"])
@@ -115,47 +122,77 @@ def test_a_damaged_run_is_a_row_that_says_so(tmp_path: Path, name: str) -> None:
     assert finished_result(run.spec, tmp_path) is None
 
 
-@pytest.mark.parametrize("harm", [flip, cut_a_line, swap, conflict])
-@pytest.mark.parametrize("name", ["checkpoint.pt", "metrics.csv", "predictions.npz", "snapshots/step-0000276.pt"])
-def test_a_run_without_a_manifest_is_read_and_compared_as_far_as_it_can_be(
+@pytest.mark.parametrize("harm", [flip, cut_a_line, remove, swap, swap_named, conflict])
+@pytest.mark.parametrize("name", [name for name in READERS if name not in ("spec.json", "probes/lesions.csv")])
+def test_without_a_manifest_only_what_is_surely_the_runs_is_read(
     tmp_path: Path, name: str, harm: Callable[[Path, Path], None]
 ) -> None:
     run, other = record(tmp_path, 1), record(tmp_path, 2)
     (run.path / "manifest.json").unlink()
-    assert problems(run.path) == []
-    assert read_record(run.path).row["status"] == "finished"
-    if harm is swap and name in ("predictions.npz", "snapshots/step-0000276.pt"):
-        return  # nothing in an old run says whose these are
     harm(run.path / name, other.path / name)
-    assert any(name in line or "metrics.csv" in line for line in problems(run.path))
+    with open_run(tmp_path, run.spec):
+        pass
+    if harm is not remove or name.startswith("snapshots/step-0000000"):
+        with pytest.raises(StoreError):
+            READERS[name](run)
+        assert any(name in line for line in problems(run.path))
+
+
+@pytest.mark.parametrize("gone", [[], ["checkpoint.pt"]])
+@pytest.mark.parametrize("copy", [swap, swap_named])
+def test_a_folder_of_another_runs_files_is_never_served(
+    tmp_path: Path, copy: Callable[[Path, Path], None], gone: list[str]
+) -> None:
+    run, other = record(tmp_path, 1), record(tmp_path, 2)
+    for name in [*(name for name in READERS if name != "spec.json"), "environment.json"][:7]:
+        copy(run.path / name, other.path / name)
+    for name in ["manifest.json", *gone]:
+        (run.path / name).unlink()
+    for _ in range(2):
+        assert finished_result(run.spec, tmp_path) is None
+        assert read_record(run.path).row["status"] == "damaged"
+        assert problems(run.path) != []
+        with open_run(tmp_path, run.spec):
+            pass
+
+
+def test_weights_and_outputs_of_an_older_version_are_read_where_a_manifest_vouches_for_them(tmp_path: Path) -> None:
+    run = record(tmp_path, 1)
+    weights, (logits, labels) = {"w": torch.ones(3)}, run.load_predictions()
+    contents = {}
+    for name, save in (
+        ("snapshots/step-0000276.pt", lambda file: torch.save(weights, file)),
+        ("predictions.npz", lambda file: np.savez_compressed(file, logits=logits, labels=labels)),
+    ):
+        buffer = io.BytesIO()
+        save(buffer)
+        contents[name] = buffer.getvalue()
+    commit(run.path, contents, {})
+    assert torch.equal(run.load_weights()["w"], weights["w"]) and len(run.load_predictions()[0]) == 100
+    (run.path / "manifest.json").unlink()
+    with open_run(tmp_path, run.spec):
+        pass
+    for name in contents:
+        with pytest.raises(StoreError):
+            READERS[name](run)
 
 
 @pytest.mark.parametrize("step", ["-inf", "inf", "nan", "-1", "0.5", ""])
 def test_a_step_is_a_whole_number(tmp_path: Path, step: str) -> None:
     run = record(tmp_path, 1)
-    (run.path / "manifest.json").unlink()
     header, row = (run.path / "metrics.csv").read_text().splitlines()[:2]
-    (run.path / "metrics.csv").write_text(f"{header}\n{step},{row.partition(',')[2]}\n")
+    commit(run.path, {"metrics.csv": f"{header}\n{step},{row.partition(',')[2]}\n".encode()}, {})
     with pytest.raises(Damaged, match=r"metrics\.csv"):
         run.rows()
 
 
 def test_a_result_does_not_overrule_the_spec(tmp_path: Path) -> None:
     run = record(tmp_path, 1)
-    (run.path / "manifest.json").unlink()
     result = json.loads((run.path / "result.json").read_text())
-    (run.path / "result.json").write_text(json.dumps({**result, "depth": "x", "seed": [7], "folder": 3}))
+    changed = json.dumps({**result, "depth": "x", "seed": [7], "folder": 3}).encode()
+    commit(run.path, {"result.json": changed}, {})
     row = read_record(run.path).row
     assert (row["depth"], row["seed"], row["folder"]) == (run.spec.model.depth, run.spec.seed, str(run.path))
-
-
-def test_a_missing_first_snapshot_of_an_old_run_is_named(tmp_path: Path) -> None:
-    run = record(tmp_path, 1)
-    (run.path / "manifest.json").unlink()
-    (run.path / "snapshots" / "step-0000000.pt").unlink()
-    with pytest.raises(Damaged, match="step-0000000"):
-        run.snapshots()
-    assert any("step-0000000" in line for line in problems(run.path))
 
 
 @pytest.mark.parametrize("writes", range(4))
