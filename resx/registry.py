@@ -157,7 +157,7 @@ def _typed(text: str, kind: type) -> Any:
     value = kind(text)
     if kind is float and value - value != 0:  # nan and inf are no settings
         raise ValueError(text)
-    return value
+    return value or kind()  # not -0.0, which is another text
 
 
 def _shown(value: Any) -> str:
@@ -230,8 +230,10 @@ def load_plugin(plugin: Path | Plugin) -> str:
     finder = _Helpers(helpers)
     sys.meta_path.insert(0, finder)
     _loading.append(digest)
+    before = set(sys.modules)
     try:
         exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+        _refuse_unseen(path, sys.modules.keys() - before)
     except (Exception, SystemExit) as error:  # a user's file may fail in any way; the user needs its name and why
         del sys.modules[name]
         sys.meta_path.remove(finder)
@@ -241,6 +243,19 @@ def load_plugin(plugin: Path | Plugin) -> str:
         _loading.pop()
     _loaded[digest] = path
     return digest
+
+
+def _refuse_unseen(path: Path, names: Iterable[str]) -> None:
+    """Raise ImportError where one of the modules that a plugin loaded is the user's and was not hashed with it."""
+    for name in names:
+        module, top = sys.modules[name], name.partition(".")[0]
+        file = Path(getattr(module, "__file__", None) or "/").resolve()
+        is_ours = top in sys.stdlib_module_names or top == "resx" or "site-packages" in file.parts
+        if path.parent.resolve() in file.parents and not hasattr(module, "__resx_source__") and not is_ours:
+            del sys.modules[name]
+            raise ImportError(
+                f"{file} would be no part of its runs; put it next to the plugin and write `import {name}`"
+            )
 
 
 def used_plugins(digests: Iterable[str | None]) -> str | None:
@@ -276,35 +291,43 @@ def _read_source(file: Path, plugin: Path) -> bytes:
 def _imported(path: Path, source: bytes) -> dict[str, tuple[Path, bytes]]:
     """Return the modules next to a plugin that it imports, and those that they import: file and source of each."""
     modules: dict[str, tuple[Path, bytes]] = {}
-    waiting = [source]
+    waiting = [("", source)]
     while waiting:
-        for name in _imports(waiting.pop()):
+        for name in _imports(*waiting.pop()):
             parts = name.split(".")
             for length in range(1, len(parts) + 1):  # a package before what is in it
                 module = ".".join(parts[:length])
                 file = _file_of(path.parent, module)
                 if file is not None and module not in modules and _is_helper(parts[0], path.parent):
-                    modules[module] = (file, _read_source(file, path))
-                    waiting.append(modules[module][1])
+                    modules[module] = (file, _read_source(file, path) if file.exists() else b"")
+                    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+                    waiting.append((package, modules[module][1]))
     return modules
 
 
-def _imports(source: bytes) -> list[str]:
-    """Return the names of what a source imports anywhere, functions included; none where it is not Python."""
+def _imports(package: str, source: bytes) -> list[str]:
+    """Return the names of what a source imports anywhere, functions included; none where it is not Python.
+
+    package: that it is of, from which `from . import x` counts.
+    """
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError, RecursionError):
         return []
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     for node in nodes:
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        if isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names += [module, *(f"{module}.{alias.name}" for alias in node.names)] if module else []
     return names
 
 
 def _file_of(folder: Path, module: str) -> Path | None:
+    """Return a module's file, as Python finds it: a folder's __init__.py first, which need not be there."""
     place = folder.joinpath(*module.split("."))
-    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+    files = (place / "__init__.py", place.with_name(f"{place.name}.py"))
+    return next((file for file in files if file.is_file()), files[0] if place.is_dir() else None)
 
 
 def _is_helper(name: str, folder: Path) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -80,6 +81,9 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\
 def printable(text: str) -> str:
     """Return a text with `?` for what must not reach a terminal or a figure: control characters and half surrogates."""
     return _UNPRINTABLE.sub("?", text)
+
+
+Real = Annotated[float, AfterValidator(lambda value: value + 0.0)]  # not -0.0, which is another text
 
 
 class Frozen(BaseModel):
@@ -188,8 +192,8 @@ class TrainSpec(Frozen):
     batch_size: int = Field(64, ge=1, le=MAX_BATCH)
     lr: float = Field(0.02, gt=0)
     drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.5, 0.75), max_length=100)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
+    momentum: Real = Field(0.9, ge=0, lt=1)
+    weight_decay: Real = Field(1e-4, ge=0)
     warmup: bool = False
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     eval_every: int = Field(23, ge=1, le=MAX_STEPS)
@@ -392,21 +396,32 @@ def _validated(values: Mapping[str, Any]) -> tuple[RunSpec | None, dict[str, str
 
 
 def _one_spelling(key: str, value: Any) -> Any:
-    """Return a number that came as a numpy scalar as Python's, so that it gives the same run id however it is given.
+    """Return a value as it is written in a run id, however it is given.
 
     'none' is the text for an empty field that a preset may fill, since TOML has no null. Raises ValueError for a truth
     value where a number is wanted, and for text with control characters.
     """
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        # what a short float shows: numpy.float32(0.1) is meant to be 0.1
-        value = float(str(value)) if value.dtype.kind == "f" else value.item()
+    value = _plain(value)
     if isinstance(value, bool) and key != "warmup":
         raise ValueError(f"must not be {str(value).lower()}")
     if isinstance(value, str) and printable(value) != value:
         raise ValueError("must hold no control characters")
-    if value == "none" and key in CAN_BE_NONE:
-        return None
-    return 0.0 if isinstance(value, float) and value == 0 else value  # not -0.0, which is another text
+    return None if value == "none" and key in CAN_BE_NONE else value
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers and lists of them that are numpy's, torch's or pandas' as Python's."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if not hasattr(value, "__array__"):
+        return value
+    import numpy as np  # is there, or this would not be an array
+
+    array = np.asarray(value.detach() if hasattr(value, "detach") else value)
+    if array.shape:
+        return [_plain(item) for item in array]
+    # what a short float shows: numpy.float32(0.1) is meant to be 0.1
+    return float(str(array[()])) if array.dtype.kind == "f" else array.item()
 
 
 def _short(value: Any) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime
 import os
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from resx.probes import load_probe, parse_settings
 from resx.spec import FIELDS, PRESETS, Experiment, RunSpec, SpecError, build_spec, load_toml, write_toml
@@ -212,12 +215,18 @@ def test_more_evaluations_than_can_be_recorded_are_refused() -> None:
         {"depth": np.int64(110), "lr": np.float64(0.1), "seed": np.uint8(3)},
         {"depth": 110.0, "lr": np.float32(0.1), "seed": 3.0},
         {"depth": np.array(110), "lr": 0.1, "seed": 3},
+        {"depth": torch.tensor(110), "lr": torch.tensor(0.1), "seed": Decimal(3)},
+        {"depth": 110, "lr": 0.1, "seed": 3, "drops": [np.float32(0.1), "0.7"]},
+        {"depth": 110, "lr": 0.1, "seed": 3, "drops": np.array([0.1, 0.7], dtype=np.float32)},
+        {"depth": 110, "lr": 0.1, "seed": 3, "drops": pd.Series([0.1, 0.7])},
     ],
 )
-def test_a_number_is_the_same_however_it_is_given(fields: dict[str, Any]) -> None:
-    expected = build_spec({"preset": "paper", "depth": 110, "lr": 0.1, "seed": 3, "weight_decay": 0.0})
-    assert build_spec({"preset": "paper", **fields, "weight_decay": -0.0}) == expected
-    assert build_spec({"preset": "paper", **fields, "weight_decay": -0.0}).run_id == expected.run_id
+@pytest.mark.parametrize("zero", [0, -0.0, "-0.0", np.float32(-0.0)])
+def test_a_number_is_the_same_however_it_is_given(fields: dict[str, Any], zero: Any) -> None:
+    drops = {"drops": (0.1, 0.7)} if "drops" in fields else {}
+    expected = build_spec({"preset": "paper", "depth": 110, "lr": 0.1, "seed": 3, "weight_decay": 0.0, **drops})
+    given = build_spec({"preset": "paper", **fields, "weight_decay": zero})
+    assert (given, given.run_id) == (expected, expected.run_id)
 
 
 @pytest.mark.parametrize(

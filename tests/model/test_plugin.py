@@ -15,7 +15,7 @@ import torch
 from resx.cli import run
 from resx.engines import train_all
 from resx.model import GROW, SHORTCUTS
-from resx.registry import load_plugin
+from resx.registry import load_plugin, read_plugin
 from resx.spec import SpecError
 from resx.training.machine import Machine
 from resx.training.resolve import load_plugin_of, resolve
@@ -260,6 +260,42 @@ def test_what_runs_is_what_was_hashed(resx: Any, tmp_path: Path) -> None:
     sys.modules.pop("near", None)
     assert len(set(hashes)) == 3
     assert not list(tmp_path.rglob("__pycache__"))
+
+
+@pytest.mark.parametrize(
+    ("kit", "init"),
+    [("kit1", None), ("kit2", "from .core import GAIN\n"), ("kit3", "from . import core\nGAIN = core.GAIN\n")],
+)
+def test_a_package_next_to_a_plugin_is_part_of_its_source(tmp_path: Path, kit: str, init: str | None) -> None:
+    (tmp_path / kit).mkdir()
+    place = kit if init else f"{kit}.core"
+    if init:
+        (tmp_path / kit / "__init__.py").write_text(init)
+    hashes = set()
+    for gain in (1.0, 2.0):
+        (tmp_path / kit / "core.py").write_text(f"from .values import N\nGAIN = {gain} * N\n")
+        (tmp_path / kit / "values.py").write_text("N = 3\n")
+        file = tmp_path / "mine.py"
+        file.write_text(f"from {place} import GAIN\n")
+        for name in [name for name in sys.modules if name.partition(".")[0] == kit]:
+            del sys.modules[name]
+        hashes.add(load_plugin(file))
+        assert vars(sys.modules[f"resx_plugin_{read_plugin(file).digest}"])["GAIN"] == 3 * gain
+    assert len(hashes) == 2
+
+
+@pytest.mark.parametrize("how", ["__import__('un' + 'seen')", "import unseen"])
+def test_a_file_that_would_be_no_part_of_the_source_is_refused(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "lib" if how.startswith("import") else tmp_path
+    folder.mkdir(exist_ok=True)
+    (folder / "unseen.py").write_text("GAIN = 1\n")
+    file = tmp_path / "mine.py"
+    file.write_text(f"import sys\nsys.path.insert(0, {str(folder)!r})\n{how}\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SpecError, match=r"unseen\.py would be no part of its runs"):
+        load_plugin(file)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,11 @@ def test_any_number_of_positions(text: str, shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(module(x, fx)[..., :1], at_first, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("zero", ["0", "0.0", "-0.0", "-0", "0e3"])
+def test_zero_is_written_in_one_way(zero: str) -> None:
+    assert SHORTCUTS.complete(f"scaled:alpha={zero}") == "scaled:alpha=0.0"
+
+
 @pytest.mark.parametrize("name", list(SHORTCUTS))
 def test_documented_with_a_formula_on_one_line(name: str) -> None:
     assert SHORTCUTS.summary(name)
