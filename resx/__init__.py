@@ -2,7 +2,7 @@
 
 `RunSpec` says what a run is, `train` makes one, `run` runs a probe, `load_runs` reads what is recorded; `adopt` finds
 the blocks of any trained network and `measure` measures it. They are loaded on first use, so that `resx --help` does
-not wait for torch.
+not wait for torch, and a signal is handled before anything that takes time.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from resx.spec import RunSpec, SpecError, build_spec
-
 if TYPE_CHECKING:
     from resx.lab import compare, load, plot, run, train
     from resx.measurements.adopt import adopt, measure
+    from resx.spec import RunSpec, SpecError, build_spec
     from resx.store.tables import load_runs
 
 __all__ = [
@@ -32,7 +31,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "RunSpec": "resx.spec",
+    "SpecError": "resx.spec",
     "adopt": "resx.measurements.adopt",
+    "build_spec": "resx.spec",
     "compare": "resx.lab",
     "load": "resx.lab",
     "load_runs": "resx.store.tables",

@@ -190,6 +190,12 @@ def _read(text: str, root: Path, image_size: int | None) -> Dataset:
     return dataset
 
 
+def look_again() -> None:
+    """Let files that no name fixes be read anew: they may have changed since."""
+    for key in [key for key, dataset in READ.items() if dataset.content]:
+        del READ[key]
+
+
 def _read_files(text: str, root: Path, image_size: int | None) -> Dataset:
     """Read a whole data set. A loader that can bring images of many sizes to one takes image_size as well."""
     name, _ = DATASETS.arguments(text)

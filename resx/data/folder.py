@@ -30,13 +30,13 @@ from rich.progress import track
 
 from resx.data.dataset import DATASETS, LOOKUPS, Dataset, Found, averaged_down, data_root
 from resx.spec import SpecError
-from resx.store.files import wait_for_lock
+from resx.store.files import TEMPORARY, StoreError, atomic_file, wait_for_lock
 
 SUFFIXES = {".png", ".webp", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
 GREY = {"1", "L"}
 COLOUR = {"RGB", "RGBA", "RGBX", "RGBa", "LA", "La", "P", "PA", "CMYK", "YCbCr"}
 TEST_FOLDERS = ("test", "val")  # the first that is there; many trees call it val
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 Images = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
@@ -162,10 +162,11 @@ def _classes(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _files(folder: Path | str) -> Iterator[tuple[str, int, int, int]]:
-    """Yield the image files below a class folder: path, size in bytes, times of the last change in ns.
+def _files(folder: Path | str) -> Iterator[tuple[str, int, int, int, int]]:
+    """Yield the image files below a class folder: path, size in bytes, times of the last change in ns, inode.
 
-    The second time is that of the file's status. Raises SpecError for a pipe or a device, which would be waited for.
+    The second time is that of the file's status; the inode tells files apart whose folders have changed places. Raises
+    SpecError for a pipe or a device, which would be waited for.
     """
     for entry in os.scandir(folder):
         if entry.name.startswith("."):
@@ -176,7 +177,7 @@ def _files(folder: Path | str) -> Iterator[tuple[str, int, int, int]]:
             status = entry.stat()
             if not stat.S_ISREG(status.st_mode):
                 raise SpecError(f"dataset 'folder': {entry.path} is not a regular file")
-            yield entry.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            yield entry.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _decode(listing: Listing, image_size: int | None) -> tuple[dict[str, Images], int | None]:
@@ -309,16 +310,10 @@ def _read_cache(listing: Listing, image_size: int | None) -> dict[str, Images] |
 def _write_cache(listing: Listing, image_size: int | None, content: dict[str, Images]) -> None:
     """Write the cache, whole or not at all; a place that cannot be written to only costs decoding again."""
     path = _cache_path(listing, image_size)
-    unfinished = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-            unfinished = Path(file.name)
+        for left in path.parent.glob(f".{_cache_path(listing, None).stem}{TEMPORARY[1:]}"):  # by a kill
+            left.unlink(missing_ok=True)
+        with atomic_file(path) as file:
             np.savez(file, stamp=np.array(listing.stamp), **content)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
-        if unfinished is not None:
-            unfinished.unlink(missing_ok=True)
-        print(f"The decoded images are not kept: {path.parent} cannot be written ({error})", file=sys.stderr)
+    except (OSError, StoreError) as error:
+        print(f"The decoded images are not kept: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -52,9 +53,10 @@ def _commit() -> str | None:
     """
     root = Path(__file__).resolve().parents[2]
     try:
-        if not (root / ".git").exists() or 'name = "resx"' not in (root / "pyproject.toml").read_text(errors="replace"):
-            return None
-    except OSError:
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("project")
+    except (OSError, ValueError):
+        return None
+    if not (root / ".git").exists() or not isinstance(project, dict) or project.get("name") != "resx":
         return None
     settings = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]

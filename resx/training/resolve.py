@@ -40,6 +40,7 @@ def resolve(fields: Iterable[Mapping[str, Any]], machine: Machine) -> list[RunSp
     batch of one cannot train.
     """
     load_plugins(machine.plugin)
+    data.look_again()
     specs: dict[RunSpec, None] = {}
     errors: dict[str, None] = {}
     completed: dict[DataSpec, DataSpec] = {}  # a folder is hashed once, not once a run

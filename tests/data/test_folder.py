@@ -15,6 +15,8 @@ from resx import data
 from resx.data import DATASETS, FACTS, folder
 from resx.data.batches import Batches
 from resx.spec import DataSpec, SpecError
+from resx.training.machine import Machine
+from resx.training.resolve import resolve
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -253,6 +255,42 @@ def test_images_that_change_under_the_same_size_and_time_are_seen(tree, decoded)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert folder.load_folder(tree).content != first.content
     assert len(decoded) == count + 84
+
+
+def test_classes_that_change_places_are_seen(tmp_path, decoded):
+    """Their files may be of one size and one time, as unpacked at once from an archive of bitmaps."""
+    files = [tmp_path / "tree" / split / name / "1.bmp" for split in ("train", "test") for name in CLASSES[:2]]
+    contents = []
+    for number, file in enumerate(files):
+        file.parent.mkdir(parents=True)
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(file)
+        contents.append(file.read_bytes())
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    for file in files:
+        os.utime(file, (0, 0))
+    before = folder.load_folder(tmp_path / "tree")
+    train, aside = tmp_path / "tree" / "train", tmp_path / "aside"
+    for source, target in ((train / "ant", aside), (train / "bee", train / "ant"), (aside, train / "bee")):
+        source.rename(target)
+    assert folder.load_folder(tmp_path / "tree").content != before.content
+
+
+def test_images_that_change_between_two_calls_are_seen(tree):
+    ids = []
+    for value in (0, 255):
+        Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tree / "train" / "ant" / "00000.png")
+        ids += [one.run_id for one in resolve([{"dataset": "folder", "steps": 1}], Machine(data_dir=tree))]
+    assert ids[0] != ids[1]
+
+
+def test_what_a_kill_left_of_the_cache_goes(tree, tmp_path):
+    folder.load_folder(tree)
+    (cache,) = (tmp_path / "cache" / "resx").iterdir()
+    cache.with_name(f".{cache.name}.0123456789abcdef.tmp").write_bytes(b"x")
+    cache.unlink()
+    folder.load_folder(tree)
+    assert list(cache.parent.iterdir()) == [cache]
 
 
 def test_verify_compares_with_what_was_decoded(tree, monkeypatch):
