@@ -36,7 +36,7 @@ from resx.probes import (
     planned,
     probe_names,
 )
-from resx.probes.page import page, shown_tables, updated
+from resx.probes.page import MANY_ROWS, page, shown_tables, updated
 from resx.spec import MAX_RUNS, Experiment, RunSpec, SpecError, load_toml, recipe, slug, write_toml
 from resx.store import tables
 from resx.store.files import LOG, Busy, StoreError, write_atomic
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 PATHS = ("results", "data_dir", "plugin")  # settings of a machine that may be text
-PUBLISHED = ("svg",)  # formats of figures that are committed
+PUBLISHED = ("svg",)  # formats of figures in a published folder
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ def carry_out(
     write_frames(frames, environments, target, uses=plan.uses if folder else ())
     write_atomic(target / "experiment.toml", _written(plan))
     findings = read(target)
-    files, errors = write(findings, target, formats=PUBLISHED if folder else style.FORMATS)
+    files, errors = write(findings, target, publish=folder is not None)
     return Done(findings, outcomes, files, errors)
 
 
@@ -470,21 +470,23 @@ def _judged(probe: str, frames: Mapping[str, pd.DataFrame], settings: Any, sourc
 
 
 def write(
-    findings: Findings, folder: Path, source: Path | None = None, formats: Sequence[str] = style.FORMATS
+    findings: Findings, folder: Path, source: Path | None = None, *, publish: bool = False
 ) -> tuple[list[Path], list[str]]:
     """Write all that follows from a folder's tables: the tables that are shown, effects, verdicts, figures and the
     page.
 
-    source: the folder of the tables, by default the same. What a person wrote on the page stays. Returns the files, and
-    a line for each figure that could not be drawn.
+    source: the folder of the tables, by default the same. publish: without what the page has already, tables that it
+    shows whole and other formats of its figures. What a person wrote on the page stays. Returns the files, and a line
+    for each figure that could not be drawn.
     """
     source = source or folder
-    tables = {**shown_tables(findings), "effects": findings.effects_table(), "verdicts": findings.verdicts_table()}
+    tables = {name: table for name, table in shown_tables(findings).items() if not publish or len(table) > MANY_ROWS}
+    tables |= {"effects": findings.effects_table(), "verdicts": findings.verdicts_table()}
     files = []
     for name, table in tables.items():
         files.append(folder / f"{name}.csv")
         write_atomic(files[-1], table.to_csv(index=False, float_format="%.6g"))
-    drawn, errors = draw(findings, folder / "figures", formats)
+    drawn, errors = draw(findings, folder / "figures", PUBLISHED if publish else style.FORMATS)
     command = (source / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
     own = page(findings, source.name, command, _cost(findings, source))
     path = folder / "README.md"
@@ -506,7 +508,7 @@ def rewrite(folder: Path) -> list[Path]:
 
     Raises StoreError where it holds none, and where a figure could not be drawn.
     """
-    files, errors = write(read(folder), folder, formats=PUBLISHED)
+    files, errors = write(read(folder), folder, publish=True)
     if errors:
         raise StoreError(f"{folder}: {'; '.join(errors)}")
     return files

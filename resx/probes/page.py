@@ -18,7 +18,7 @@ BEGIN, END = "<!-- written by resx from the tables of this folder -->", "<!-- en
 # how LaTeX writes letters that mean something else to it, or that its fonts lack
 LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
 LATEX |= {"^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "–": "--", "×": r"$\times$", "<": "$<$", ">": "$>$"}
-MANY_ROWS = 40  # of a table on a page; the file has all
+MANY_ROWS = 40  # of a table on a page; a file has all of a longer one
 
 
 def page(findings: Findings, name: str, command: str, cost: str) -> str:
@@ -37,7 +37,7 @@ def page(findings: Findings, name: str, command: str, cost: str) -> str:
     for figure in findings.drawings():
         lines += ["", f"![{figure}](figures/{figure}.svg)"]
     for title, table in shown_tables(findings).items():
-        lines += ["", f"**{title.replace('_', ' ')}** ({title}.csv)", "", *_table(table)]
+        lines += ["", f"**{title.replace('_', ' ')}**", "", *_table(title, table)]
     return "\n".join([*lines, "", END, ""])
 
 
@@ -90,8 +90,8 @@ def _cell(table: pd.DataFrame, name: str, row: int) -> str:
     return f"{value:,}" if pd.api.types.is_integer_dtype(table[name]) else f"{value:.4g}"
 
 
-def _table(table: pd.DataFrame) -> list[str]:
-    more = [f"… and {len(table) - MANY_ROWS} more rows"] if len(table) > MANY_ROWS else []
+def _table(title: str, table: pd.DataFrame) -> list[str]:
+    more = [f"… and {len(table) - MANY_ROWS} more rows in {title}.csv"] if len(table) > MANY_ROWS else []
     return [*markdown(*formatted(table.head(MANY_ROWS))), *more]
 
 

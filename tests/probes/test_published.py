@@ -58,7 +58,7 @@ def test_what_is_committed_follows_from_the_tables(name: str, tmp_path: Path) ->
     folder = RESULTS / name
     for file in ("experiment.toml", "README.md"):
         (tmp_path / file).write_bytes((folder / file).read_bytes())
-    for file in lab.write(findings(name), tmp_path, folder, lab.PUBLISHED)[0]:
+    for file in lab.write(findings(name), tmp_path, folder, publish=True)[0]:
         committed = folder / file.relative_to(tmp_path)
         assert file.read_bytes() == committed.read_bytes(), f"{committed}: `make results` writes it again"
 
