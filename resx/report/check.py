@@ -50,13 +50,15 @@ def check(path: Path) -> Check:
 
 
 class _Reader(HTMLParser):
-    """Collects the texts of elements with data-key, and the packed tables."""
+    """Collects the texts of elements with data-key, of cells by table, row and column, and the packed tables."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.shown: list[tuple[str, str]] = []
         self.data: list[str] = []
         self.open: list[tuple[str, str]] = []  # tag and key of elements with a key
+        self.cells = ""  # what the keys of a table's cells begin with
+        self.row = self.column = -1
         self.in_data = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -64,9 +66,18 @@ class _Reader(HTMLParser):
         values = dict(attrs)
         if tag in ("td", "tr") and self.open and self.open[-1][0] == "td":  # a cell may be left unclosed
             self.open.pop()
-        if values.get("data-key"):
-            self.open.append((tag, str(values["data-key"])))
-            self.shown.append((str(values["data-key"]), ""))
+        if tag == "table":
+            self.cells, self.row = values.get("data-cells") or "", -1
+        elif tag == "tbody":
+            self.row = -1
+        elif tag == "tr":
+            self.row, self.column = self.row + 1, -1
+        elif tag == "td":
+            self.column += 1
+        key = values.get("data-key") or (tag == "td" and self.cells and f"{self.cells}|{self.row}|{self.column}")
+        if key:
+            self.open.append((tag, key))
+            self.shown.append((key, ""))
         self.in_data = values.get("id") == "resx-tables"
 
     def handle_endtag(self, tag: str) -> None:

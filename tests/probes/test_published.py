@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -82,7 +83,21 @@ def test_the_page_holds_these_experiments() -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_page_holds_the_tables_that_are_committed(name: str) -> None:
     committed = documents(pack({name: findings(name)}))[name]
-    assert tables_of_the_page().get(name) == committed, "`make report` writes the page again"
+    assert _alike(tables_of_the_page().get(name), committed), "`make report` writes the page again"
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two documents are equal but for the last digits: numpy's log10 is not the same on every processor."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, str) and isinstance(other, str) and "," in one and one != other:  # lines of CSV
+        return _alike(re.split("[,\n]", one), re.split("[,\n]", other))
+    try:
+        return one == other or math.isclose(float(one), float(other), rel_tol=1e-9, abs_tol=1e-12)
+    except (TypeError, ValueError):
+        return False
 
 
 def test_the_page_agrees_with_its_tables() -> None:
