@@ -5,9 +5,13 @@ import sys
 from typing import Any
 
 
+class _Ended(BaseException):
+    """A signal ended the command; no SystemExit, which a user's plugin may raise and which is then caught."""
+
+
 def _end(number: int, frame: Any) -> None:
     print("resx: stopped", file=sys.stderr)
-    raise SystemExit(128 + number)
+    raise _Ended(number)
 
 
 def main() -> None:
@@ -15,9 +19,12 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
-    from resx.cli import main as command_line  # takes a second
+    try:
+        from resx.cli import main as command_line  # takes a second
 
-    command_line()
+        command_line()
+    except _Ended as ended:
+        sys.exit(128 + ended.args[0])
 
 
 if __name__ == "__main__":  # workers import this file, too

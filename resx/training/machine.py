@@ -228,16 +228,39 @@ def computing(precision: str = "fp32") -> Iterator[None]:
 
     The one place that decides it, for training, measurements and timings. Matrix products and convolutions take float32
     as TF32 exactly where it is asked for; torch's own default does so in convolutions. cuDNN takes algorithms that give
-    the same bits every time, and takes them by rule, not by timing.
+    the same bits every time, and takes them by rule, not by timing. A CPU computes in float32, with oneDNN.
     """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    cudnn: Any = torch.backends.cudnn
+    onednn: Any = torch.backends.mkldnn
+    parts: list[Any] = [torch.backends.cuda.matmul]
+    parts += [cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv, onednn.rnn]
+    before = [part.fp32_precision for part in parts]
+    choices, by_old_names = (cudnn.deterministic, cudnn.benchmark, onednn.enabled), _tf32_by_old_names()
     try:
-        matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
-        cudnn.deterministic, cudnn.benchmark = True, False
+        tf32 = precision == "tf32"
+        _set_tf32_by_old_names("high" if tf32 else "highest", tf32)
+        for part in parts:
+            part.fp32_precision = "tf32" if tf32 else "ieee"
+        cudnn.deterministic, cudnn.benchmark, onednn.enabled = True, False, True
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+        cudnn.deterministic, cudnn.benchmark, onednn.enabled = choices
+        _set_tf32_by_old_names(*by_old_names)
+        for part, value in zip(parts, before, strict=True):
+            part.fp32_precision = value
+
+
+def _tf32_by_old_names() -> tuple[str, bool]:
+    """Return what torch's older names for TF32 say, its defaults where a caller has used the newer ones."""
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return "highest", True
+
+
+def _set_tf32_by_old_names(products: str, convolutions: bool) -> None:
+    torch.set_float32_matmul_precision(products)
+    torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @contextmanager

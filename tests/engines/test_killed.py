@@ -72,3 +72,30 @@ def test_an_early_signal_is_one_line(number: int, code: int, delay: float) -> No
         error = process.stderr.read()
     if process.returncode != 0:  # else it was quicker
         assert (process.returncode, error) == (code, "resx: stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "place"), [(signal.SIGINT, 130, "import"), (signal.SIGTERM, 143, "the trial of a shortcut")]
+)
+def test_a_signal_in_a_plugins_code_is_no_failure_of_it(tmp_path: Path, number: int, code: int, place: str) -> None:
+    lines = [
+        "import os",
+        "from resx.model import SHORTCUTS",
+        "@SHORTCUTS.register('struck')",
+        "def struck(x, fx):",
+        f"    os.kill(os.getpid(), {int(number)})",
+        "    return x + fx",
+        f"if {place == 'import'}: struck(0, 0)",
+    ]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "resx", "train", "--preset", "digits", "--depth", "8", "--dry-run"]
+    command += ["--plugin", str(tmp_path / "mine.py"), "--shortcut", "struck"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (code, "resx: stopped\n")
+
+
+def test_signals_are_handled_before_anything_that_takes_time() -> None:
+    code = "import sys; before = set(sys.modules); import resx.__main__; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert {name.partition(".")[0] for name in done.stdout.split()} <= {*sys.stdlib_module_names, "resx"}
+    assert not {"resx.spec", "resx.cli"} & set(done.stdout.split())

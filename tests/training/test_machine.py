@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -158,6 +159,40 @@ def test_precision_is_what_is_asked_for_and_the_callers_afterwards(before: Flags
         assert flags() == before
     finally:
         set_flags(outside)
+
+
+def of_parts() -> list[str | bool]:
+    cudnn, onednn = torch.backends.cudnn, torch.backends.mkldnn
+    parts = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv)
+    return [onednn.enabled, *(part.fp32_precision for part in parts)]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "set_float32_matmul_precision('medium')",
+        "backends.cuda.matmul.fp32_precision = 'tf32'",
+        "backends.mkldnn.conv.fp32_precision = 'bf16'",
+        "backends.fp32_precision = 'tf32'",
+        "backends.mkldnn.enabled = False",
+    ],
+)
+def test_a_callers_precision_by_whichever_name_changes_no_number(before: str) -> None:
+    process = multiprocessing.get_context("fork").Process(target=_compute_after, args=(before,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def _compute_after(setting: str) -> None:
+    exec(f"torch.{setting}")
+    before = of_parts()
+    with own_settings():
+        assert of_parts() == [True, *["ieee"] * 5]
+        with computing("tf32"):
+            assert of_parts() == [True, *["tf32"] * 5]
+        assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32
+    assert of_parts() == before
 
 
 @pytest.mark.parametrize("precision", ["bf16", "tf32"])
