@@ -431,13 +431,15 @@ def measure_run(
     """
     import torch
 
+    from resx.measurements.inputs import Specimen
     from resx.store.run import open_run
     from resx.training.resolve import load_plugin_of
 
     load_plugin_of(spec, desk.machine)
     with suppress(Busy), open_run(desk.machine.results, spec) as run:
         if not _is_measured(spec, name, settings_text, desk.machine):
-            table = function(run, desk.datasets(spec.data), settings, torch.device(desk.machine.device))
+            specimen = Specimen(run, desk.datasets(spec.data), torch.device(desk.machine.device))
+            table = function(specimen, settings)
             run.save_probe(name, table.assign(settings=settings_text))
 
 

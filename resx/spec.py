@@ -35,6 +35,7 @@ from pydantic import (
 MAX_DEPTH, MAX_WIDTH, MAX_SIDE, MAX_BATCH = 20_000, 65_536, 4096, 2**20
 MAX_STEPS, MAX_EVALUATIONS, MAX_COUNT, MAX_SEED = 10**8, 100_000, 10**9, 2**63 - 1
 MAX_RUNS = 100_000  # of one command
+ADOPTED = "adopted"  # in the place of a family: a network whose blocks are found when it is measured
 FORMAT = 1  # part of every run id; raise it when the same spec would give other numbers
 
 

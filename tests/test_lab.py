@@ -11,9 +11,10 @@ import pytest
 import resx
 from resx import lab
 from resx.engines import train_all
+from resx.measurements.inputs import Specimen
 from resx.probes import Findings, Measure, Probe, Settings
 from resx.spec import SpecError, load_toml
-from resx.store.run import RunFolder, read_run
+from resx.store.run import read_run
 from resx.training.machine import make_machine
 from resx.training.resolve import resolve
 
@@ -135,10 +136,10 @@ def test_a_measurement_that_fails_is_named_and_leaves_the_others_alone(tmp_path:
     machine = make_machine(device="cpu", jobs=1, results=tmp_path)
     outcomes = train_all(resolve([{**FIELDS, "depth": 8, "seed": seed} for seed in range(3)], machine), machine)
 
-    def measure(run: RunFolder, dataset: Any, settings: Any, device: Any) -> pd.DataFrame:
-        if run.spec.seed == 1:
+    def measure(specimen: Specimen, settings: Any) -> pd.DataFrame:
+        if specimen.run.spec.seed == 1:
             raise ZeroDivisionError("nothing to divide by")
-        return pd.DataFrame({"value": [run.spec.seed]})
+        return pd.DataFrame({"value": [specimen.run.spec.seed]})
 
     probe = Probe(plan=lambda request: [], measures={"mine": Measure(measure)})
     lines: list[str] = []

@@ -29,10 +29,7 @@ from resx.claims import Claim, Combination, Contrast, Verdict
 from resx.spec import MAX_RUNS, Foreign, Frozen, RunSpec, SpecError, TrainSpec, did_you_mean
 
 if TYPE_CHECKING:
-    import torch
-
-    from resx.data import Dataset
-    from resx.store.run import RunFolder
+    from resx.measurements.inputs import Specimen
 
 Frames = Mapping[str, "pd.DataFrame"]  # runs, curves, and a table per measurement, each with run_id
 Tables = Mapping[str, "pd.DataFrame"]  # a probe's own tidy tables, by name
@@ -53,7 +50,7 @@ CLAIM_COLUMNS = ("claim", "verdict", "mean", "95 % interval", "seeds", "p (famil
 # the look of tables in a terminal
 TABLE: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "header_style": "bold", "box": SIMPLE_HEAD}
 
-MeasureFunction = Callable[["RunFolder", "Dataset", Any, "torch.device"], "pd.DataFrame"]
+MeasureFunction = Callable[["Specimen", Any], "pd.DataFrame"]
 
 
 class Settings(Frozen):
@@ -110,7 +107,7 @@ OF_IMAGES = (
 class Measure:
     """A measurement of one run, recorded with it.
 
-    function(run, dataset, settings, device) returns a tidy table. refuses(spec) says in a few words why a run cannot
+    function(specimen, settings) returns a tidy table. refuses(spec) says in a few words why a run cannot
     serve it, or returns None. keys: the settings that change what is measured; a recorded table that was measured with
     others is measured again. diverged: a diverged run is measured too, on the weights that it kept before. wants(spec,
     settings): which of the probe's runs it is meant for; the others are passed over without a word.

@@ -36,10 +36,7 @@ from resx.probes.tidy import OUTCOMES, outcomes
 from resx.spec import RunSpec, SpecError
 
 if TYPE_CHECKING:
-    import torch
-
-    from resx.data import Dataset
-    from resx.store.run import RunFolder
+    from resx.measurements.inputs import Specimen
 
 EXACT = 1e-9  # largest difference of outputs that counts as none, in float64
 SHALLOW, CONSTRUCTED, DEEP = "shallow", "constructed", "deep"
@@ -97,20 +94,20 @@ def plan(request: Request) -> list[RunSpec]:
     ]
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: ConstructSettings, device: torch.device) -> pd.DataFrame:
+def measure(specimen: Specimen, settings: ConstructSettings) -> pd.DataFrame:
     """Build the network again from its parent, in float64, and compare the two on all training images."""
     import torch
 
     from resx import model
-    from resx.data.batches import Batches
     from resx.measurements.construct import compare
     from resx.store.run import read_run
     from resx.training.evaluate import EVAL_BATCH
     from resx.training.initial import TRANSFORMS
 
+    run, dataset = specimen.run, specimen.dataset
     assert run.spec.init_from is not None
     parent_run = read_run(run.path.parent / run.spec.init_from.run)
-    batches = Batches(dataset, run.spec.data, run.spec.train.batch_size, run.spec.seed, device)
+    batches = specimen.batches(run.spec.train.batch_size)
     shape = (dataset.input_shape, dataset.n_outputs)
     parent = model.build(parent_run.spec.model, *shape, parent_run.spec.seed)
     parent.load_state_dict(parent_run.load_weights())

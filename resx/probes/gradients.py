@@ -25,6 +25,7 @@ ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,14 +35,11 @@ from pydantic import Field
 from resx import paper
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction, plain, residual
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import Statistics, join, phases, summary
+from resx.probes.tidy import Statistics, join, phases, summary, without_blocks
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
-    import torch
-
-    from resx.data import Dataset
-    from resx.store.run import RunFolder
+    from resx.measurements.inputs import Specimen
 
 DISTANCES = [4.0**-power for power in range(12, -1, -1)]  # of the way from one image to another
 NETWORK = ("kind", "depth", "norm", "padding", "images")
@@ -64,43 +62,27 @@ def plan(request: Request) -> list[RunSpec]:
     return request.runs(depth=[20, 56], shortcut=["none", "identity"], norm=["batch", "none"])
 
 
-def measure_gradients(
-    run: RunFolder, dataset: Dataset, settings: GradientsSettings, device: torch.device
-) -> pd.DataFrame:
+def measure_gradients(specimen: Specimen, settings: GradientsSettings) -> pd.DataFrame:
     """Measure every kept step; adds `step`."""
     from resx.measurements.gradients import gradients
-    from resx.measurements.inputs import kept_steps, network_at, sample
 
-    x, y = sample(run, dataset, device, settings.inputs, statistics=settings.statistics)
-    measured = []
-    for step in kept_steps(run):
-        network = network_at(run, dataset, device, step, len(x), statistics=settings.statistics)
-        measured.append(gradients(network, x, y, dataset.task).assign(step=step))
-    return pd.concat(measured, ignore_index=True)
+    measurement = partial(gradients, task=specimen.dataset.task)
+    return specimen.followed(measurement, specimen.kept_steps(), settings.inputs, settings.statistics)
 
 
-def measure_shattering(
-    run: RunFolder, dataset: Dataset, settings: GradientsSettings, device: torch.device
-) -> pd.DataFrame:
+def measure_shattering(specimen: Specimen, settings: GradientsSettings) -> pd.DataFrame:
     """Measure the first and the last kept step; adds `step`. float64, for the smallest distances."""
     import torch
 
     from resx.measurements.gradients import shattering
-    from resx.measurements.inputs import first_and_last, network_at, sample
 
-    x, _ = sample(run, dataset, device, settings.inputs, torch.float64, settings.statistics)
-    measured = []
-    for step in first_and_last(run):
-        network = network_at(run, dataset, device, step, len(x), torch.float64, settings.statistics)
-        measured.append(shattering(network, x, DISTANCES, settings.lines).assign(step=step))
-    return pd.concat(measured, ignore_index=True)
-
-
-def refuses(spec: RunSpec) -> str | None:
-    """Say why a network's gradients cannot be followed through blocks, or return None."""
-    from resx.measurements.inputs import without_blocks
-
-    return without_blocks(spec)
+    return specimen.followed(
+        lambda network, x, y: shattering(network, x, DISTANCES, settings.lines),
+        specimen.first_and_last(),
+        settings.inputs,
+        settings.statistics,
+        torch.float64,
+    )
 
 
 def tables(frames: Frames, settings: GradientsSettings) -> dict[str, pd.DataFrame]:
@@ -280,8 +262,10 @@ PROBE = Probe(
     shown=("growth", "shattering"),
     drawn=("norms", "correlations", "growth_by_step"),
     measures={
-        "gradients": Measure(measure_gradients, refuses, keys=("inputs", "statistics"), diverged=True),
-        "shattering": Measure(measure_shattering, refuses, keys=("inputs", "lines", "statistics"), diverged=True),
+        "gradients": Measure(measure_gradients, without_blocks, keys=("inputs", "statistics"), diverged=True),
+        "shattering": Measure(
+            measure_shattering, without_blocks, keys=("inputs", "lines", "statistics"), diverged=True
+        ),
     },
     labels={
         "growth": "growth per layer towards the input (%)",

@@ -29,14 +29,11 @@ from pydantic import Field
 
 from resx.claims import DEEP, Claim, Contrast, contrast, plain
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import arm, join, summary
+from resx.probes.tidy import arm, join, summary, without_blocks
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
-    import torch
-
-    from resx.data import Dataset
-    from resx.store.run import RunFolder
+    from resx.measurements.inputs import Specimen
 
 NOT_CONVEX = -0.1  # λ_min / |λ_max| below which a place counts as not convex
 HALF = 0.5  # of the filters' norms: where the rise is read
@@ -60,17 +57,20 @@ def plan(request: Request) -> list[RunSpec]:
     return request.runs(depth=[56], shortcut=["none", "identity"])
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: LandscapeSettings, device: torch.device) -> pd.DataFrame:
+def measure(specimen: Specimen, settings: LandscapeSettings) -> pd.DataFrame:
     """Measure the loss around a run's last weights."""
-    from resx.measurements.inputs import network_at, sample
+    return measure_around(specimen, settings.images, **settings.model_dump(exclude={"images"}))
+
+
+def measure_around(specimen: Specimen, images: int, **sizes: Any) -> pd.DataFrame:
+    """Measure the loss on so many training images around a run's last weights; sizes: of the lines and the plane."""
     from resx.measurements.landscape import landscape
     from resx.training.evaluate import EVAL_BATCH
 
-    x, y = sample(run, dataset, device, settings.images)
-    network = network_at(run, dataset, device, max(run.snapshots()), min(settings.images, EVAL_BATCH))
+    x, y = specimen.sample(images)
     batches = list(zip(x.split(EVAL_BATCH), y.split(EVAL_BATCH), strict=True))
-    sizes = settings.model_dump(exclude={"images"})
-    return landscape(network, batches, dataset.task, **sizes, progress=_quarters(run.run_id))
+    network = specimen.network(min(images, EVAL_BATCH))
+    return landscape(network, batches, specimen.dataset.task, **sizes, progress=_quarters(specimen.run.run_id))
 
 
 def _quarters(run_id: str) -> Callable[[int, int], None]:
@@ -81,13 +81,6 @@ def _quarters(run_id: str) -> Callable[[int, int], None]:
             print(f"{run_id}: {done} of {total} places", file=sys.stderr, flush=True)
 
     return report
-
-
-def refuses(spec: RunSpec) -> str | None:
-    """Say why there is no landscape of a network, or return None."""
-    from resx.measurements.inputs import without_blocks
-
-    return without_blocks(spec)
 
 
 def tables(frames: Frames, settings: LandscapeSettings) -> dict[str, pd.DataFrame]:
@@ -164,7 +157,7 @@ PROBE = Probe(
     settings=LandscapeSettings,
     figures=("landscape",),
     shown=("means",),
-    measures={"landscape": Measure(measure, refuses, keys=("images", "points", "grid", "radius", "lines"))},
+    measures={"landscape": Measure(measure, without_blocks, keys=("images", "points", "grid", "radius", "lines"))},
     labels={
         "not_convex": "not convex (% of the plane)",
         "rise": "log10 rise at half a norm",

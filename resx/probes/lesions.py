@@ -31,16 +31,12 @@ from pydantic import Field, StringConstraints
 
 from resx.claims import Claim, Contrast, Within, contrast
 from resx.probes import Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import join
-from resx.spec import RunSpec, SpecError
+from resx.probes.tidy import join, without_blocks
+from resx.spec import ADOPTED, RunSpec, SpecError
 from resx.store.files import StoreError
 
 if TYPE_CHECKING:
-    import torch
-
-    from resx.data import Dataset
-    from resx.measurements.taps import Blocks
-    from resx.store.run import RunFolder
+    from resx.measurements.inputs import Specimen
 
 MEMBER_SEEDS = 1000  # an ensemble's members have seeds from 1000·(seed + 1) on, which no probe uses otherwise
 NETWORK = ("kind", "depth", "statistics", "seed")
@@ -133,11 +129,9 @@ def is_lesioned(spec: RunSpec, settings: LesionsSettings) -> bool:
 
 def refuses(spec: RunSpec) -> str | None:
     """Say why a network has nothing to delete, or return None: it has no blocks, or too few that keep shapes."""
-    from resx.measurements.inputs import without_blocks
     from resx.measurements.lesions import too_small
     from resx.model import Network
     from resx.model.construction import skeleton
-    from resx.training.resolve import ADOPTED
 
     reason = without_blocks(spec)
     if reason:
@@ -149,51 +143,31 @@ def refuses(spec: RunSpec) -> str | None:
     return too_small(network.blocks)
 
 
-def no_blocks(spec: RunSpec) -> str | None:
-    """Say why a network has no blocks to leave out, or return None."""
-    from resx.measurements.inputs import without_blocks
-
-    return without_blocks(spec)
-
-
-def _inputs(
-    run: RunFolder, dataset: Dataset, settings: LesionsSettings, device: torch.device
-) -> tuple[Blocks, list[Any], list[Any]]:
-    """Return a trained network in eval mode, the test batches, and the inputs for re-estimated statistics."""
-    from resx.data.batches import Batches
-    from resx.measurements.inputs import network_at, statistics_inputs
+def measure_lesions(specimen: Specimen, settings: LesionsSettings) -> pd.DataFrame:
+    """Apply the lesions to a run's last weights, in eval mode."""
+    from resx.measurements.lesions import lesions
     from resx.training.evaluate import EVAL_BATCH
 
-    batches = Batches(dataset, run.spec.data, run.spec.train.batch_size, run.spec.seed, device)
-    network = network_at(run, dataset, device, max(run.snapshots()), EVAL_BATCH).eval()
-    test = list(batches.evaluation("test", settings.images, EVAL_BATCH))
-    return network, test, statistics_inputs(run, dataset, device, settings.reestimated, settings.statistics)
-
-
-def measure_lesions(run: RunFolder, dataset: Dataset, settings: LesionsSettings, device: torch.device) -> pd.DataFrame:
-    """Apply the lesions to a run's last weights."""
-    from resx.measurements.lesions import lesions
-
-    network, test, statistics = _inputs(run, dataset, settings, device)
+    network, test = specimen.network(EVAL_BATCH).eval(), specimen.test_batches(settings.images)
+    statistics = specimen.statistics_inputs(settings.reestimated, settings.statistics)
     sizes = {"draws": settings.draws, "pairs": settings.pairs}
-    return lesions(network, test, statistics, dataset.task, counts=settings.counts, **sizes)
+    return lesions(network, test, statistics, specimen.dataset.task, counts=settings.counts, **sizes)
 
 
-def measure_short_paths(
-    run: RunFolder, dataset: Dataset, settings: LesionsSettings, device: torch.device
-) -> pd.DataFrame:
-    """Test a network that was trained with subsets of its blocks."""
+def measure_short_paths(specimen: Specimen, settings: LesionsSettings) -> pd.DataFrame:
+    """Test a network that was trained with subsets of its blocks, in eval mode."""
     from resx.measurements.lesions import short_paths
     from resx.model import Network
+    from resx.training.evaluate import EVAL_BATCH
 
-    network, test, statistics = _inputs(run, dataset, settings, device)
-    assert run.spec.train.active_blocks is not None and isinstance(network, Network)
-    return short_paths(network, run.spec.train.active_blocks, test, statistics, dataset.task, settings.draws)
+    network, test = specimen.network(EVAL_BATCH).eval(), specimen.test_batches(settings.images)
+    statistics = specimen.statistics_inputs(settings.reestimated, settings.statistics)
+    active = specimen.run.spec.train.active_blocks
+    assert active is not None and isinstance(network, Network)
+    return short_paths(network, active, test, statistics, specimen.dataset.task, settings.draws)
 
 
-def measure_ensembles(
-    run: RunFolder, dataset: Dataset, settings: LesionsSettings, device: torch.device
-) -> pd.DataFrame:
+def measure_ensembles(specimen: Specimen, settings: LesionsSettings) -> pd.DataFrame:
     """Compare a deep network with its ensembles on all test images, from recorded predictions.
 
     Returns rows (ensemble, members, loss, error, member_error, cost): cost is the multiply-adds of all members over
@@ -204,7 +178,7 @@ def measure_ensembles(
     from resx.store.run import read_run
 
     rows: list[dict[str, Any]] = []
-    own = run.result or {}
+    run, own = specimen.run, specimen.run.result or {}
     for count, depth in ensemble_sizes(settings):
         logits, errors, cost, labels = [], [], 0.0, None
         for spec in members(run.spec, count, depth):
@@ -405,7 +379,7 @@ PROBE = Probe(
         "ensembles": Measure(measure_ensembles, keys=("ensembles",), wants=is_deep),
         "short_paths": Measure(
             measure_short_paths,
-            no_blocks,
+            without_blocks,
             keys=("draws", "images", "reestimated", "statistics"),
             wants=lambda spec, settings: spec.train.active_blocks is not None,
         ),

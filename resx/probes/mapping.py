@@ -48,10 +48,7 @@ from resx.probes.tidy import summary
 from resx.spec import RunSpec, SpecError, parse_part
 
 if TYPE_CHECKING:
-    import torch
-
-    from resx.data import Dataset
-    from resx.store.run import RunFolder
+    from resx.measurements.inputs import Specimen
 
 ARMS = ("plain", "identity", "learned", "R")
 RECIPE: dict[str, Any] = {
@@ -109,13 +106,13 @@ def plan(request: Request) -> list[RunSpec]:
     return request.resolve(fields)
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: MappingSettings, device: torch.device) -> pd.DataFrame:
+def measure(specimen: Specimen, settings: MappingSettings) -> pd.DataFrame:
     """Return a row per kept step: step, the columns of resx.measurements.mapping, and the targets' variance."""
     from resx.data.maps import linear_map
     from resx.measurements.mapping import mapping
     from resx.model import build
 
-    spec = run.spec
+    run, dataset, spec = specimen.run, specimen.dataset, specimen.run.spec
     matrix = linear_map(parse_part(spec.data.dataset)[1]["map"], dataset.n_outputs)
     network = build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed).eval()
     variance = float(dataset.train_y.double().var(unbiased=False))

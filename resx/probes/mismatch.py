@@ -35,14 +35,11 @@ from pydantic import Field
 from resx import stats
 from resx.claims import AnyDiffers, Claim, Contrast, contrast
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import OUTCOMES, Outcome, check_alike, check_margin, estimate, outcomes
+from resx.probes.tidy import OUTCOMES, Outcome, check_alike, check_margin, estimate, outcomes, without_blocks
 from resx.spec import AdapterSpec, ModelSpec, RunSpec, SpecError
 
 if TYPE_CHECKING:
-    import torch
-
-    from resx.data import Dataset
-    from resx.store.run import RunFolder
+    from resx.measurements.inputs import Specimen
 
 ALTERNATING, STANDARD = "alternating", "standard"
 DESIGNS = {
@@ -135,19 +132,16 @@ def matched_width(spec: ModelSpec) -> int:
     return min(range(width + 1, 3 * width // 2 + 1), key=miss)
 
 
-def measure_gain(run: RunFolder, dataset: Dataset, settings: MismatchSettings, device: torch.device) -> pd.DataFrame:
+def measure_gain(specimen: Specimen, settings: MismatchSettings) -> pd.DataFrame:
     """Measure the trained network's gain, with the statistics that it normalises with when it is used."""
     from resx.measurements.composed import composed_gain
-    from resx.measurements.inputs import network_at, sample
 
-    x, _ = sample(run, dataset, device, settings.images)
-    return composed_gain(network_at(run, dataset, device, max(run.snapshots()), len(x)).eval(), x)
+    x, _ = specimen.sample(settings.images)
+    return composed_gain(specimen.network(len(x)).eval(), x)
 
 
 def no_shortcut(spec: RunSpec) -> str | None:
     """Say why a run has no composed shortcut, or return None."""
-    from resx.measurements.inputs import without_blocks
-
     return "it has no shortcuts" if spec.model.adapter is None else without_blocks(spec)
 
 

@@ -23,6 +23,7 @@ all paths.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -31,14 +32,11 @@ from pydantic import Field
 from resx import paper
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import Statistics, arm, join, phases, summary
+from resx.probes.tidy import Statistics, arm, join, phases, summary, without_blocks
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
-    import torch
-
-    from resx.data import Dataset
-    from resx.store.run import RunFolder
+    from resx.measurements.inputs import Specimen
 
 TRIAL_CHANNELS = 4  # of the shortcut that is tried out; linearity does not depend on them
 NETWORKS = ("kind", "depth", "n", "phase")
@@ -63,7 +61,6 @@ def refuses(spec: RunSpec) -> str | None:
     """Say why a run has no paths of different lengths, or return None."""
     import torch
 
-    from resx.measurements.inputs import without_blocks
     from resx.measurements.paths import unfit
     from resx.model import SHORTCUTS
 
@@ -74,19 +71,16 @@ def refuses(spec: RunSpec) -> str | None:
         return unfit(SHORTCUTS.create(spec.model.shortcut, TRIAL_CHANNELS), TRIAL_CHANNELS)
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: PathsSettings, device: torch.device) -> pd.DataFrame:
+def measure(specimen: Specimen, settings: PathsSettings) -> pd.DataFrame:
     """Measure the first and the last weights; adds `step`."""
     import torch
 
-    from resx.measurements.inputs import first_and_last, network_at, sample
     from resx.measurements.paths import paths
 
-    x, y = sample(run, dataset, device, settings.inputs, torch.float64, settings.statistics)
-    measured = []
-    for step in first_and_last(run):
-        network = network_at(run, dataset, device, step, len(x), torch.float64, settings.statistics)
-        measured.append(paths(network, x, y, dataset.task, settings.samples, run.spec.seed).assign(step=step))
-    return pd.concat(measured, ignore_index=True)
+    task, seed = specimen.dataset.task, specimen.run.spec.seed
+    measurement = partial(paths, task=task, samples=settings.samples, seed=seed)
+    steps = specimen.first_and_last()
+    return specimen.followed(measurement, steps, settings.inputs, settings.statistics, torch.float64)
 
 
 def tables(frames: Frames, settings: PathsSettings) -> dict[str, pd.DataFrame]:

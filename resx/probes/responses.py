@@ -25,14 +25,11 @@ from pydantic import Field
 
 from resx.claims import DEEP, SHALLOW, Claim, contrast, plain, residual
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings
-from resx.probes.tidy import Statistics, join, phases, summary
+from resx.probes.tidy import Statistics, join, phases, summary, without_blocks
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
-    import torch
-
-    from resx.data import Dataset
-    from resx.store.run import RunFolder
+    from resx.measurements.inputs import Specimen
 
 INITIAL, TRAINED = {"phase": "initial"}, {"phase": "trained"}
 NETWORKS = ("kind", "depth", "phase")
@@ -50,24 +47,12 @@ def plan(request: Request) -> list[RunSpec]:
     return request.runs(depth=[20, 56], shortcut=["none", "identity"])
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: ResponsesSettings, device: torch.device) -> pd.DataFrame:
+def measure(specimen: Specimen, settings: ResponsesSettings) -> pd.DataFrame:
     """Measure responses of a run's first and last weights; adds `step`."""
-    from resx.measurements.inputs import first_and_last, network_at, sample
     from resx.measurements.responses import responses
 
-    x, _ = sample(run, dataset, device, settings.inputs, statistics=settings.statistics)
-    measured = []
-    for step in first_and_last(run):
-        network = network_at(run, dataset, device, step, len(x), statistics=settings.statistics)
-        measured.append(responses(network, x).assign(step=step))
-    return pd.concat(measured, ignore_index=True)
-
-
-def refuses(spec: RunSpec) -> str | None:
-    """Say why a network has no responses to measure, or return None."""
-    from resx.measurements.inputs import without_blocks
-
-    return without_blocks(spec)
+    steps = specimen.first_and_last()
+    return specimen.followed(lambda net, x, y: responses(net, x), steps, settings.inputs, settings.statistics)
 
 
 def tables(frames: Frames, settings: ResponsesSettings) -> dict[str, pd.DataFrame]:
@@ -138,7 +123,7 @@ PROBE = Probe(
     figures=("responses",),
     shown=("means",),
     drawn=("layers",),
-    measures={"responses": Measure(measure, refuses, keys=("inputs", "statistics"))},
+    measures={"responses": Measure(measure, without_blocks, keys=("inputs", "statistics"))},
     labels={"std": "mean response over layers", "log10_ratio": "log10 ‖F(x)‖/‖x‖"},
     comment=comment,
     limits=(

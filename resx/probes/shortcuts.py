@@ -38,14 +38,11 @@ from pydantic import Field
 from resx import paper, stats
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import OUTCOMES, Outcome, check_alike, check_margin, kind_name, outcomes, summary
+from resx.probes.tidy import OUTCOMES, Outcome, check_alike, check_margin, kind_name, outcomes, summary, without_blocks
 from resx.spec import RunSpec, SpecError, parse_part
 
 if TYPE_CHECKING:
-    import torch
-
-    from resx.data import Dataset
-    from resx.store.run import RunFolder
+    from resx.measurements.inputs import Specimen
 
 ORDERS = {"pre": "pre-activation order", "post": "original order"}  # the one that answers first
 BASELINES = ("none", "identity")
@@ -170,54 +167,39 @@ def _stated(text: str, attribute: str) -> str | None:
     return getattr(SHORTCUTS[name], attribute, None) if name in SHORTCUTS else None
 
 
-def measure(run: RunFolder, dataset: Dataset, settings: ShortcutsSettings, device: torch.device) -> pd.DataFrame:
+def measure(specimen: Specimen, settings: ShortcutsSettings) -> pd.DataFrame:
     """Measure the spectrum of a run's shortcut path at initialisation, in float64, with batch statistics."""
     import torch
 
-    from resx.measurements.inputs import network_at, sample
     from resx.measurements.spectrum import spectrum
 
-    x, _ = sample(run, dataset, device, IMAGES, torch.float64)
-    return spectrum(network_at(run, dataset, device, 0, len(x), torch.float64), x)
+    x, _ = specimen.sample(IMAGES, dtype=torch.float64)
+    return spectrum(specimen.network(len(x), 0, dtype=torch.float64), x)
 
 
-def measure_gain(run: RunFolder, dataset: Dataset, settings: ShortcutsSettings, device: torch.device) -> pd.DataFrame:
+def measure_gain(specimen: Specimen, settings: ShortcutsSettings) -> pd.DataFrame:
     """Measure the gain of the composed shortcut map as in `measure`, before (step 0) and after training."""
     import torch
 
     from resx.measurements.gain import amax_gain
-    from resx.measurements.inputs import network_at, sample
 
-    x, _ = sample(run, dataset, device, IMAGES, torch.float64)
-    steps = dict.fromkeys((0, max(run.snapshots())))
-    networks = {step: network_at(run, dataset, device, step, len(x), torch.float64) for step in steps}
-    tables: list[pd.DataFrame] = [amax_gain(network, x).assign(step=step) for step, network in networks.items()]
-    return pd.concat(tables)
+    steps = dict.fromkeys((0, max(specimen.run.snapshots())))
+    return specimen.followed(lambda network, x, y: amax_gain(network, x), steps, IMAGES, dtype=torch.float64)
 
 
-def measure_parallel(
-    run: RunFolder, dataset: Dataset, settings: ShortcutsSettings, device: torch.device
-) -> pd.DataFrame:
+def measure_parallel(specimen: Specimen, settings: ShortcutsSettings) -> pd.DataFrame:
     """Measure how much of what blocks add is parallel to what they add to, after training, with batch statistics."""
-    from resx.measurements.inputs import network_at, sample
     from resx.measurements.parallel import parallel_share
     from resx.model import Network
 
-    x, _ = sample(run, dataset, device, MANY)
-    network = network_at(run, dataset, device, max(run.snapshots()), len(x))
+    x, _ = specimen.sample(MANY)
+    network = specimen.network(len(x))
     assert isinstance(network, Network)  # this probe takes no networks that others trained
     return parallel_share(network, x)
 
 
 def _has_shortcuts(spec: RunSpec, settings: ShortcutsSettings) -> bool:
     return spec.model.shortcut != "none"
-
-
-def refuses(spec: RunSpec) -> str | None:
-    """Say why a network has no shortcut path to measure, or return None."""
-    from resx.measurements.inputs import without_blocks
-
-    return without_blocks(spec)
 
 
 def tables(frames: Frames, settings: ShortcutsSettings) -> dict[str, pd.DataFrame]:
@@ -584,9 +566,9 @@ PROBE = Probe(
     shown=("ranking", "errors", "paths", "predictors"),
     drawn=("spectra",),
     measures={
-        "spectrum": Measure(measure, refuses, diverged=True),
-        "gain": Measure(measure_gain, refuses, diverged=True, wants=_has_shortcuts),
-        "parallel": Measure(measure_parallel, refuses, wants=_has_shortcuts),
+        "spectrum": Measure(measure, without_blocks, diverged=True),
+        "gain": Measure(measure_gain, without_blocks, diverged=True, wants=_has_shortcuts),
+        "parallel": Measure(measure_parallel, without_blocks, wants=_has_shortcuts),
     },
     labels={**OUTCOMES, "rho": "rank correlation with the outcome"},
     extras=extras,

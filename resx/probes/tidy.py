@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import cache
 from typing import Any, Literal
 
 import pandas as pd
 
 from resx import stats
-from resx.spec import FIELDS, RunSpec, SpecError
+from resx.spec import ADOPTED, FIELDS, ModelSpec, RunSpec, SpecError
 
 Outcome = Literal["log10_train_loss", "train_error", "test_error"]
 Statistics = Literal["running", "batch", "augmented"]  # of normalisations in a measurement (measurements/inputs.py)
@@ -35,7 +36,7 @@ def kinds(runs: pd.DataFrame) -> pd.Series:
     """
     start = runs["init"].fillna(runs["activation"]).fillna("")
     names = (start + " " + runs["shortcut"].map(kind_name)).str.strip()
-    adopted, foreign = runs["family"] == "adopted", runs["foreign"].notna()
+    adopted, foreign = runs["family"] == ADOPTED, runs["foreign"].notna()
     sources = runs["foreign"].map(lambda one: str(one).partition("/")[0])
     if sources[foreign & ~adopted].nunique() > 1:
         names = names.where(~foreign, names + " of " + sources)
@@ -118,3 +119,21 @@ def check_margin(margin: float, specs: Iterable[RunSpec]) -> None:
         name, _ = DATASETS.arguments(data.dataset)
         if name in FACTS:
             stats.check_margin(margin, data.test_subset or FACTS[name].test)
+
+
+def without_blocks(spec: RunSpec) -> str | None:
+    """Say why a measurement of blocks cannot be made on a run, or return None for a network of blocks on images."""
+    if spec.model.family == ADOPTED:
+        return None  # adopting it says what is missing
+    return None if _has_blocks(spec.model) else f"the {spec.model.family} family has no blocks on images"
+
+
+@cache
+def _has_blocks(spec: ModelSpec) -> bool:
+    from resx.model import Network
+    from resx.model.construction import skeleton
+
+    try:
+        return isinstance(skeleton(spec, (3, 32, 32), 10), Network)
+    except SpecError:
+        return False

@@ -28,18 +28,15 @@ from resx.claims import Claim, OneOfEach, Sign, contrast
 from resx.probes import Frames, Measure, Probe, Request, Settings, tidy
 from resx.probes.gradients import PROBE as GRADIENTS
 from resx.probes.landscape import PROBE as LANDSCAPE
+from resx.probes.landscape import measure_around
 from resx.probes.lesions import lesion_table
 from resx.probes.paths import PROBE as PATHS
 from resx.probes.responses import PROBE as RESPONSES
-from resx.probes.responses import refuses
-from resx.probes.tidy import Statistics, join, phases
+from resx.probes.tidy import Statistics, join, phases, without_blocks
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
-    import torch
-
-    from resx.data import Dataset
-    from resx.store.run import RunFolder
+    from resx.measurements.inputs import Specimen
 
 NETWORK = ("kind", "depth", "seed")
 OVER = ("kind", "depth")
@@ -96,43 +93,31 @@ def plan(request: Request) -> list[RunSpec]:
     return request.runs(depth=[20, 32, 56], shortcut=["identity"])
 
 
-def measure_linear(run: RunFolder, dataset: Dataset, settings: TrainedSettings, device: torch.device) -> pd.DataFrame:
+def measure_linear(specimen: Specimen, settings: TrainedSettings) -> pd.DataFrame:
     """Fit a linear map to each block of a run's last weights, in eval mode."""
-    from resx.measurements.inputs import network_at, statistics_inputs
     from resx.measurements.linear import linear_maps
     from resx.training.evaluate import EVAL_BATCH
 
-    network = network_at(run, dataset, device, max(run.snapshots()), EVAL_BATCH, statistics="running")
-    return linear_maps(network, statistics_inputs(run, dataset, device, settings.fitted))
+    network = specimen.network(EVAL_BATCH, statistics="running")
+    return linear_maps(network, specimen.statistics_inputs(settings.fitted))
 
 
-def measure_lesions(run: RunFolder, dataset: Dataset, settings: TrainedSettings, device: torch.device) -> pd.DataFrame:
+def measure_lesions(specimen: Specimen, settings: TrainedSettings) -> pd.DataFrame:
     """Apply lesions to a run's last weights; adds `moves`, whether a removed block keeps the shape of what enters."""
-    from resx.data.batches import Batches
-    from resx.measurements.inputs import network_at, statistics_inputs
     from resx.measurements.lesions import lesions, movable
     from resx.training.evaluate import EVAL_BATCH
 
-    network = network_at(run, dataset, device, max(run.snapshots()), EVAL_BATCH, statistics="running")
-    batches = Batches(dataset, run.spec.data, EVAL_BATCH, run.spec.seed, device)
-    test = list(batches.evaluation("test", settings.images, EVAL_BATCH))
-    again = statistics_inputs(run, dataset, device, settings.reestimated, "augmented")
-    table = lesions(network, test, again, dataset.task, counts=settings.counts, draws=settings.draws, pairs=0)
+    network = specimen.network(EVAL_BATCH, statistics="running")
+    test = specimen.test_batches(settings.images)
+    again = specimen.statistics_inputs(settings.reestimated, "augmented")
+    sizes = {"draws": settings.draws, "pairs": 0}
+    table = lesions(network, test, again, specimen.dataset.task, counts=settings.counts, **sizes)
     return table.assign(moves=table["blocks"].isin([block.name for block in movable(network)]))
 
 
-def measure_landscape(
-    run: RunFolder, dataset: Dataset, settings: TrainedSettings, device: torch.device
-) -> pd.DataFrame:
+def measure_landscape(specimen: Specimen, settings: TrainedSettings) -> pd.DataFrame:
     """Measure the loss around a run's last weights."""
-    from resx.measurements.inputs import network_at, sample
-    from resx.measurements.landscape import landscape
-    from resx.training.evaluate import EVAL_BATCH
-
-    x, y = sample(run, dataset, device, settings.surface)
-    network = network_at(run, dataset, device, max(run.snapshots()), EVAL_BATCH)
-    batches = list(zip(x.split(EVAL_BATCH), y.split(EVAL_BATCH), strict=True))
-    return landscape(network, batches, dataset.task, points=settings.points, grid=settings.grid, lines=1)
+    return measure_around(specimen, settings.surface, points=settings.points, grid=settings.grid, lines=1)
 
 
 def tables(frames: Frames, settings: TrainedSettings) -> dict[str, pd.DataFrame]:
@@ -300,9 +285,9 @@ PROBE = Probe(
     measures={
         "responses": RESPONSES.measures["responses"],
         "gradients": GRADIENTS.measures["gradients"],
-        "linear": Measure(measure_linear, refuses, keys=("fitted",)),
+        "linear": Measure(measure_linear, without_blocks, keys=("fitted",)),
         "paths": PATHS.measures["paths"],
-        "lesions": Measure(measure_lesions, refuses, keys=("counts", "draws", "images", "reestimated")),
-        "landscape": Measure(measure_landscape, refuses, keys=("surface", "points", "grid")),
+        "lesions": Measure(measure_lesions, without_blocks, keys=("counts", "draws", "images", "reestimated")),
+        "landscape": Measure(measure_landscape, without_blocks, keys=("surface", "points", "grid")),
     },
 )

@@ -58,10 +58,7 @@ from resx.probes.tidy import kind_name, outcomes
 from resx.spec import RunSpec, SpecError, parse_part
 
 if TYPE_CHECKING:
-    import torch
-
-    from resx.data import Dataset
-    from resx.store.run import RunFolder
+    from resx.measurements.inputs import Specimen
 
 KINDS = {
     "mlp": "MLP",
@@ -148,13 +145,13 @@ def plan(request: Request) -> list[RunSpec]:
     return request.resolve(fields)
 
 
-def measure_trees(run: RunFolder, dataset: Dataset, settings: TransferSettings, device: torch.device) -> pd.DataFrame:
+def measure_trees(specimen: Specimen, settings: TransferSettings) -> pd.DataFrame:
     """Return boosting and bagging on the run's digits (ten outputs) and on the diabetes data, for the run's seed."""
     from sklearn.datasets import load_diabetes
 
     from resx.measurements.boosting import boosting
 
-    tables = []
+    tables, dataset = [], specimen.dataset
     outputs = np.eye(dataset.n_outputs)
     digits = tuple(
         (x.flatten(1).double().numpy(), outputs[y.numpy()])
@@ -164,7 +161,7 @@ def measure_trees(run: RunFolder, dataset: Dataset, settings: TransferSettings, 
     y = (y / y.std())[:, None]
     diabetes = (x[:-DIABETES_TEST], y[:-DIABETES_TEST]), (x[-DIABETES_TEST:], y[-DIABETES_TEST:])
     for task, (train, test) in (("digits", digits), ("diabetes", diabetes)):
-        losses = boosting(train, test, **settings.model_dump(), seed=run.spec.seed)
+        losses = boosting(train, test, **settings.model_dump(), seed=specimen.run.spec.seed)
         tables.append(losses.assign(task=task))
     return pd.concat(tables, ignore_index=True)
 

@@ -22,14 +22,13 @@ from resx import data, model
 from resx.data import Dataset
 from resx.data.batches import Batches
 from resx.model.layouts import LAYOUTS
-from resx.spec import Foreign, RunSpec, SpecError, did_you_mean
+from resx.spec import ADOPTED, Foreign, RunSpec, SpecError, did_you_mean
 from resx.store.environment import describe_environment
 from resx.store.files import Busy, StoreError
 from resx.store.run import OUTCOMES, RunFolder, finished_result, open_run
 from resx.store.weights import State, content_hash, read_weights
 from resx.training.evaluate import EVAL_BATCH, evaluate
 from resx.training.machine import Machine, own_settings
-from resx.training.resolve import ADOPTED
 
 ZOOS = ("torchvision", "timm")  # packages whose networks are made by name
 

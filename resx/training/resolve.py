@@ -20,7 +20,7 @@ from resx.model.network import FAMILIES
 from resx.model.shortcuts import SHORTCUTS
 from resx.model.subset import check_active_blocks
 from resx.registry import load_plugins, used_plugins
-from resx.spec import MAX_RUNS, DataSpec, Foreign, ModelSpec, RunSpec, SpecError, build_spec
+from resx.spec import ADOPTED, MAX_RUNS, DataSpec, Foreign, ModelSpec, RunSpec, SpecError, build_spec
 from resx.store.files import LOG, StoreError, read_file, say_once
 from resx.store.run import find_runs, read_run
 from resx.training.initial import TRANSFORMS
@@ -29,7 +29,6 @@ from resx.training.memory import refuse_too_large
 from resx.training.ranks import world_size
 from resx.training.schedule import WARMUP_UNTIL
 
-ADOPTED = "adopted"  # in the place of a family: a network whose blocks are found when it is measured
 NORMALIZATIONS = ("symmetric", "channel-mean", "pixel-mean", *CHANNELS)
 
 

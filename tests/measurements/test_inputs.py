@@ -10,7 +10,7 @@ import torch
 from resx import data
 from resx.data.batches import Batches
 from resx.engines import train_all
-from resx.measurements.inputs import first_and_last, network_at, sample, statistics_inputs
+from resx.measurements.inputs import Specimen
 from resx.store.run import RunFolder, read_run
 from resx.training.evaluate import EVAL_BATCH
 from resx.training.machine import Machine
@@ -31,25 +31,27 @@ def trained(results: Path, steps: int) -> RunFolder:
 def test_statistics_decide_on_the_mode_and_on_the_images(tmp_path: Path) -> None:
     run = trained(tmp_path, 4)
     dataset = data.load(run.spec.data)
+    specimen = Specimen(run, dataset, CPU)
     outputs, inputs = {}, {}
     for statistics in ("running", "batch", "augmented"):
-        x, y = sample(run, dataset, CPU, 24, statistics=statistics)
+        x, y = specimen.sample(24, statistics)
         assert x.shape == (24, 3, 8, 8) and y.shape == (24,)
         with torch.no_grad():
-            outputs[statistics] = network_at(run, dataset, CPU, 4, len(x), statistics=statistics)(x)
+            outputs[statistics] = specimen.network(len(x), 4, statistics)(x)
         inputs[statistics] = x
     assert torch.equal(inputs["running"], inputs["batch"])
     assert not torch.allclose(outputs["running"], outputs["batch"], atol=1e-3)
     batches = Batches(dataset, run.spec.data, 24, run.spec.seed, CPU)
     first, _ = batches.assemble(batches.tables(0, 1), torch.tensor([0]))
     assert torch.equal(inputs["augmented"], first)
-    anew, augmented = (statistics_inputs(run, dataset, CPU, 90, one) for one in ("batch", "augmented"))
+    anew, augmented = (specimen.statistics_inputs(90, one) for one in ("batch", "augmented"))
     assert [len(x) for x in anew] == [90] and [len(x) for x in augmented] == [EVAL_BATCH]
-    evaluated = network_at(run, dataset, CPU, 4, 24).eval()
+    evaluated = specimen.network(24).eval()
     with torch.no_grad():
         assert torch.equal(outputs["running"], evaluated(inputs["running"]))
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(4, [0, 4]), (1, [0])])
 def test_a_run_of_one_step_stands_for_its_initial_weights(tmp_path: Path, steps: int, expected: list[int]) -> None:
-    assert first_and_last(trained(tmp_path, steps)) == expected
+    run = trained(tmp_path, steps)
+    assert Specimen(run, data.load(run.spec.data), CPU).first_and_last() == expected

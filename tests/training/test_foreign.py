@@ -11,7 +11,7 @@ from PIL import Image
 from resx import model, paper
 from resx.data import load
 from resx.engines import train_all
-from resx.measurements.inputs import network_at
+from resx.measurements.inputs import Specimen
 from resx.model.layouts import LAYOUTS
 from resx.spec import RunSpec, SpecError
 from resx.store.run import read_run
@@ -111,11 +111,12 @@ def test_a_user_s_own_network_is_a_run_too(machine, tmp_path):
     machine = replace(machine, weights=(str(tmp_path / "mine.pt"),), code=code)
     run = recorded(f"{code}:make", tmp_path / "mine.pt", machine, normalize="symmetric")
     assert run.spec.foreign.network == "mine.py:make"
-    network = network_at(run, load(run.spec.data, machine.data_dir), torch.device("cpu"), 1, 2)
+    specimen = Specimen(run, load(run.spec.data, machine.data_dir), torch.device("cpu"))
+    network = specimen.network(2, 1)
     assert [block.name for block in network.blocks] == ["0", "1"]
     code.write_text(MINE + "#")
     with pytest.raises(SpecError, match="another one than when"):
-        network_at(run, load(run.spec.data, machine.data_dir), torch.device("cpu"), 1, 2)
+        specimen.network(2, 1)
 
 
 def test_networks_that_there_are_not(weights):
