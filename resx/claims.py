@@ -10,7 +10,7 @@ Verdicts follow resx.stats: from six seeds on 'supported' and 'refuted', below t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -209,23 +209,15 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A claim that a combined claim rests on, as `probe:key`. supports: whether its support speaks for the whole."""
-
-    key: str
-    supports: bool = True
-
-
-@dataclass(frozen=True)
 class Combination:
-    """A claim that holds if all its parts do.
+    """A claim that holds if all its parts do: claims of probes within its own, as `part:key`.
 
     Refuted where a part is, supported where all are, inconclusive where any is or none was judged, else screening.
     """
 
     key: str
     says: str
-    parts: tuple[Part, ...]
+    parts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -340,9 +332,7 @@ def _with_quantity(claim: Claim, symbols: Symbols) -> Claim:
 def criterion(claim: Claim | Combination, labels: Mapping[str, str]) -> str:
     """Return what supports and what refutes a claim, symbols unfilled."""
     if isinstance(claim, Combination):
-        return "supported if all parts are, refuted if any is: " + "; ".join(
-            part.key if part.supports else f"not {part.key}" for part in claim.parts
-        )
+        return f"supported if all parts are, refuted if any is: {'; '.join(claim.parts)}"
     if claim.refutes:
         side, other = ("above", "below") if claim.expected > 0 else ("below", "above")
         first, second = describe(claim.first, labels), describe(claim.refutes, labels)
@@ -411,66 +401,40 @@ def is_of(key: str, claim: str) -> bool:
 
 def combine(claim: Combination, verdicts: Mapping[str, Verdict]) -> Verdict:
     """Return the verdict of a combined claim from those of its parts; one that was not judged leaves it open."""
-    opposite: dict[Word, Word] = {"supported": "refuted", "refuted": "supported"}
-    parts = [(part, one) for part in claim.parts for key, one in verdicts.items() if is_of(key, part.key)]
-    words = {v.word if part.supports else opposite.get(v.word, v.word) for part, v in parts}
-    if not all(any(is_of(key, part.key) for key in verdicts) for part in claim.parts):
-        words.add("inconclusive")
-    word: Word = (
-        "refuted"
-        if "refuted" in words
-        else "inconclusive"
-        if "inconclusive" in words
-        else "screening"
-        if "screening" in words
-        else "supported"
-    )
-    estimates = tuple(verdict.estimates[0] for _, verdict in parts)
-    points = all(verdict.points == part.supports for part, verdict in parts)
+    judged = [[one for key, one in verdicts.items() if is_of(key, part)] for part in claim.parts]
+    parts = [one for several in judged for one in several]
+    word = weakest({one.word for one in parts} | (set() if all(judged) else {"inconclusive"}))
+    estimates, points = tuple(one.estimates[0] for one in parts), all(one.points for one in parts)
     return Verdict(claim.key, claim.says, criterion(claim, {}), word, estimates, points=points, deciding=0)
+
+
+def weakest(words: Collection[str]) -> Word:
+    """Return the word for several claims together: refuted where one is, else the weakest."""
+    order: tuple[Word, ...] = ("refuted", "inconclusive", "screening")
+    return next((word for word in order if word in words), "supported")
+
+
+EFFECT = ("effect", "mean", "low", "high", "n", "p")  # columns of an effect
 
 
 def effects_table(estimates: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFrame:
     """Return a row per effect: family, effect, mean, low, high, n, p."""
-    rows = [
-        {
-            "family": family,
-            "effect": one.name,
-            "mean": one.mean,
-            "low": one.low,
-            "high": one.high,
-            "n": one.n,
-            "p": one.p,
-        }
-        for family, listed in estimates.items()
-        for one in listed.values()
-    ]
-    table = pd.DataFrame(rows, columns=["family", "effect", "mean", "low", "high", "n", "p"])
-    return table.astype({"p": float})
+    rows = [{"family": family, **_cells(one)} for family, listed in estimates.items() for one in listed.values()]
+    return pd.DataFrame(rows, columns=["family", *EFFECT]).astype({"p": float})
 
 
 def verdicts_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Return a row per verdict and effect: claim, says, criterion, word, scale, effect, mean, low, high, n, p."""
-    nothing = Estimate("", np.nan, np.nan, np.nan, 0)
     rows = [
-        {
-            "claim": verdict.key,
-            "says": verdict.says,
-            "criterion": verdict.criterion,
-            "word": verdict.word,
-            "scale": verdict.scale,
-            "effect": one.name,
-            "mean": one.mean,
-            "low": one.low,
-            "high": one.high,
-            "n": one.n,
-            "p": np.nan if one.p is None else one.p,
-        }
+        {"claim": verdict.key, **vars(verdict), **_cells(one)}
         for verdict in verdicts
-        for one in verdict.estimates or (nothing,)
+        for one in verdict.estimates or (stats.NOTHING,)
     ]
-    columns = ["claim", "says", "criterion", "word", "scale", "effect", "mean", "low", "high", "n", "p"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["claim", "says", "criterion", "word", "scale", *EFFECT]).astype({"p": float})
+
+
+def _cells(one: Estimate) -> dict[str, Any]:
+    return {"effect": one.name, **vars(one)}
 
 
 def _effects(one: Contrast, tables: Tables, symbols: Symbols, labels: Mapping[str, str]) -> list[Effect]:

@@ -17,7 +17,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from resx import paper
-from resx.claims import BY_OTHERS, SCALES, is_of, scale_rank
+from resx.claims import BY_OTHERS, SCALES, is_of, scale_rank, weakest
 from resx.probes import Findings, check_key, is_claim, load_probe
 from resx.spec import SpecError, load_toml
 from resx.stats import MIN_SEEDS, Estimate
@@ -268,11 +268,9 @@ def describe(folder: Path, own: bool) -> Experiment:
 
 def from_findings(experiment: Experiment, findings: Findings) -> list[Evidence]:
     """Return the evidence that findings give."""
-    judged = [("", verdict) for verdict in findings.verdicts]
-    judged += [(name, verdict) for name, part in findings.parts.items() for verdict in part.verdicts]
     return [
         Evidence(one.key, part, one.says, one.criterion, one.word, one.scale, tuple(one.estimates), experiment)
-        for part, one in judged
+        for part, one in findings.judged()
     ]
 
 
@@ -294,16 +292,8 @@ def _entry(one: Statement, evidence: Sequence[Evidence]) -> Entry:
     opposite = {"supported": "refuted", "refuted": "supported"}
     words = {opposite.get(item.word, item.word) if key in one.against else item.word for key, item in strongest.items()}
     scale = min((item.scale for item in strongest.values()), key=scale_rank)
-    return Entry(one, _overall(words), scale, tuple(own), missing)
-
-
-def _overall(words: set[str]) -> str:
-    if {"supported", "refuted"} <= words:
-        return "mixed"
-    for word in ("refuted", "inconclusive", "screening"):
-        if word in words:
-            return word
-    return "supported"
+    word = "mixed" if {"supported", "refuted"} <= words else weakest(words)
+    return Entry(one, word, scale, tuple(own), missing)
 
 
 def stronger(entry: Entry, experiments: Path, done: Sequence[str]) -> list[str]:

@@ -45,6 +45,10 @@ class Estimate:
     n: int
     p: float | None = None
 
+    def cells(self, quantity: str) -> dict[str, float]:
+        """Return the mean and the interval as cells of a table's row: q, q_low and q_high of a quantity q."""
+        return {quantity: self.mean, f"{quantity}_low": self.low, f"{quantity}_high": self.high}
+
     @property
     def decimals(self) -> int:
         """Return how many decimals are worth showing: two, or up to four where the interval is that narrow."""
@@ -75,6 +79,9 @@ class Estimate:
         return f"{self.name}: {self.middle} [{self.interval}], n={self.n}{judged}"
 
 
+NOTHING = Estimate("", math.nan, math.nan, math.nan, 0)  # of no seed at all
+
+
 def _values(values: ArrayLike) -> NDArray[np.float64]:
     """Return a float array in which what is zero but for rounding is zero."""
     array = np.asarray(values, dtype=np.float64)
@@ -96,6 +103,12 @@ def t_interval(differences: ArrayLike, confidence: float = 0.95, name: str = "")
         return Estimate(name, mean, math.nan, math.nan, n)
     half = float(scipy.special.stdtrit(n - 1, (1 + confidence) / 2) * values.std(ddof=1) / math.sqrt(n))
     return Estimate(name, mean, mean - half, mean + half, n)
+
+
+def mean_of(values: pd.Series) -> Estimate:
+    """Return the mean of those values that there are, with its interval; NOTHING where there are none."""
+    present = values.dropna().to_numpy(float)
+    return t_interval(present) if len(present) else NOTHING
 
 
 def joint_sign_flip(differences: ArrayLike, samples: int = 20_000) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from resx.figures import FIGURES, parts, style
 from resx.probes import Findings
-from resx.stats import Estimate, t_interval
+from resx.stats import mean_of
 
 
 @FIGURES.register("transfer")
@@ -105,8 +105,7 @@ def _draw_sizes(axes: Axes, own: pd.DataFrame, position: int, colour: str) -> No
 def _interaction(own: pd.DataFrame, colour: str) -> parts.ForestRow:
     by_end = own.pivot(index="seed", columns="at", values="ratio").reindex(columns=["greatest", "smallest"])
     values = by_end["greatest"] - by_end["smallest"]
-    finished = values.dropna()
-    return values, t_interval(finished) if len(finished) else Estimate("", np.nan, np.nan, np.nan, 0), colour
+    return values, mean_of(values), colour
 
 
 def _write_interactions(axes: Axes, rows: Sequence[parts.ForestRow]) -> None:

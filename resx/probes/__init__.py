@@ -165,7 +165,7 @@ class Probe:
         """Refuse, when the package is imported, a combined claim that rests on a claim which does not exist."""
         for claim in self.claims:
             for part in claim.parts if isinstance(claim, Combination) else ():
-                name, _, key = part.key.partition(":")
+                name, _, key = part.partition(":")
                 check_key(f"{self.parts[name].probe}:{key}")
 
 
@@ -191,20 +191,20 @@ class Findings:
         """Return the verdict on a claim by its key within this probe, or None where it was not judged."""
         return next((one for one in self.verdicts if one.key == f"{self.probe}:{key}"), None)
 
-    def all_verdicts(self) -> list[Verdict]:
-        """Return the verdicts, combined claims first, then those of parts."""
-        return [*self.verdicts, *(verdict for part in self.parts.values() for verdict in part.all_verdicts())]
+    def judged(self) -> list[tuple[str, Verdict]]:
+        """Return (part, verdict) of all verdicts; the part is empty for this probe's own, which come first."""
+        return [(part, verdict) for part, one in {"": self, **self.parts}.items() for verdict in one.verdicts]
 
     def verdicts_table(self) -> pd.DataFrame:
         """Return a row per verdict and effect; `part` names the probe within this one, empty for this one's own."""
-        tables = [claims.verdicts_table(self.verdicts).assign(part="")]
-        tables += [claims.verdicts_table(part.verdicts).assign(part=name) for name, part in self.parts.items()]
-        table = pd.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
-        return table[["part", *table.columns.drop("part")]]
+        return self._of_parts(lambda one: claims.verdicts_table(one.verdicts))
 
     def effects_table(self) -> pd.DataFrame:
         """Return a row per effect, with `part` as in `verdicts_table`."""
-        tables = [self.effects.assign(part=""), *(one.effects.assign(part=name) for name, one in self.parts.items())]
+        return self._of_parts(lambda one: one.effects)
+
+    def _of_parts(self, table_of: Callable[[Findings], pd.DataFrame]) -> pd.DataFrame:
+        tables = [table_of(one).assign(part=part) for part, one in {"": self, **self.parts}.items()]
         table = pd.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
         return table[["part", *table.columns.drop("part")]]
 
@@ -229,7 +229,7 @@ class Findings:
     def claim_rows(self) -> list[list[str]]:
         """Return the cells under CLAIM_COLUMNS: of a verdict on several effects, how many of them lie above 0."""
         rows = []
-        for verdict in self.all_verdicts():
+        for _, verdict in self.judged():
             deciding = verdict.estimates[: verdict.deciding]
             above = f"{sum(one.mean > 0 for one in deciding)} of {len(deciding)} above 0" if deciding else "its parts"
             cells = [above, "–", "–", "–"]
@@ -248,7 +248,7 @@ class Findings:
 
     def notes(self) -> list[str]:
         """Return the sentences of the answer that are no verdicts."""
-        said = {str(verdict) for verdict in self.all_verdicts()}
+        said = {str(verdict) for _, verdict in self.judged()}
         return [line for line in self.answer if line.partition(": ")[2] not in said and line not in said]
 
 
@@ -336,6 +336,11 @@ def _answer(probe: Probe, findings: Findings) -> list[str]:
     for name, part in findings.parts.items():
         lines += [f"{name}: {line}" for line in part.answer]
     return [*lines, *([probe.limits] if probe.limits else [])]
+
+
+def settings_of(kind: type[Frozen], whole: Any, **own: Any) -> Any:
+    """Return the settings of a part: its own, and those of the whole by their names."""
+    return kind.model_validate({name: getattr(whole, name) for name in kind.model_fields if name not in own} | own)
 
 
 def parse_settings(probe: Probe, given: Mapping[str, Any]) -> Frozen:

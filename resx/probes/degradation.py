@@ -88,14 +88,10 @@ def _against_identity(runs: pd.DataFrame, settings: DegradationSettings) -> pd.D
     )
     rows = []
     for name, (kind, depth, own, identity) in pairs.items():
-        one = judged.get(name, stats.Estimate(name, np.nan, np.nan, np.nan, 0))
-        test = (own["test_error"] - identity["test_error"]).dropna()
-        apart = stats.t_interval(test) if len(test) else one
+        one = judged.get(name, stats.NOTHING)
         row = {"kind": kind, "depth": depth, "seeds": one.n, "word": _word(one, own, identity, settings.margin)}
-        row |= {"difference": one.mean, "difference_low": one.low, "difference_high": one.high}
-        row["p"] = np.nan if one.p is None else one.p
-        row |= {"test_difference": apart.mean, "test_difference_low": apart.low, "test_difference_high": apart.high}
-        rows.append(row)
+        row |= one.cells("difference") | {"p": np.nan if one.p is None else one.p}
+        rows.append(row | stats.mean_of(own["test_error"] - identity["test_error"]).cells("test_difference"))
     return pd.DataFrame(rows)
 
 

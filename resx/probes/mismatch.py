@@ -284,9 +284,7 @@ def _ways(values: pd.DataFrame, networks: pd.DataFrame, margin: float, images: i
         row: dict[str, Any] = {"group": group, "arm": arm, "left_out": bool(left_out.get(arm, False))}
         own = own.set_index("seed")
         for outcome in OUTCOMES:
-            difference = (own[outcome] - base[outcome]).dropna()
-            one = stats.t_interval(difference) if len(difference) else stats.Estimate("", np.nan, np.nan, np.nan, 0)
-            row |= {outcome: one.mean, f"{outcome}_low": one.low, f"{outcome}_high": one.high}
+            row |= stats.mean_of(own[outcome] - base[outcome]).cells(outcome)
         errors = [own["test_error"].dropna(), base["test_error"].dropna()]
         difference = (own["test_error"] - base["test_error"]).dropna()
         alike = stats.equivalence(difference, margin, arms=errors, n_test=images) if len(difference) else None

@@ -22,8 +22,7 @@ from functools import partial
 from typing import Any
 
 from resx.claims import Combination
-from resx.claims import Part as ClaimPart
-from resx.probes import Frames, Measure, Part, Probe, Request, load_probe
+from resx.probes import Frames, Measure, Part, Probe, Request, load_probe, settings_of
 from resx.probes.gradients import GradientsSettings
 from resx.probes.lesions import LesionsSettings, is_deep, is_lesioned
 from resx.probes.lesions import plan as plan_lesions
@@ -42,10 +41,6 @@ def plan(request: Request) -> list[RunSpec]:
     depths = [request.settings.shallow, request.settings.deep]
     controlled = plan_lesions(request)  # refuses a depth that is given otherwise than by its settings
     return [*request.runs(depth=depths, shortcut=["none", "identity"], norm=["batch", "none"]), *controlled]
-
-
-def _settings(kind: type[Frozen], settings: Any) -> Frozen:
-    return kind.model_validate({key: getattr(settings, key) for key in kind.model_fields})
 
 
 def _frames(name: str, frames: Frames) -> Frames:
@@ -89,21 +84,17 @@ CLAIMS = (
     Combination(
         key="vanishing",
         says="Gradients vanish in the deep plain network",
-        parts=(ClaimPart("gradients:vanish-initially"), ClaimPart("gradients:vanish-in-training")),
+        parts=("gradients:vanish-initially", "gradients:vanish-in-training"),
     ),
     Combination(
         key="shattering",
         says="Depth shatters gradients, more so without shortcuts",
-        parts=(ClaimPart("gradients:shatter-initially"),),
+        parts=("gradients:shatter-initially",),
     ),
     Combination(
         key="many-shallow-networks",
         says="A deep residual network is many shallow networks",
-        parts=(
-            ClaimPart("paths:short-paths"),
-            ClaimPart("lesions:removal-hurts-plain-more"),
-            ClaimPart("lesions:ensemble-equals-deep"),
-        ),
+        parts=("paths:short-paths", "lesions:removal-hurts-plain-more", "lesions:ensemble-equals-deep"),
     ),
 )
 
@@ -116,6 +107,6 @@ PROBE = Probe(
         "Trained networks were observed here and no gradient was intervened on; the probe `interventions` does that. "
         "Other widths, data and schedules may differ."
     ),
-    parts={name: Part(name, partial(_settings, kind), partial(_frames, name)) for name, kind in PARTS.items()},
+    parts={name: Part(name, partial(settings_of, kind), partial(_frames, name)) for name, kind in PARTS.items()},
     chooses=("depth",),
 )

@@ -22,8 +22,7 @@ from typing import Any
 from pydantic import Field
 
 from resx.claims import Combination
-from resx.claims import Part as ClaimPart
-from resx.probes import Frames, Measure, Part, Probe, Request
+from resx.probes import Frames, Part, Probe, Request, settings_of
 from resx.probes.mapping import PROBE as MAPPING
 from resx.probes.mapping import RECIPE, MappingSettings
 from resx.probes.shortcuts import PROBE as SHORTCUTS
@@ -33,27 +32,18 @@ from resx.spec import RunSpec
 FAMILY = RECIPE["family"]
 
 
-class Question2Settings(ShortcutsSettings):
+class Question2Settings(ShortcutsSettings, MappingSettings):
     """primary, margin, donors: as in shortcuts. The others: as in mapping, whose margin is mapping_margin."""
 
-    maps: tuple[str, ...] = MappingSettings().maps
-    layers: tuple[int, ...] = MappingSettings().layers
-    away: tuple[float, ...] = MappingSettings().away
-    eps: float = MappingSettings().eps
-    d: int = Field(MappingSettings().d, ge=2)
-    start: float = MappingSettings().start
     mapping_margin: float = Field(MappingSettings().margin, gt=0)
-    near: float = Field(MappingSettings().near, gt=0)
 
 
 def _mapping(settings: Any) -> MappingSettings:
-    names = [name for name in MappingSettings.model_fields if name != "margin"]
-    own = {name: getattr(settings, name) for name in names}
-    return MappingSettings.model_validate({**own, "margin": settings.mapping_margin})
+    own: MappingSettings = settings_of(MappingSettings, settings, margin=settings.mapping_margin)
+    return own
 
 
-def _shortcuts(settings: Any) -> ShortcutsSettings:
-    return ShortcutsSettings.model_validate({name: getattr(settings, name) for name in ShortcutsSettings.model_fields})
+_shortcuts = partial(settings_of, ShortcutsSettings)
 
 
 def plan(request: Request) -> list[RunSpec]:
@@ -68,39 +58,30 @@ def _frames(frames: Frames, *, on_teacher: bool) -> Frames:
     return {key: frame[frame["run_id"].isin(ids)] for key, frame in frames.items()}
 
 
-def _on_teacher(spec: RunSpec, settings: Any) -> bool:
-    return spec.model.family == FAMILY
-
-
-def _on_images(spec: RunSpec, settings: Any) -> bool:
-    return spec.model.family != FAMILY
-
-
-def _measures() -> dict[str, Measure]:
-    own = {name: replace(measure, wants=_on_images) for name, measure in SHORTCUTS.measures.items()}
-    return own | {name: replace(measure, wants=_on_teacher) for name, measure in MAPPING.measures.items()}
+def _is_wanted(spec: RunSpec, settings: Any, *, on_teacher: bool) -> bool:
+    return (spec.model.family == FAMILY) == on_teacher
 
 
 CLAIMS = (
     Combination(
         key="knowledge-under-control",
         says="Knowledge of the map helps a shortcut, under control",
-        parts=(ClaimPart("teacher:knowing-helps"),),
+        parts=("teacher:knowing-helps",),
     ),
     Combination(
         key="knowledge-on-images",
         says="Knowledge of the map helps a shortcut, on images",
-        parts=(ClaimPart("images:known"),),
+        parts=("images:known",),
     ),
     Combination(
         key="learned-under-control",
         says="The map can be learned, under control",
-        parts=(ClaimPart("teacher:learned-finds"),),
+        parts=("teacher:learned-finds",),
     ),
     Combination(
         key="learned-on-images",
         says="A shortcut better than the identity can be learned, on images",
-        parts=(ClaimPart("images:learned"),),
+        parts=("images:learned",),
     ),
 )
 
@@ -108,7 +89,11 @@ PROBE = Probe(
     plan=plan,
     claims=CLAIMS,
     settings=Question2Settings,
-    measures=_measures(),
+    measures={
+        name: replace(measure, wants=partial(_is_wanted, on_teacher=probe is MAPPING))
+        for probe in (SHORTCUTS, MAPPING)
+        for name, measure in probe.measures.items()
+    },
     parts={
         "teacher": Part("mapping", _mapping, partial(_frames, on_teacher=True)),
         "images": Part("shortcuts", _shortcuts, partial(_frames, on_teacher=False)),

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from resx.claims import Combination
-from resx.claims import Part as ClaimPart
-from resx.probes import Part, Probe, Request, Settings
+from resx.probes import Part, Probe, Request, Settings, settings_of
 from resx.probes.mismatch import ALTERNATING, STANDARD, MismatchSettings, of_design
 from resx.probes.mismatch import PROBE as MISMATCH
 from resx.probes.mismatch import plan as plan_design
@@ -34,13 +32,12 @@ class Question3Settings(Settings):
     images: int = 64
 
 
-def _of(design: str, settings: Any) -> MismatchSettings:
-    return MismatchSettings(design=design, **settings.model_dump())
-
-
 def plan(request: Request) -> list[RunSpec]:
     """Return the runs of both designs."""
-    designs = [replace(request, settings=_of(design, request.settings)) for design in (ALTERNATING, STANDARD)]
+    designs = [
+        replace(request, settings=settings_of(MismatchSettings, request.settings, design=design))
+        for design in (ALTERNATING, STANDARD)
+    ]
     return [spec for one in designs for spec in plan_design(one)]
 
 
@@ -48,7 +45,7 @@ CLAIMS = (
     Combination(
         key="input-can-be-modified",
         says="The input can be modified to make a shortcut where sizes do not fit",
-        parts=(ClaimPart("alternating:works"),),
+        parts=("alternating:works",),
     ),
 )
 
@@ -59,7 +56,9 @@ PROBE = Probe(
     measures=MISMATCH.measures,
     limits="The alternating design decides; in the standard one, where two shortcuts mismatch, differences are small.",
     parts={
-        design: Part("mismatch", partial(_of, design), partial(of_design, design=design))
+        design: Part(
+            "mismatch", partial(settings_of, MismatchSettings, design=design), partial(of_design, design=design)
+        )
         for design in (ALTERNATING, STANDARD)
     },
     chooses=("shortcut",),

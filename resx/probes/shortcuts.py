@@ -28,6 +28,7 @@ from the family of its order and depth.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -273,14 +274,13 @@ def _ranking(runs: pd.DataFrame) -> pd.DataFrame:
         own = {str(name): group for name, group in cell.groupby("shortcut", sort=False)}
         differences = {name: group.set_index("seed")["difference"] for name, group in own.items() if name != "identity"}
         judged = stats.judge_family(differences)
-        nothing = {"identity": stats.Estimate("", 0.0, np.nan, np.nan, 0)}
+        judged["identity"] = replace(stats.NOTHING, mean=0.0)
         rows = []
         for name, group in own.items():
-            one = {**nothing, **judged}.get(name, stats.Estimate("", np.nan, np.nan, np.nan, 0))
+            one = judged.get(name, stats.NOTHING)
             row = {"order": order, "depth": depth, "shortcut": name, "kind": group["kind"].iloc[0]}
             row |= {"seeds": len(group), "diverged": int((group["status"] == "diverged").sum())}
-            row |= {"difference": one.mean, "difference_low": one.low, "difference_high": one.high}
-            rows.append({**row, "p": np.nan if one.p is None else one.p})
+            rows.append(row | one.cells("difference") | {"p": np.nan if one.p is None else one.p})
         table = pd.DataFrame(rows).sort_values("difference", na_position="last", kind="stable")
         table.insert(2, "rank", np.arange(1, len(table) + 1))
         parts.append(table)
@@ -309,8 +309,7 @@ def _test_difference(group: pd.DataFrame, identity: pd.Series, margin: float) ->
     values = group["test_difference"].dropna()
     if values.empty:
         return {}
-    one = stats.t_interval(values)
-    row = {"test_difference": one.mean, "test_difference_low": one.low, "test_difference_high": one.high}
+    row = stats.mean_of(values).cells("test_difference")
     if len(values) < len(group):
         return row
     images = int(group["test_images"].iloc[0])

@@ -82,10 +82,7 @@ def summary(table: pd.DataFrame, by: Sequence[str], quantities: Sequence[str]) -
     for key, group in table.groupby(list(by), sort=False, dropna=False):
         row = dict(zip(by, key, strict=True)) | {"seeds": group["seed"].nunique()}
         for quantity in quantities:
-            values = group[quantity].dropna().to_numpy(float)
-            one = stats.t_interval(values) if len(values) else None
-            row |= {quantity: one.mean if one else float("nan")}
-            row |= {f"{quantity}_{end}": getattr(one, end) if one else float("nan") for end in ("low", "high")}
+            row |= stats.mean_of(group[quantity]).cells(quantity)
         rows.append(row)
     return pd.DataFrame(rows, columns=columns)
 

@@ -19,7 +19,7 @@ from resx.ledger import Entry, Evidence, Experiment
 from resx.probes import Findings
 from resx.probes.page import formatted, shown_tables
 from resx.report.data import pack
-from resx.report.numbers import of_entries, of_findings, verdicts
+from resx.report.numbers import of_entries, of_findings
 from resx.report.svg import inline
 from resx.spec import SpecError
 from resx.stats import MIN_SEEDS
@@ -139,7 +139,7 @@ def _figure(item: Evidence, content: Content, shown: Mapping[str, Mapping[str, A
 def _experiment(place: str, name: str, content: Content, *, drawn: bool) -> dict[str, Any]:
     """Return what the template shows of an experiment; drawn: with its figures, which a page of all has no room for."""
     findings, experiment = content.findings[name], content.experiments[name]
-    keys = [(f"{place}|{part}|{verdict.key}", part, verdict) for part, verdict in verdicts(findings)]
+    keys = [(f"{place}|{part}|{verdict.key}", part, verdict) for part, verdict in findings.judged()]
     says = {verdict.key: verdict.says for _, _, verdict in keys}
     figures = [
         (figure, inline(FIGURES[kind](own), f"f{place}{chr(97 + count)}", next(iter(says.values()), figure)))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from resx.claims import Verdict
 from resx.ledger import Entry
 from resx.probes import Findings
 from resx.probes.page import formatted, shown_tables
@@ -15,7 +14,7 @@ from resx.stats import Estimate
 def of_findings(experiment: str, findings: Findings) -> dict[str, str]:
     """Return every text that follows from an experiment's tables: verdicts, effects, sentences, cells of tables."""
     texts: dict[str, str] = {}
-    for part, verdict in verdicts(findings):
+    for part, verdict in findings.judged():
         key = f"{experiment}|{part}|{verdict.key}"
         texts |= {f"{key}|word": verdict.word, f"{key}|scale": verdict.scale, f"{key}|says": verdict.says}
         texts[f"{key}|criterion"] = verdict.criterion
@@ -42,10 +41,3 @@ def of_entries(entries: Sequence[Entry]) -> dict[str, str]:
         texts |= {f"{key}|word": entry.word, f"{key}|scale": "–" if entry.statement.fact else entry.scale}
     words = Counter(entry.word for entry in entries)
     return texts | ({"words": ", ".join(f"{count} {word}" for word, count in words.most_common())} if entries else {})
-
-
-def verdicts(findings: Findings) -> Iterator[tuple[str, Verdict]]:
-    """Yield (part, verdict) in the order of the page; the part is empty for the probe's own claims."""
-    yield from (("", verdict) for verdict in findings.verdicts)
-    for name, part in findings.parts.items():
-        yield from ((name, verdict) for verdict in part.verdicts)

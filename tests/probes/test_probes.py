@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from resx import lab
-from resx.claims import Claim, Combination, Part
+from resx.claims import Claim, Combination
 from resx.figures import FIGURES
 from resx.probes import Probe, Request, check_key, judge, load_probe, parse_settings, planned, probe_names
 from resx.probes.tidy import kinds
@@ -138,7 +138,7 @@ def test_a_claim_that_rests_on_an_unknown_one_fails_at_import() -> None:
     from resx.probes import Part as ProbePart
 
     parts = {"gradients": ProbePart("gradients", lambda settings: settings)}
-    claim = Combination("c", "s", (Part("gradients:no-such-claim"),))
+    claim = Combination("c", "s", ("gradients:no-such-claim",))
     with pytest.raises(KeyError, match="no-such-claim"):
         Probe(plan=lambda request: [], claims=(claim,), parts=parts)
     with pytest.raises(KeyError, match="no claim"):
