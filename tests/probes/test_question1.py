@@ -27,9 +27,8 @@ def hypothesis(key: str) -> Combination:
     return next(claim for claim in PROBE.claims if claim.key == key)
 
 
-def test_a_hypothesis_rests_on_claims_of_its_parts_all_of_which_speak_for_it():
-    assert {claim.key: [part.key for part in claim.parts] for claim in PROBE.claims} == PARTS
-    assert all(part.supports for claim in PROBE.claims for part in claim.parts)
+def test_a_hypothesis_rests_on_claims_of_its_parts():
+    assert {claim.key: list(claim.parts) for claim in PROBE.claims} == PARTS
 
 
 @pytest.mark.parametrize(
