@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resx.registry import Registry
-from resx.spec import Frozen, SpecError
+from resx.spec import Frozen, SpecError, with_kind
 from resx.store.bundle import without_places
 from resx.store.files import LOG, StoreError, to_json
 from resx.store.manifest import MANIFEST, Committed
@@ -101,7 +101,7 @@ def follow(track: str | None, results: Path, run_ids: Collection[str], report: R
         except (SpecError, StoreError) as error:  # of this run
             LOG.warning("%s", error)
         except Exception as error:  # of any kind, from clients of servers that may be gone
-            LOG.warning("%s: %s; `resx runs export --format %s` brings what is missing", tool, _line(error), tool)
+            LOG.warning("%s: %s; `resx runs export --format %s` brings what is missing", tool, with_kind(error), tool)
             write = None
 
     ended = cost = 0.0  # of the last export, in seconds
@@ -132,11 +132,7 @@ def _faults_of(tool: str) -> Iterator[None]:
     except (SpecError, StoreError):
         raise
     except Exception as error:  # clients raise their own kinds, and those of databases and networks
-        raise StoreError(f"{tool}: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise StoreError(f"{tool}: {with_kind(error)}") from error
 
 
 def _client(module: str, tool: str) -> Any:

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Generic, TypeVar
 
-from resx.spec import SpecError, did_you_mean, parse_part
+from resx.spec import SpecError, did_you_mean, parse_part, with_kind
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -237,8 +237,7 @@ def load_plugin(plugin: Path | Plugin) -> str:
     except (Exception, SystemExit) as error:  # a user's file may fail in any way; the user needs its name and why
         del sys.modules[name]
         sys.meta_path.remove(finder)
-        reason = str(error).partition("\n")[0]
-        raise SpecError(f"plugin {path}: does not import ({type(error).__name__}: {reason})") from error
+        raise SpecError(f"plugin {path}: does not import ({with_kind(error)})") from error
     finally:
         _loading.pop()
     _loaded[digest] = path

@@ -87,6 +87,17 @@ def printable(text: str) -> str:
 Real = Annotated[float, AfterValidator(lambda value: value + 0.0)]  # not -0.0, which is another text
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def with_kind(error: BaseException) -> str:
+    """Return an exception as one line: its kind, and the first line of what it says."""
+    said, _, _ = str(error).strip().partition("\n")
+    return f"{type(error).__name__}: {said}"
+
+
 class Frozen(BaseModel):
     """A specification: immutable, and a key it does not know is an error."""
 

@@ -10,6 +10,7 @@ import pretended_cuda
 import pytest
 import torch
 
+from resx.store import files
 from resx.training import drive, machine
 
 torch.set_num_threads(1)
@@ -47,6 +48,6 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[pretended_cuda.Machine]:
         pytest.skip("there is a CUDA device, so none has to be pretended")
     monkeypatch.setattr(drive, "_STREAMS", {})
     monkeypatch.setattr(drive, "_INVALIDATED", [])
-    machine._warn.cache_clear()
+    files.say_once.cache_clear()
     with pretended_cuda.pretended(monkeypatch) as pretended:
         yield pretended

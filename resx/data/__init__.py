@@ -36,7 +36,7 @@ from resx.data.dataset import (
     look,
 )
 from resx.seeding import generator
-from resx.spec import DataSpec, SpecError
+from resx.spec import DataSpec, SpecError, with_kind
 from resx.store.files import Busy, hold_lock
 
 if TYPE_CHECKING:
@@ -205,8 +205,7 @@ def _read_files(text: str, root: Path, image_size: int | None) -> Dataset:
     except Exception as error:
         if DATASETS.plugin(text) is None or isinstance(error, SpecError):
             raise
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise SpecError(f"dataset '{name}': the plugin fails ({reason})") from error
+        raise SpecError(f"dataset '{name}': the plugin fails ({with_kind(error)})") from error
     if not isinstance(dataset, Dataset):
         raise SpecError(f"dataset '{name}': returns a {type(dataset).__name__}, not a Dataset")
     return dataset

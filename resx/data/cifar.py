@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resx.data.dataset import DATASETS, FACTS, LOOKUPS, Dataset, Facts, Found, data_root
-from resx.spec import SpecError
+from resx.spec import SpecError, first_line
 from resx.store.files import wait_for_lock
 
 if TYPE_CHECKING:
@@ -75,12 +75,11 @@ def _load(name: str, root: Path, label: str) -> Dataset:
             train = kind(str(root), train=True, download=True)
             test = kind(str(root), train=False, download=False)
     except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
-        reason = str(error).partition("\n")[0]
         if _damaged(archive, kind.tgz_md5):
             line = f"{archive} is truncated or damaged (its checksum is wrong): replace it with a whole copy"
         else:
             line = f"not found in {root}, and the download failed: put {kind.filename} there"
-        raise SpecError(f"dataset '{name}': {line} ({reason})") from error
+        raise SpecError(f"dataset '{name}': {line} ({first_line(error)})") from error
     return Dataset(
         train_x=_images(train),
         train_y=torch.tensor(train.targets),

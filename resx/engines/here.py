@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -13,15 +12,13 @@ from resx.data import Dataset
 from resx.engines.signals import stop_signals
 from resx.engines.tasks import Datasets, Desk, Ended, Task, perform
 from resx.spec import DataSpec, RunSpec, SpecError
-from resx.store.files import Busy, StoreError
+from resx.store.files import LOG, Busy, StoreError
 from resx.store.run import RunFolder, finished_result, open_run
 from resx.training.loop import Report, Stopped, train_networks
 from resx.training.machine import Machine, computing, own_settings
 from resx.training.memory import cohort_memory, evaluation_memory, free_memory, memory_needed, memory_warning
 from resx.training.ranks import Ranks
 from resx.training.resolve import load_plugin_of
-
-LOG = logging.getLogger("resx")
 
 
 def run(

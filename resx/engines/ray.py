@@ -19,7 +19,7 @@ from resx.engines import here
 from resx.engines.remote import Follower, Returned, absolute, is_alone, marked, perform_and_return, take_in
 from resx.engines.signals import interrupts_blocked, stop_signals
 from resx.engines.tasks import ENGINES, Ended, Task, failure
-from resx.spec import SpecError
+from resx.spec import SpecError, first_line
 from resx.store.files import StoreError, say_once
 from resx.training.loop import Report, Stopped
 from resx.training.machine import Machine
@@ -80,8 +80,9 @@ def _answer(ray: Any, task: Task, reference: Any, machine: Machine) -> str | Ret
     except ray.exceptions.RayTaskError as error:
         return failure(task, error.cause or error, machine)
     except ray.exceptions.RayError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"{task.name}: its process ended ({reason}); the same command goes on from its last checkpoint"
+        return (
+            f"{task.name}: its process ended ({first_line(error)}); the same command goes on from its last checkpoint"
+        )
 
 
 def _package() -> Any:
@@ -121,8 +122,8 @@ def _connected(ray: Any, machine: Machine) -> Iterator[None]:
             try:
                 ray.init(**options)
             except Exception as error:  # Ray raises Exception itself where a busy machine starts it too slowly
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise StoreError(f"--engine ray: no Ray at {machine.address or 'this machine'} ({reason})") from error
+                where = machine.address or "this machine"
+                raise StoreError(f"--engine ray: no Ray at {where} ({first_line(error)})") from error
         yield
     finally:
         ray.shutdown()

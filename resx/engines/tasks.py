@@ -8,7 +8,6 @@ alone. It raises Stopped on Ctrl-C or SIGTERM.
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +16,13 @@ from resx import data
 from resx.data import Dataset
 from resx.engines.signals import Stop
 from resx.registry import Registry, failed_plugin, load_plugins
-from resx.spec import DataSpec, RunSpec, SpecError
-from resx.store.files import StoreError
+from resx.spec import DataSpec, RunSpec, SpecError, with_kind
+from resx.store.files import LOG, StoreError
 from resx.training.loop import Report, Stopped
 from resx.training.machine import Machine
 from resx.training.memory import is_out_of_memory, memory_advice
 from resx.training.ranks import Ranks
 
-LOG = logging.getLogger("resx")
 Ended = Callable[[str], None]  # is given a task's name when it has ended
 
 ENGINES: Registry[Callable[..., dict[str, str]]] = Registry("engine")
@@ -99,6 +97,4 @@ def failure(task: Task, error: BaseException, machine: Machine) -> str:
         return f"{task.name}: out of memory on {machine.device}; {memory_advice(machine.checkpoint_activations)}"
     plugin = failed_plugin(error.__traceback__)
     who = f"plugin {plugin} failed" if plugin else "failed"
-    where = " ".join(getattr(error, "__notes__", ()))
-    reason = str(error).strip().partition("\n")[0]
-    return f"{task.name}: {' '.join(filter(None, (who, where)))}: {type(error).__name__}: {reason}"
+    return f"{task.name}: {' '.join([who, *getattr(error, '__notes__', ())])}: {with_kind(error)}"

@@ -32,7 +32,7 @@ from resx.measurements.taps import Blocks, passages
 from resx.measurements.traced import Traced, TracedBlock, block_names, placed, unchanged
 from resx.model import Network
 from resx.model.layouts import LAYOUTS
-from resx.spec import SpecError, did_you_mean
+from resx.spec import SpecError, did_you_mean, with_kind
 
 TOLERANCE = 1e-4  # of the largest value: what rounding may make of the same sum
 INPUTS = 128  # that gradients, responses and spectra take at most
@@ -75,8 +75,7 @@ def adopt(
     try:
         recorder = network.record(training=False)
     except Exception as error:  # a user's module may fail in any way; the user needs the reason
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        raise SpecError(f"adopt: the model fails on the example ({reason})") from error
+        raise SpecError(f"adopt: the model fails on the example ({with_kind(error)})") from error
     additions, refused = residual_additions(recorder)
     names = block_names(additions)
     places = _chosen(names, additions, blocks)

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resx.registry import Registry
-from resx.spec import AdapterSpec, SpecError
+from resx.spec import AdapterSpec, SpecError, first_line
 
 SPATIAL: Registry[Callable[..., nn.Module]] = Registry("spatial adapter", positional=3)
 GROW: Registry[Callable[..., nn.Module]] = Registry("growing adapter", positional=3)
@@ -98,8 +98,7 @@ def _check_shapes(parts: AdapterSpec, adapter: nn.Sequential, in_channels: int, 
         try:
             returned = module(x)
         except Exception as error:  # a user's module may fail in any way; the user needs its name and the reason
-            reason = str(error).partition("\n")[0]
-            raise SpecError(f"{which}, it fails on {_shown(x.shape)} ({reason})") from error
+            raise SpecError(f"{which}, it fails on {_shown(x.shape)} ({first_line(error)})") from error
         if tuple(returned.shape) != expected:
             shapes = f"{_shown(x.shape)} became {_shown(returned.shape)}, not {_shown(expected)}"
             raise SpecError(f"{which}, {shapes}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from resx.model.network import Block
 from resx.model.shortcuts import SHORTCUTS
-from resx.spec import ModelSpec, SpecError
+from resx.spec import ModelSpec, SpecError, first_line
 
 OF_IMAGES = ("adapter", "widths", "stride_in", "padding", "activation", "init")  # fields of networks on images
 NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "none": nn.Identity}
@@ -84,8 +84,8 @@ def shortcut_mistakes(spec: ModelSpec, rest: tuple[int, ...]) -> list[str]:
     except SpecError as error:
         return error.errors
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        return [f"shortcut '{spec.shortcut}': does not take {list(shape)} ({reason}), as family {spec.family} needs"]
+        why = first_line(error)
+        return [f"shortcut '{spec.shortcut}': does not take {list(shape)} ({why}), as family {spec.family} needs"]
     if out.shape != shape:
         return [f"shortcut '{spec.shortcut}': returns {list(out.shape)} for {list(shape)} in family {spec.family}"]
     return []

@@ -17,7 +17,7 @@ from resx.model.init import INITS, initialise
 from resx.model.network import FAMILIES
 from resx.model.shortcuts import SHORTCUTS
 from resx.registry import state as registry_state
-from resx.spec import ModelSpec, SpecError
+from resx.spec import ModelSpec, SpecError, with_kind
 
 UNNAMED = {"padding": "zeros", "activation": "relu", "init": "he"}  # what null stands for in networks on images
 TRIAL = (2, 16, 4, 4)  # [B, C, H, W] that a shortcut is tried on before anything is trained
@@ -87,9 +87,8 @@ def _tried(factory: Callable[..., nn.Module], name: str, values: tuple[tuple[str
             Exception,
             SystemExit,
         ) as error:  # a user's module may fail in any way; the user needs its name and the reason
-            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             where = " on the meta device, which counts networks" if device == "meta" else ""
-            return (f"shortcut '{name}': fails for x and F(x) of {given}{where} ({reason})",)
+            return (f"shortcut '{name}': fails for x and F(x) of {given}{where} ({with_kind(error)})",)
         if wrong:
             return (f"shortcut '{name}': {wrong}",)
     return ()

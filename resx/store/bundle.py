@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from resx.spec import SpecError
+from resx.spec import SpecError, first_line
 from resx.store.environment import shortened
 from resx.store.files import (
     MAX_TEXT,
@@ -141,16 +141,11 @@ def import_bundle(source: Path, results: Path) -> tuple[list[str], list[str]]:
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         if isinstance(error, SpecError | StoreError):
             raise
-        raise SpecError(
-            f"{source}: not a bundle of runs, or damaged ({_reason(error)}); nothing was imported"
-        ) from error
+        reason = first_line(error)
+        raise SpecError(f"{source}: not a bundle of runs, or damaged ({reason}); nothing was imported") from error
     except OSError as error:
         raise SpecError(f"{source}: cannot be read ({error.strerror or error})") from error
     return new, [run_id for run_id in members if run_id not in new]
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _members(bundle: zipfile.ZipFile, source: Path) -> dict[str, list[zipfile.ZipInfo]]:

@@ -7,7 +7,6 @@ network's kernels, their order and their memory are those it would have alone.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from resx.spec import first_line
+from resx.store.files import LOG
 from resx.training.memory import is_out_of_memory
 
 Step = Callable[[Tensor], None]  # one network's step on row k (int64 [1], on the device) of what is loaded
@@ -24,7 +25,6 @@ Run = Callable[[int, Callable[[], bool]], int]  # (number of steps, should_stop)
 WARMUP_STEPS = 3  # before a capture: libraries choose algorithms and take their workspaces
 STREAMS = 32  # of a device: torch hands out the same ones in turns
 ASK_EVERY = 16  # steps on a GPU, which are only started, not waited for
-LOG = logging.getLogger("resx")
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def driver(steps: Sequence[Step], state: Iterable[Tensor], device: torch.device,
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            LOG.warning("no CUDA graph could be captured (%s); steps are started one by one, which is slower", reason)
+            line = "no CUDA graph could be captured (%s); steps are started one by one, which is slower"
+            LOG.warning(line, first_line(error))
     return Driver(_eager(steps, device), "eager")
 
 

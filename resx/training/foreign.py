@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -22,12 +22,13 @@ from resx import data, model
 from resx.data import Dataset
 from resx.data.batches import Batches
 from resx.model.layouts import LAYOUTS
-from resx.spec import ADOPTED, Foreign, RunSpec, SpecError, did_you_mean
+from resx.spec import ADOPTED, Foreign, RunSpec, SpecError, did_you_mean, with_kind
 from resx.store.environment import describe_environment
 from resx.store.files import Busy, StoreError
-from resx.store.run import OUTCOMES, RunFolder, finished_result, open_run
+from resx.store.run import RunFolder, finished_result, open_run
 from resx.store.weights import State, content_hash, read_weights
 from resx.training.evaluate import EVAL_BATCH, evaluate
+from resx.training.loop import finish
 from resx.training.machine import Machine, own_settings
 
 ZOOS = ("torchvision", "timm")  # packages whose networks are made by name
@@ -127,8 +128,7 @@ def make_module(foreign: Foreign, outputs: int, code: Path | None) -> nn.Module:
     try:
         module = make()
     except Exception as error:  # a user's function may fail in any way; the user needs its name and the reason
-        reason = str(error).strip().partition(chr(10))[0]
-        raise SpecError(f"--network {foreign}: cannot be made ({type(error).__name__}: {reason})") from error
+        raise SpecError(f"--network {foreign}: cannot be made ({with_kind(error)})") from error
     if not isinstance(module, nn.Module):
         raise SpecError(f"--network {foreign}: must return a torch.nn.Module, not a {type(module).__name__}")
     return module
@@ -185,7 +185,8 @@ def record_foreign(spec: RunSpec, machine: Machine) -> None:
     with open_run(machine.results, spec) as run, own_settings():
         if finished_result(spec, machine.results) is not None:
             return  # another process has recorded it by now
-        run.save_snapshot(_step(spec), {name: tensor.cpu() for name, tensor in network.state_dict().items()})
+        steps = max(spec.train.steps, 1)  # of which nobody may know how many they were
+        run.save_snapshot(steps, {name: tensor.cpu() for name, tensor in network.state_dict().items()})
         evaluation = batches.evaluation("test", None, EVAL_BATCH)
         test = evaluate(network, evaluation, dataset.task, keep_outputs=True)
         assert test.outputs is not None and test.labels is not None
@@ -197,38 +198,16 @@ def record_foreign(spec: RunSpec, machine: Machine) -> None:
         attempt = describe_environment(machine.device, torch.get_num_threads()) | {"seconds": seconds}
         code = {"code": str(machine.code.resolve())} if machine.code and spec.foreign.code else {}
         run.record_attempt({**attempt, **code}, replace=False)
-        _finish(run, network, dataset, row, seconds)
-
-
-def _step(spec: RunSpec) -> int:
-    """Return the step under which the weights are kept: 1 where their number of steps is not known."""
-    return max(spec.train.steps, 1)
+        has_layout = spec.model.family != ADOPTED
+        counted = model.count(spec.model, dataset.input_shape, dataset.n_outputs) if has_layout else None
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        finish(run, dataset, "finished", row, parameters, counted.multiply_adds if counted else None)
 
 
 def load_foreign(run: RunFolder, dataset: Dataset, step: int) -> nn.Module:
     """Return the network of a recorded run of foreign weights. Raises SpecError where a user's file is not there."""
     codes = [Path(attempt["code"]) for attempt in run.attempts() if attempt.get("code")]
     return build_foreign(run.spec, dataset, run.load_weights(step), codes[-1] if codes else None)
-
-
-def _finish(run: RunFolder, network: nn.Module, dataset: Dataset, row: Mapping[str, float], seconds: float) -> None:
-    has_layout = run.spec.model.family != ADOPTED
-    complexity = model.count(run.spec.model, dataset.input_shape, dataset.n_outputs) if has_layout else None
-    run.finish(
-        {
-            "run_id": run.run_id,
-            "status": "finished",
-            "steps_done": run.spec.train.steps,
-            **{outcome: row.get(outcome) for outcome in OUTCOMES},
-            "seconds": seconds,
-            "data_label": dataset.label,
-            "reference": dataset.reference,
-            "train_images": len(dataset.train_x),
-            "test_images": len(dataset.test_x),
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "multiply_adds": complexity.multiply_adds if complexity else None,
-        }
-    )
 
 
 def record_all(specs: Sequence[RunSpec], machine: Machine) -> dict[str, str]:

@@ -322,19 +322,32 @@ def _finish(trainee: Trainee) -> None:
     if not trainee.diverged and not folder.has_predictions():  # they were damaged or lost since
         _save_outputs(trainee, _evaluate(trainee, "test"))
     complexity = model.count(spec.model, dataset.input_shape, dataset.n_outputs)
+    status = "diverged" if trainee.diverged else "finished"
+    finish(folder, dataset, status, trainee.rows[-1], complexity.parameters, complexity.multiply_adds)
+
+
+def finish(
+    folder: RunFolder,
+    dataset: Dataset,
+    status: str,
+    row: Mapping[str, float],
+    parameters: int,
+    multiply_adds: int | None,
+) -> None:
+    """Write a run's result. row: the last of its metrics."""
     folder.finish(
         {
             "run_id": folder.run_id,
-            "status": "diverged" if trainee.diverged else "finished",
-            "steps_done": trainee.step,
-            **{outcome: trainee.rows[-1].get(outcome) for outcome in OUTCOMES},
+            "status": status,
+            "steps_done": int(row["step"]),
+            **{outcome: row.get(outcome) for outcome in OUTCOMES},
             "seconds": round(sum(attempt["seconds"] for attempt in folder.attempts()), 2),
             "data_label": dataset.label,
             "reference": dataset.reference,
             "train_images": len(dataset.train_x),
             "test_images": len(dataset.test_x),
-            "parameters": complexity.parameters,
-            "multiply_adds": complexity.multiply_adds,
+            "parameters": parameters,
+            "multiply_adds": multiply_adds,
         }
     )
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from resx.registry import Plugin
-from resx.spec import SpecError
-from resx.store.files import results_root
+from resx.spec import SpecError, first_line
+from resx.store.files import results_root, say_once
 from resx.training.ranks import is_torchrun
 
 COHORT = 10  # networks at a time on a GPU at most; `resx bench --networks 1,2,4,10` measures what is best on a card
@@ -24,7 +22,6 @@ MAX_JOBS = 1024  # networks at a time that may be asked for
 NO_CARD = "this machine has no CUDA device"
 NVIDIA_CARD = Path("/dev/nvidia0")
 TENSOR_CORES = (8, 0)  # compute capability from which a card computes in bfloat16 and TF32
-LOG = logging.getLogger("resx")
 
 
 @dataclass(frozen=True)
@@ -77,14 +74,8 @@ def default_device() -> str:
     if reason is None:
         return "cuda"
     if reason != NO_CARD:
-        _warn(f"the CPU is used: {reason}")
+        say_once(f"the CPU is used: {reason}")
     return "cpu"
-
-
-@cache
-def _warn(line: str) -> None:
-    """Log a line once in this process."""
-    LOG.warning(line)
 
 
 def why_unusable(device: str) -> str | None:
@@ -100,7 +91,7 @@ def why_unusable(device: str) -> str | None:
             torch.zeros(1, device=device).add_(1).item()
             return None
         except RuntimeError as error:
-            return _why_unsupported(device) or f"{device} does not work ({_first_line(error)})"
+            return _why_unsupported(device) or f"{device} does not work ({first_line(error)})"
 
 
 def _why_absent() -> str:
@@ -113,7 +104,7 @@ def _why_absent() -> str:
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        return f"torch cannot use this machine's CUDA device ({_first_line(error)})"
+        return f"torch cannot use this machine's CUDA device ({first_line(error)})"
     return NO_CARD
 
 
@@ -129,10 +120,6 @@ def _why_unsupported(device: str) -> str | None:
         f"{card} is too old for this torch ({torch.__version__}, from {oldest / 10} on); "
         "install torch for CUDA 12.6, which takes 5.0 to 9.0"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def wait_for(device: torch.device) -> None:

@@ -11,6 +11,7 @@ import torch
 from pretended_cuda import Machine as Cards
 
 from resx.spec import SpecError
+from resx.store import files
 from resx.training import machine
 from resx.training.machine import computing, default_device, make_machine, own_settings
 from resx.training.resolve import resolve
@@ -95,7 +96,7 @@ def test_a_driver_that_is_too_old_is_said(monkeypatch: pytest.MonkeyPatch, caplo
     def init() -> None:
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).\nPlease update it")
 
-    machine._warn.cache_clear()
+    files.say_once.cache_clear()
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     for name, stand_in in {"is_available": lambda: False, "device_count": lambda: 1, "init": init}.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
@@ -109,7 +110,7 @@ def test_a_driver_that_is_too_old_is_said(monkeypatch: pytest.MonkeyPatch, caplo
 def test_a_torch_without_cuda_on_a_machine_with_a_card(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, visible: str, is_said: bool
 ) -> None:
-    machine._warn.cache_clear()
+    files.say_once.cache_clear()
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(machine, "NVIDIA_CARD", tmp_path)
