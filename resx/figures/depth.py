@@ -39,9 +39,7 @@ def draw(findings: Findings) -> Figure:
                 moved = (place - (len(kinds) - 1) / 2) * APART * reach
                 _draw_kind(axes, table[table["kind"] == kind], outcome, moved, colour[kind])
         style.heading(figure, f"What depth does: {parts.data_label(runs)}", _subtitle(table))
-        names = [parts.handle(kind, marker="o", markersize=3.5, linewidth=1.4) for kind in kinds]
-        for handle, kind in zip(names, kinds, strict=True):
-            handle.set_color(colour[kind])
+        names = [parts.handle(kind, color=colour[kind], marker="o", markersize=3.5, linewidth=1.4) for kind in kinds]
         style.key(figure, *(names[start : start + 5] for start in range(0, len(names), 5)))
     return figure
 

@@ -57,9 +57,7 @@ def draw(findings: Findings) -> Figure:
             f"{parts.seed_words(seeds)}; norms and distances on a log scale."
             + (f" {diverged} diverged runs: at initialisation only." if diverged else ""),
         )
-        depths = [parts.handle(f"{depth} layers", linewidth=1.8) for depth in colour]
-        for handle, shade in zip(depths, colour.values(), strict=True):
-            handle.set_color(shade)
+        depths = [parts.handle(f"{depth} layers", color=shade, linewidth=1.8) for depth, shade in colour.items()]
         published = paper.PLAIN_GRADIENT_FACTOR
         percent = 100 * (published.value - 1)
         source = f"{published.source} [{published.mark}]: {percent:+.0f} % at initialisation, wide plain networks"
@@ -96,10 +94,8 @@ def _by_size(findings: Findings) -> Figure:
         seeds = int(table["seeds"].max())
         words = f"{parts.seed_words(seeds)}, 95 % intervals; above 0 gradients grow towards the input."
         style.heading(figure, f"Gradients at initialisation: {parts.data_label(findings.frames['runs'])}", words)
-        handles = [parts.handle(padding or "zeros beyond the edge", linewidth=1.6) for padding in colour]
-        for handle, shade in zip(handles, colour.values(), strict=True):
-            handle.set_color(shade)
-        style.key(figure, handles)
+        paddings = {padding or "zeros beyond the edge": shade for padding, shade in colour.items()}
+        style.key(figure, [parts.handle(text, color=shade, linewidth=1.6) for text, shade in paddings.items()])
     return figure
 
 

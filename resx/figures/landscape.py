@@ -56,9 +56,7 @@ def draw(findings: Findings) -> Figure:
             f"Filter-normalised random directions. Contours: log10 of the loss, seed {seed}, statistics of the images. "
             f"Lines: {count} seed{'s' if count > 1 else ''}.",
         )
-        marks = [parts.handle(words, linewidth=1.8) for words in STATISTICS.values()]
-        for mark, statistics in zip(marks, STATISTICS, strict=True):
-            mark.set_color(look[statistics])
+        marks = [parts.handle(words, color=look[name], linewidth=1.8) for name, words in STATISTICS.items()]
         faint = parts.handle("one seed and direction", linewidth=0.6, alpha=0.6)
         style.key(figure, marks, [faint, parts.handle(f"losses above {HIGHEST:g} are drawn as that", linewidth=0)])
     return figure

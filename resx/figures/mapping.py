@@ -11,14 +11,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from resx.figures import FIGURES, parts, style
 from resx.probes import Findings
 from resx.probes.mapping import ARMS
 
-COLOURS = dict(zip(ARMS, ("#000000", "#0072B2", "#009E73", "#D55E00"), strict=True))
-MARKERS = dict(zip(ARMS, ("x", "o", "s", "D"), strict=True))
+_COLOURS = ("#000000", "#0072B2", "#009E73", "#D55E00")
+LOOKS = {arm: {"color": colour, "marker": mark} for arm, colour, mark in zip(ARMS, _COLOURS, "xosD", strict=True)}
 
 
 @FIGURES.register("mapping")
@@ -63,13 +62,8 @@ def draw(findings: Findings) -> Figure:
             f"Teacher of layers R x + ε g(x). Left and middle: log10 of the final training loss over the targets' "
             f"variance, lower is better. {parts.seed_words(runs['seed'].nunique())}.",
         )
-        handles = [
-            Line2D(
-                [], [], label={"R": "the true R"}.get(arm, arm), linestyle="", marker=MARKERS[arm], color=COLOURS[arm]
-            )
-            for arm in ARMS
-        ]
-        style.key(figure, handles)
+        names = {arm: {"R": "the true R"}.get(arm, arm) for arm in ARMS}
+        style.key(figure, [parts.handle(names[arm], linestyle="", **LOOKS[arm]) for arm in ARMS])
     return figure
 
 
@@ -78,7 +72,7 @@ def _draw_arms(axes: Axes, runs: pd.DataFrame, maps: list[str]) -> None:
         for offset, arm in zip((-0.24, -0.08, 0.08, 0.24), ARMS, strict=True):
             row_name = "identity" if arm == "R" and name == "identity" else arm  # the same network
             scores = runs.loc[(runs["map"] == name) & (runs["arm"] == row_name), "score"].dropna()
-            look: dict[str, Any] = {"color": COLOURS[arm], "linestyle": "", "marker": MARKERS[arm]}
+            look: dict[str, Any] = {**LOOKS[arm], "linestyle": ""}
             if len(scores) > 1:
                 axes.plot([position + offset] * len(scores), scores, **look, markersize=2.2, alpha=0.35)
             if len(scores):

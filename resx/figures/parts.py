@@ -115,8 +115,8 @@ def key(runs: pd.DataFrame, quantity: str) -> list[Line2D]:
 
 
 def handle(label: str, **look: Any) -> Line2D:
-    """Return an entry of a figure's key."""
-    return Line2D([], [], label=label, color=style.QUIET, **look)
+    """Return an entry of a figure's key, quiet unless `look` has a colour."""
+    return Line2D([], [], label=label, **{"color": style.QUIET, **look})
 
 
 def forest(axes: Axes, rows: Sequence[ForestRow]) -> None:

@@ -44,12 +44,10 @@ def draw(findings: Findings) -> Figure:
             "Σ‖g‖/‖Σg‖: cancellation.",
         )
         marks = [
-            parts.handle("share of the gradient, exact", linewidth=1.8),
-            parts.handle("sampled estimate (Veit et al.)", linewidth=1.0, linestyle=style.DASHED),
-            parts.handle("share of all paths", linewidth=5, alpha=0.3),
+            parts.handle("share of the gradient, exact", color=EXACT, linewidth=1.8),
+            parts.handle("sampled estimate (Veit et al.)", color=SAMPLED, linewidth=1.0, linestyle=style.DASHED),
+            parts.handle("share of all paths", color=ALL, linewidth=5, alpha=0.3),
         ]
-        for mark, colour in zip(marks, (EXACT, SAMPLED, ALL), strict=True):
-            mark.set_color(colour)
         style.key(figure, marks)
     return figure
 

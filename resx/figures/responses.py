@@ -65,7 +65,8 @@ def draw(findings: Findings) -> Figure:
         ]
         if (rows["phase"] == "initial").any():  # not of networks that others trained
             kinds.append(parts.handle("residual, at initialisation", linewidth=1.0, linestyle=":"))
-        style.key(figure, _depths(colour), kinds)
+        depths = [parts.handle(f"{depth} layers", color=shade, linewidth=1.8) for depth, shade in colour.items()]
+        style.key(figure, depths, kinds)
     return figure
 
 
@@ -93,13 +94,6 @@ def _fit_axis(row: Iterable[Axes], trained: pd.DataFrame) -> None:
             text = "\n".join(["beyond the axis:", *beyond])
             look = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
             axes.text(0.98, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize=6, bbox=look)
-
-
-def _depths(colour: dict[Any, str]) -> list[Any]:
-    handles = [parts.handle(f"{depth} layers", linewidth=1.8) for depth in colour]
-    for handle, one in zip(handles, colour.values(), strict=True):
-        handle.set_color(one)
-    return handles
 
 
 def _sorted(rows: pd.DataFrame) -> Any:

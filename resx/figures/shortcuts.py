@@ -121,7 +121,7 @@ def _write_published(axes: Axes, names: list[str], errors: pd.DataFrame) -> None
 def _kind_key(kinds: Collection[str]) -> list[Line2D]:
     look: dict[str, Any] = {"linestyle": "", "marker": "s", "markersize": 4}
     used = [kind for kind in KINDS if kind in kinds and kind != "other"]
-    return [Line2D([], [], label=KIND_NAMES.get(kind, kind), color=COLOURS[kind], **look) for kind in used]
+    return [parts.handle(KIND_NAMES.get(kind, kind), color=COLOURS[kind], **look) for kind in used]
 
 
 @FIGURES.register("shortcut-spectrum")

@@ -18,8 +18,7 @@ PANELS = {
     "paths": ("share of the gradient", "path length / blocks"),
     "gradients": ("gradient's norm", "layer, first to last (0–1)"),
 }
-# the two lines of each network in a panel
-FIRST, SECOND = ("running", "from identity", "exact", "norm"), ("re-estimated", "from zero", "all paths")
+FIRST = ("running", "from identity", "exact", "norm")  # of the two lines that a network has in most panels
 
 
 @FIGURES.register("trained")
@@ -48,9 +47,7 @@ def draw(findings: Findings) -> Figure:
             f"Finished networks, block by block: {parts.data_label(findings.frames['runs'])}",
             "Above: test error (%), a removed block is replaced by its shortcut. Norms: relative to the last block's.",
         )
-        networks = [parts.handle(network, linewidth=1.8) for network in colour]
-        for handle, one in zip(networks, colour.values(), strict=True):
-            handle.set_color(one)
+        networks = [parts.handle(network, color=shade, linewidth=1.8) for network, shade in colour.items()]
         kinds = [
             parts.handle("running; from the identity; exact", linewidth=1.3),
             parts.handle("re-estimated; from zero; all paths", linewidth=1.0, linestyle=":"),

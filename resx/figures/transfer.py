@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from resx.figures import FIGURES, parts, style
 from resx.probes import Findings
@@ -69,8 +68,8 @@ def draw(findings: Findings) -> Figure:
         style.key(
             figure,
             [
-                Line2D([], [], label="smallest", linestyle="", marker="o", markerfacecolor="white", color=style.QUIET),
-                Line2D([], [], label="greatest", linestyle="", marker="o", color=style.QUIET),
+                parts.handle("smallest", linestyle="", marker="o", markerfacecolor="white"),
+                parts.handle("greatest", linestyle="", marker="o"),
                 *parts.forest_key(runs["seed"].nunique(), diverged=bool((runs["status"] == "diverged").any())),
             ],
         )

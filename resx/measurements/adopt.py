@@ -332,55 +332,37 @@ def measure(
     inputs = [x for x, _ in batches] if statistics is None else [placed(x, blocks) for x, _ in statistics]
     task = "regression" if batches[0][1].is_floating_point() else "classification"
     with unchanged(blocks):
-        return MEASUREMENTS[name](blocks, batches, inputs, task, settings)
+        return MEASUREMENTS[name](_Given(blocks, batches, inputs, task, settings))
 
 
-def _first(batches: Sequence[Batch], count: int) -> Batch:
-    """Return the first inputs and targets, so many of them."""
-    x = torch.cat([x for x, _ in islice(batches, count)])[:count]
-    return x, torch.cat([y for _, y in islice(batches, count)])[:count]
+@dataclass(frozen=True)
+class _Given:
+    """What a measurement is given. inputs: for re-estimated statistics; settings: keyword arguments of its own."""
+
+    network: Blocks
+    batches: list[Batch]
+    inputs: list[Tensor]
+    task: str
+    settings: dict[str, Any]
+
+    def first(self, count: int = INPUTS) -> Batch:
+        """Return the first inputs and targets: as many as the setting `images` says, or so many."""
+        count = self.settings.get("images", count)
+        x = torch.cat([x for x, _ in islice(self.batches, count)])[:count]
+        return x, torch.cat([y for _, y in islice(self.batches, count)])[:count]
 
 
-Settings = dict[str, Any]
+def _paths(given: _Given) -> pd.DataFrame:
+    x, y = given.first(32)
+    return paths(copy.deepcopy(given.network).double(), x.double(), y, given.task, given.settings.get("samples", 2))
 
 
-def _lesions(net: Blocks, batches: list[Batch], inputs: list[Tensor], task: str, settings: Settings) -> pd.DataFrame:
-    return lesions(net.eval(), batches, inputs, task, **settings)
-
-
-def _landscape(net: Blocks, batches: list[Batch], inputs: list[Tensor], task: str, settings: Settings) -> pd.DataFrame:
-    return landscape(net, batches, task, **settings)
-
-
-def _responses(net: Blocks, batches: list[Batch], inputs: list[Tensor], task: str, settings: Settings) -> pd.DataFrame:
-    return responses(net, _first(batches, settings.get("images", INPUTS))[0])
-
-
-def _gradients(net: Blocks, batches: list[Batch], inputs: list[Tensor], task: str, settings: Settings) -> pd.DataFrame:
-    return gradients(net, *_first(batches, settings.get("images", INPUTS)), task)
-
-
-def _paths(net: Blocks, batches: list[Batch], inputs: list[Tensor], task: str, settings: Settings) -> pd.DataFrame:
-    exact = copy.deepcopy(net).double()
-    x, y = _first(batches, settings.get("images", 32))
-    return paths(exact, x.double(), y, task, settings.get("samples", 2))
-
-
-def _linear(net: Blocks, batches: list[Batch], inputs: list[Tensor], task: str, settings: Settings) -> pd.DataFrame:
-    return linear_maps(net, [x for x, _ in batches])
-
-
-def _spectrum(net: Blocks, batches: list[Batch], inputs: list[Tensor], task: str, settings: Settings) -> pd.DataFrame:
-    return spectrum(net, _first(batches, settings.get("images", 16))[0])
-
-
-Measurement = Callable[[Blocks, list[Batch], list[Tensor], str, Settings], pd.DataFrame]
-MEASUREMENTS: dict[str, Measurement] = {
-    "lesions": _lesions,
-    "responses": _responses,
-    "gradients": _gradients,
+MEASUREMENTS: dict[str, Callable[[_Given], pd.DataFrame]] = {
+    "lesions": lambda it: lesions(it.network.eval(), it.batches, it.inputs, it.task, **it.settings),
+    "responses": lambda it: responses(it.network, it.first()[0]),
+    "gradients": lambda it: gradients(it.network, *it.first(), it.task),
     "paths": _paths,
-    "landscape": _landscape,
-    "linear": _linear,
-    "spectrum": _spectrum,
+    "landscape": lambda it: landscape(it.network, it.batches, it.task, **it.settings),
+    "linear": lambda it: linear_maps(it.network, [x for x, _ in it.batches]),
+    "spectrum": lambda it: spectrum(it.network, it.first(16)[0]),
 }

@@ -9,7 +9,7 @@ everything that reaches it has passed (its immediate dominator): y = S(x) + F(x)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,17 +78,13 @@ class Calls(TorchFunctionMode):
     @contextmanager
     def following(self) -> Iterator[None]:
         """Follow every pass in this context; the model's hooks are as before afterwards."""
-        handles = []
-        for module in self.names:
-            if not isinstance(module, torch.jit.ScriptModule):
-                handles.append(module.register_forward_pre_hook(self._enter, prepend=True))
-                handles.append(module.register_forward_hook(self._leave))
-        try:
-            with self:
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        with ExitStack() as stack:
+            for module in self.names:
+                if not isinstance(module, torch.jit.ScriptModule):
+                    stack.enter_context(module.register_forward_pre_hook(self._enter, prepend=True))
+                    stack.enter_context(module.register_forward_hook(self._leave))
+            stack.enter_context(self)
+            yield
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not self.stack:
@@ -139,9 +135,8 @@ class Recorder(Calls):
         self.nodes: list[Node] = []
         self.values: dict[int, int] = {}  # id of a tensor -> its node
         self.alive: list[Tensor] = []  # an id names a tensor only while it lives
-        self.copies: dict[
-            int, Tensor
-        ] = {}  # values that may be a block's output, before anything works in place on them
+        # values that may be a block's output, before anything works in place on them
+        self.copies: dict[int, Tensor] = {}
         self.joins = 0  # concatenations of two values that depend on the inputs
         self.given: dict[Call, int] = {}  # the node that a call of a module reads, where it is one tensor
         self.returned: dict[Call, int] = {}  # the node that it returns

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from resx.measurements.responses import merged
-from resx.measurements.taps import capture
-from resx.model import Network
+from resx.measurements.taps import Blocks, passages
 
 
 @torch.no_grad()
-def parallel_share(network: Network, x: Tensor) -> pd.DataFrame:
+def parallel_share(network: Blocks, x: Tensor) -> pd.DataFrame:
     """Measure the branches' outputs on inputs x [B, C, H, W], in the mode that the network is in.
 
     Returns rows (block, name, position, image, sign), blocks counted from 1. position: ‖F∥‖² / ‖F‖², F∥ being the part
@@ -24,13 +23,12 @@ def parallel_share(network: Network, x: Tensor) -> pd.DataFrame:
     map as one vector. sign: the mean cosine over images, negative where the branch shortens x. x is the adapter's
     output, or the sum of its streams. Blocks whose shortcut does not read x are left out.
     """
-    blocks = [block for block in network.blocks if getattr(block.shortcut, "reads_x", True)]
-    with capture(network, [f"{block.name}.{part}" for block in blocks for part in ("adapter", "branch")]) as outputs:
+    with passages(network) as passed:
         network(x)
     rows = []
-    for number, block in enumerate(blocks, 1):
-        adapted, fx = (outputs[f"{block.name}.{part}"].double() for part in ("adapter", "branch"))
-        into = merged(adapted, fx)
+    for number, block in enumerate([block for block in network.blocks if block.reads_x], 1):
+        fx = passed[block.name].branched.double()
+        into = merged(passed[block.name].adapted.double(), fx)
         cosine = torch.cosine_similarity(into.flatten(1), fx.flatten(1)).mean()
         rows.append((number, block.name, _share(into, fx), _share(into.flatten(1), fx.flatten(1)), float(cosine)))
     return pd.DataFrame(rows, columns=["block", "name", "position", "image", "sign"])

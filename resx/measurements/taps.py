@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from resx.measurements.dataflow import tensors_in
-from resx.measurements.traced import Passage, Traced
+from resx.measurements.traced import Passage, Traced, ablate
 from resx.model import Network
 
 __all__ = ["Blocks", "Passage", "ablate", "capture", "differentiable", "hold_statistics", "passages", "reestimated"]
@@ -46,19 +46,16 @@ def passages(
 
         return hook
 
-    handles = []
-    for block in network.blocks:
-        handles += [
-            block.adapter.register_forward_hook(keep(block.name, "adapted", lambda sx: sx.view_as(sx))),
-            block.branch.register_forward_hook(keep(block.name, "branched", branch)),
-            block.shortcut.register_forward_hook(keep(block.name, "total")),
-            block.register_forward_hook(finish(block.name)),
-        ]
-    try:
+    with ExitStack() as stack:
+        for block in network.blocks:
+            for module, hook in (
+                (block.adapter, keep(block.name, "adapted", lambda sx: sx.view_as(sx))),
+                (block.branch, keep(block.name, "branched", branch)),
+                (block.shortcut, keep(block.name, "total")),
+                (block, finish(block.name)),
+            ):
+                stack.enter_context(module.register_forward_hook(hook))
         yield passed
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def differentiable(x: Tensor) -> Tensor:
@@ -85,30 +82,10 @@ def capture(
 
         return hook
 
-    handles = [modules[name].register_forward_hook(collect(name)) for name in names]
-    try:
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(modules[name].register_forward_hook(collect(name)))
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def ablate(network: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Put other modules in the place of the named ones, and those back at the end, whatever happens.
-
-    replacements: by names as `network.named_modules()` gives them; in a block's place a Block is wanted, since the
-    network knows its blocks by their class. A module of the network itself may stand in another's place too.
-    Raises AttributeError for a name that the network does not have.
-    """
-    originals = {name: network.get_submodule(name) for name in replacements}
-    try:
-        for name, module in replacements.items():
-            network.set_submodule(name, module)
-        yield
-    finally:
-        for name, module in originals.items():
-            network.set_submodule(name, module)
 
 
 @torch.no_grad()

@@ -186,7 +186,10 @@ class Traced(nn.Module):
         """
         tap = Tap(self, branch, frozenset(without))
         with ExitStack() as stack:
-            stack.callback(tap.close)
+            for block in self.blocks:
+                if not block.reads_x:
+                    module = self.get_submodule(block.module)
+                    stack.enter_context(module.register_forward_hook(tap.plain(block.name)))
             stack.enter_context(tap.following())
             yield tap.passed
 
@@ -194,26 +197,14 @@ class Traced(nn.Module):
     def moved(self, order: Mapping[str, str]) -> Iterator[None]:
         """Put blocks in other blocks' places: order gives the block that stands at each place, by name."""
         modules = {block.name: block.module for block in self.blocks}
-        originals = {place: self.get_submodule(modules[place]) for place in order}
-        arrivals = {place: self.get_submodule(modules[name]) for place, name in order.items()}
-        try:
-            for place, module in arrivals.items():
-                self.set_submodule(modules[place], module)
+        with ablate(self, {modules[place]: self.get_submodule(modules[name]) for place, name in order.items()}):
             yield
-        finally:
-            for place, module in originals.items():
-                self.set_submodule(modules[place], module)
 
 
 class Tap(Calls):
     """One context's taps on the blocks of a traced network."""
 
-    def __init__(
-        self,
-        network: Traced,
-        branch: Callable[[Tensor], Tensor] | None,
-        without: frozenset[str],
-    ) -> None:
+    def __init__(self, network: Traced, branch: Callable[[Tensor], Tensor] | None, without: frozenset[str]) -> None:
         super().__init__(network.model)
         self.branch, self.without = branch, without
         self.looks = not without
@@ -221,14 +212,10 @@ class Tap(Calls):
         self.passed: dict[str, Passage] = {}
         self.by_mode = {mode: network.places(mode) for mode in {False, network.training}}
         self.order = [block.name for block in network.blocks]
-        plain = [block for block in network.blocks if not block.reads_x]
-        self.handles = [network.get_submodule(one.module).register_forward_hook(self._plain(one.name)) for one in plain]
 
-    def close(self) -> None:
-        for handle in self.handles:
-            handle.remove()
+    def plain(self, name: str) -> Any:
+        """Return the hook of a plain layer that is a block."""
 
-    def _plain(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
             if name in self.without:
                 return inputs[0]
@@ -280,6 +267,24 @@ class Tap(Calls):
         total = sx + fx if position == 0 else fx + sx
         self.seen[name] |= {"adapted": sx, "branched": fx, "total": total}
         return target.copy_(total) if in_place else total.clone()
+
+
+@contextmanager
+def ablate(network: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Put other modules in the place of the named ones, and those back at the end, whatever happens.
+
+    replacements: by names as `network.named_modules()` gives them; in a block's place a Block is wanted, since the
+    network knows its blocks by their class. A module of the network itself may stand in another's place too.
+    Raises AttributeError for a name that the network does not have.
+    """
+    originals = {name: network.get_submodule(name) for name in replacements}
+    try:
+        for name, module in replacements.items():
+            network.set_submodule(name, module)
+        yield
+    finally:
+        for name, module in originals.items():
+            network.set_submodule(name, module)
 
 
 @contextmanager

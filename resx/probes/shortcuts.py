@@ -191,12 +191,9 @@ def measure_gain(specimen: Specimen, settings: ShortcutsSettings) -> pd.DataFram
 def measure_parallel(specimen: Specimen, settings: ShortcutsSettings) -> pd.DataFrame:
     """Measure how much of what blocks add is parallel to what they add to, after training, with batch statistics."""
     from resx.measurements.parallel import parallel_share
-    from resx.model import Network
 
     x, _ = specimen.sample(MANY)
-    network = specimen.network(len(x))
-    assert isinstance(network, Network)  # this probe takes no networks that others trained
-    return parallel_share(network, x)
+    return parallel_share(specimen.network(len(x)), x)
 
 
 def _has_shortcuts(spec: RunSpec, settings: ShortcutsSettings) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -99,13 +100,11 @@ def _channel_moments(
 
         return hook
 
-    handles = [module.register_forward_hook(collect(place)) for place, module in enumerate(places)]
-    try:
+    with ExitStack() as stack:
+        for place, module in enumerate(places):
+            stack.enter_context(module.register_forward_hook(collect(place)))
         for batch in inputs:
             network(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
     return [(total / n, (squares / n - (total / n).square()).clamp(min=0)) for n, total, squares in sums]
 
 
