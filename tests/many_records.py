@@ -93,7 +93,6 @@ def main() -> None:
     text = page(result, f"python tests/many_records.py --runs {given.runs} --publish results/bench")
     print(text)
     if given.publish:
-        write_atomic(given.publish / "records.json", json.dumps(result, indent=1) + "\n")
         write_atomic(given.publish / "records.md", text)
 
 

@@ -9,7 +9,6 @@ folder of their own. slurm is submitit's local executor where there is no srun, 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -88,7 +87,6 @@ def main() -> None:
     text = page(result, f"python tests/overhead_of_engines.py --runs {given.runs} --publish results/bench")
     print(text)
     if given.publish:
-        write_atomic(given.publish / "engines.json", json.dumps(result, indent=1) + "\n")
         write_atomic(given.publish / "engines.md", text)
 
 

@@ -5,8 +5,7 @@ All networks are measured in one process and in turns, by core-seconds on a CPU,
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -79,8 +78,8 @@ def caption(result: dict[str, Any]) -> str:
     )
 
 
-def publish(result: dict[str, Any], folder: Path) -> Sequence[Path]:
-    """Write shortcuts.md and shortcuts.json into a folder."""
+def publish(result: dict[str, Any], folder: Path) -> list[Path]:
+    """Write the table, shortcuts.md, into a folder."""
     columns = [column.removeprefix("<") for column in COLUMNS]
     lines = [
         "# A training step with each shortcut",
@@ -89,7 +88,5 @@ def publish(result: dict[str, Any], folder: Path) -> Sequence[Path]:
         "",
         *("| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *table_rows(result))),
     ]
-    files = [folder / "shortcuts.md", folder / "shortcuts.json"]
-    write_atomic(files[0], "\n".join(lines) + "\n")
-    write_atomic(files[1], json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    return files
+    write_atomic(folder / "shortcuts.md", "\n".join(lines) + "\n")
+    return [folder / "shortcuts.md"]

@@ -70,9 +70,11 @@ def cell(spread: Sequence[float], digits: int | None = None) -> str:
 
 
 def publish(result: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write the machine's table (Markdown) and numbers (JSON) into a folder, named after the machine."""
+    """Write the table (Markdown) and the numbers (JSON) into a folder, named after the machine and the networks."""
     environment, plan = result["environment"], result["plan"]
-    words = f"{environment['hardware']}-{plan['precision']}-batch-{plan['batch_size']}"
+    layers = "-".join(map(str, plan["depths"]))
+    words = f"{environment['hardware']}-{plan['precision']}-{layers}-layers-{plan['image_size']}px-{plan['batch_size']}"
+    words += "-checkpoint-activations" if plan["checkpoint_activations"] else ""
     slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
     cells = table_rows(result)
     lines = [
