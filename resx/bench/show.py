@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resx.bench.plan import loops_of
+from resx.probes.page import markdown
 from resx.store.files import write_atomic
 
 STEPS = {"graph": "steps are replayed as a CUDA graph", "eager": "steps are started one by one"}
@@ -76,7 +77,6 @@ def publish(result: Mapping[str, Any], folder: Path) -> list[Path]:
     words = f"{environment['hardware']}-{plan['precision']}-{layers}-layers-{plan['image_size']}px-{plan['batch_size']}"
     words += "-checkpoint-activations" if plan["checkpoint_activations"] else ""
     slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
-    cells = table_rows(result)
     lines = [
         f"# {environment['hardware']}",
         "",
@@ -85,9 +85,7 @@ def publish(result: Mapping[str, Any], folder: Path) -> list[Path]:
         f"{plan['image_size']}×{plan['image_size']}, {plan['threads']} thread(s) a process, median (least–most) of "
         f"{plan['repetitions']} measurements in turns.",
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(row) + " |" for row in cells),
+        *markdown(COLUMNS, table_rows(result)),
         "",
         *(f"* {line}" for line in summary_lines(result)),
         "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,8 @@ import typer
 import resx
 from resx import paper
 from resx.cli.given import parse_list
+from resx.cli.options import Json
+from resx.cli.terminal import print_json
 from resx.spec import SpecError, build_spec, did_you_mean
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def models(
     width: Annotated[int | None, typer.Option("--width", help="With --depth: channels of stage 1.")] = None,
     order: Annotated[str | None, typer.Option("--order", help="With --depth: post or pre.")] = None,
     norm: Annotated[str | None, typer.Option("--norm", help="With --depth: batch or none.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    json: Json = False,
 ) -> None:
     """Count the networks' parameters and multiply-adds next to the paper's figures.
 
@@ -54,8 +56,7 @@ def models(
         depths = parse_list(depth, "depth")
         counted = [_count({"family": family or "cifar", "depth": layers, **given}) for layers in depths]
     if json:
-        rows = [{key: value for key, value in asdict(network).items() if key != "family"} for network in counted]
-        typer.echo(json_format.dumps(rows, indent=1))
+        print_json([{key: value for key, value in vars(network).items() if key != "family"} for network in counted])
         return
     _print_table(counted)
     if depth is None and family is None:

@@ -21,7 +21,7 @@ def _option(kind: Any, panel: str, text: str, *names: str, **more: Any) -> Any:
 def _field(name: str, kind: Any, panel: str, text: str, *names: str, **more: Any) -> Any:
     """Return the option of a field, whose help says what it is where neither a flag nor a file gives it."""
     values = defaults(name)
-    texts = {preset: _shown(value) for preset, value in values.items() if value not in (None, False)}
+    texts = {preset: written(value) for preset, value in values.items() if value not in (None, False)}
     words = [f"{preset} {value}" for preset, value in texts.items()]
     words = words[:1] and [next(iter(texts.values()))] if len(set(values.values())) == 1 else words
     shown = f"{text} [dim]default: {'; '.join(words)}[/dim]" if words else text
@@ -31,7 +31,8 @@ def _field(name: str, kind: Any, panel: str, text: str, *names: str, **more: Any
 _presets = "; ".join(f"[bold]{name}[/bold]: {text}" for name, text in PRESET_SUMMARIES.items())
 
 
-def _shown(value: Any) -> str:
+def written(value: Any) -> str:
+    """Return a value as it is written on a command line."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,13 +15,10 @@ from resx.cli import complete
 from resx.cli.execute import Output, execute
 from resx.cli.foreign import FOREIGN_OPTIONS, Foreigners, Weights
 from resx.cli.given import Given, training_options
-from resx.cli.options import ExperimentFile
+from resx.cli.options import ExperimentFile, written
 from resx.cli.terminal import flowing
 from resx.probes import load_probe, probe_names
 from resx.spec import SpecError, load_toml
-
-if TYPE_CHECKING:
-    pass
 
 probe_app = typer.Typer(
     help="""Take residual learning apart: train what is missing, measure, judge, draw.
@@ -71,17 +68,13 @@ class ProbeCommand(TyperCommand):
             if item.name in (*probe.chooses, *(() if probe.adopts else FOREIGN_OPTIONS)):
                 item.hidden = True  # type: ignore[attr-defined]
         claims = [f"* {escape(line)}" for line in help_lines(probe.claims, probe.labels)]
-        settings = [f"{key}={_written(field.default)}" for key, field in probe.settings.model_fields.items()]
+        settings = [f"{key}={written(field.default)}" for key, field in probe.settings.model_fields.items()]
         meanings = " ".join((probe.settings.__doc__ or "").split())
         parts = [flowing(self.help), f"Seeds: {probe.seeds} by default.", "Claims, fixed beforehand:", *claims]
         if settings:
             parts.append(f"Settings (--set): {escape(', '.join(settings))}. {escape(meanings)}")
         self.help = "\n\n".join(parts)
         super().format_help(ctx, formatter)
-
-
-def _written(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 for _name, _docstring in probe_names().items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_format
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from resx.cli.options import Json
 
 if TYPE_CHECKING:
     from resx.model.facts import Facts
@@ -25,48 +26,32 @@ def shortcuts(
     plugin: Annotated[
         list[Path] | None, typer.Option("--plugin", help="A file that registers shortcuts of your own; it is executed")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
+    json: Json = False,
 ) -> None:
     """List the shortcut functions: formula, source, parameters, multiply-adds, and whether they keep the length of x.
 
     What is printed comes from the functions themselves: a plugin's are listed like any other.
     """
+    from resx.cli.terminal import print_json, print_lines, print_table
     from resx.model.facts import facts
     from resx.registry import load_plugins
 
     load_plugins(plugin or [])
     rows = list(facts(names or ()))
     if json:
-        typer.echo(json_format.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))
+        print_json([asdict(row) for row in rows])
     else:
-        _print(rows)
+        name, formula, *numbers, length = HEADER
+        print_table([_cells(row) for row in rows], [f"<{name}", f"<{formula}", *numbers, f"<{length}"])
+        print_lines([CAPTION])
 
 
 def as_markdown(rows: list[Facts]) -> str:
     """Return the table as a page of Markdown, which the documentation has."""
-    lines = [_line(cells) for cells in (HEADER, *map(_cells, rows))]
-    return "\n".join(["# Shortcut functions", "", CAPTION, "", lines[0], "|---|---|--:|--:|---|", *lines[1:]])
+    from resx.probes.page import markdown
 
-
-def _line(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _print(rows: list[Facts]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    table = Table(
-        Column(HEADER[0], no_wrap=True),
-        HEADER[1],
-        *(Column(text, justify="right") for text in HEADER[2:4]),
-        HEADER[4],
-        caption=CAPTION,
-        caption_justify="left",
-    )
-    for row in rows:
-        table.add_row(*_cells(row))
-    Console().print(table)
+    head, _, *lines = markdown(HEADER, [_cells(row) for row in rows])
+    return "\n".join(["# Shortcut functions", "", CAPTION, "", head, "|---|---|--:|--:|---|", *lines])
 
 
 def _cells(row: Facts) -> tuple[str, ...]:

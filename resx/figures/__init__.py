@@ -10,16 +10,30 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import wraps
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from resx.figures import style
 from resx.registry import Registry
 from resx.spec import FIELDS, SpecError, did_you_mean
 
 Frames = Mapping[str, pd.DataFrame]
 
-FIGURES: Registry[Callable[..., Figure]] = Registry("figure")
+
+def _in_one_look(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Return a figure that is drawn with this project's settings of matplotlib, whatever the user's."""
+
+    @wraps(draw)
+    def drawn(findings: object) -> Figure:
+        with style.context():
+            return draw(findings)
+
+    return drawn
+
+
+FIGURES: Registry[Callable[..., Figure]] = Registry("figure", adapt=_in_one_look)
 
 
 def select(frames: Frames, **filters: object) -> dict[str, pd.DataFrame]:

@@ -32,31 +32,30 @@ def draw(findings: Findings) -> Figure:
     if lines.empty:
         raise SpecError("no curve of these runs is recorded")
     half = int(runs["steps"].max())
-    with style.context():
-        figure, grid = style.panels(len(QUANTITIES), len(SPLITS), 1.5, labels=1.5)  # for "constructed 0.20 %"
-        grid[0, 0].set_ylim(0, 100)
-        grid[1, 0].set_yscale("log")
-        losses = lines.filter(like="loss").drop(columns="running_loss").to_numpy()
-        grid[1, 0].set_ylim(0.7 * np.nanmin(losses), HIGHEST_LOSS)
-        for axes_row, (quantity, label) in zip(grid, QUANTITIES.items(), strict=True):
-            axes_row[0].set_ylabel(label)
-            for axes, split in zip(axes_row, SPLITS, strict=True):
-                axes.set_xlim(0, 2 * half)
-                _draw(axes, lines, f"{split}_{quantity}", words, colour)
-                axes.axvline(half, color=style.QUIET, linewidth=0.6, alpha=0.6)
-        for axes, split in zip(grid[0], SPLITS, strict=True):
-            axes.set_title(SPLITS[split])
-        for axes in grid[-1]:
-            style.count_iterations(axes)
-        figure.align_ylabels(grid[:, 0])
-        style.heading(
-            figure,
-            f"A deep plain network built from a shallow one: {parts.data_label(runs)}",
-            f"{parts.seed_words(rows['seed'].nunique())}. Every arm is two runs of {half} "
-            "iterations; at the line the rate restarts and identities are inserted.",
-        )
-        marks = [parts.handle("mean", linewidth=1.8), parts.handle("single seeds", linewidth=0.6, alpha=0.6)]
-        style.key(figure, marks)
+    figure, grid = style.panels(len(QUANTITIES), len(SPLITS), 1.5, labels=1.5)  # for "constructed 0.20 %"
+    grid[0, 0].set_ylim(0, 100)
+    grid[1, 0].set_yscale("log")
+    losses = lines.filter(like="loss").drop(columns="running_loss").to_numpy()
+    grid[1, 0].set_ylim(0.7 * np.nanmin(losses), HIGHEST_LOSS)
+    for axes_row, (quantity, label) in zip(grid, QUANTITIES.items(), strict=True):
+        axes_row[0].set_ylabel(label)
+        for axes, split in zip(axes_row, SPLITS, strict=True):
+            axes.set_xlim(0, 2 * half)
+            _draw(axes, lines, f"{split}_{quantity}", words, colour)
+            axes.axvline(half, color=style.QUIET, linewidth=0.6, alpha=0.6)
+    for axes, split in zip(grid[0], SPLITS, strict=True):
+        axes.set_title(SPLITS[split])
+    for axes in grid[-1]:
+        style.count_iterations(axes)
+    figure.align_ylabels(grid[:, 0])
+    style.heading(
+        figure,
+        f"A deep plain network built from a shallow one: {parts.data_label(runs)}",
+        f"{parts.seed_words(rows['seed'].nunique())}. Every arm is two runs of {half} "
+        "iterations; at the line the rate restarts and identities are inserted.",
+    )
+    marks = [parts.handle("mean", linewidth=1.8), parts.handle("single seeds", linewidth=0.6, alpha=0.6)]
+    style.key(figure, marks)
     return figure
 
 

@@ -33,34 +33,33 @@ def draw(findings: Findings) -> Figure:
             "with --shortcut, --dataset or --where field=value"
         )
     colour = style.depth_colours(runs["depth"])
-    with style.context():
-        figure, grid = style.panels(3, len(arms), 1.25)
-        grid[0, 0].set_yscale("log")
-        grid[1, 0].set_ylim(0, 100)
-        grid[2, 0].set_yscale("log")
-        for axes, name in zip(grid[:, 0], ("loss", "error (%)", "learning rate"), strict=True):
-            axes.set_ylabel(name)
-        labels: dict[Axes, list[style.EndLabel]] = {}
-        for (loss, error, rate), (name, arm) in zip(grid.T, arms.items(), strict=True):
-            loss.set_title(name)
-            rate.set_xlim(0, arm["steps"].max())
-            style.count_iterations(rate)
-            for depth, group in arm.groupby("depth"):
-                for axes, quantity in ((loss, "loss"), (error, "error")):
-                    means = parts.draw_network(axes, group, curves, quantity, colour[depth])
-                    if not means.empty:
-                        end = means.iloc[-1]
-                        shown = parts.percent(end) if quantity == "error" else f"{end:.3g}"
-                        text = f"{depth} layers  {shown}"
-                        labels.setdefault(axes, []).append((means.index[-1], end, text, colour[depth]))
-            _draw_rates(rate, arm, curves, colour)
-        for axes in (grid[0, 0], grid[2, 0]):
-            style.log_ticks(axes)
-        for axes, items in labels.items():  # only now are the limits that columns share final
-            style.end_labels(axes, items)
-        figure.align_ylabels(grid[:, 0])
-        style.heading(figure, f"Recorded curves: {parts.data_names(runs)}", parts.summary(runs))
-        style.key(figure, parts.key(runs, "images"))
+    figure, grid = style.panels(3, len(arms), 1.25)
+    grid[0, 0].set_yscale("log")
+    grid[1, 0].set_ylim(0, 100)
+    grid[2, 0].set_yscale("log")
+    for axes, name in zip(grid[:, 0], ("loss", "error (%)", "learning rate"), strict=True):
+        axes.set_ylabel(name)
+    labels: dict[Axes, list[style.EndLabel]] = {}
+    for (loss, error, rate), (name, arm) in zip(grid.T, arms.items(), strict=True):
+        loss.set_title(name)
+        rate.set_xlim(0, arm["steps"].max())
+        style.count_iterations(rate)
+        for depth, group in arm.groupby("depth"):
+            for axes, quantity in ((loss, "loss"), (error, "error")):
+                means = parts.draw_network(axes, group, curves, quantity, colour[depth])
+                if not means.empty:
+                    end = means.iloc[-1]
+                    shown = parts.percent(end) if quantity == "error" else f"{end:.3g}"
+                    text = f"{depth} layers  {shown}"
+                    labels.setdefault(axes, []).append((means.index[-1], end, text, colour[depth]))
+        _draw_rates(rate, arm, curves, colour)
+    for axes in (grid[0, 0], grid[2, 0]):
+        style.log_ticks(axes)
+    for axes, items in labels.items():  # only now are the limits that columns share final
+        style.end_labels(axes, items)
+    figure.align_ylabels(grid[:, 0])
+    style.heading(figure, f"Recorded curves: {parts.data_names(runs)}", parts.summary(runs))
+    style.key(figure, parts.key(runs, "images"))
     return figure
 
 

@@ -42,22 +42,21 @@ def draw(findings: Findings) -> Figure:
     _check_one_recipe(runs)
     columns = COLUMNS if len(arms) > 2 * COLUMNS else math.ceil(len(arms) / math.ceil(len(arms) / COLUMNS))
     colour = style.depth_colours(runs["depth"])
-    with style.context():
-        figure, grid = style.panels(math.ceil(len(arms) / columns), columns, 1.85, titled=True)
-        first = grid[0, 0]
-        for axes in grid.flat[len(arms) :]:
-            axes.set_axis_off()
-        first.set_ylim(0, _top(runs, curves))
-        first.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        published: dict[str, Line2D] = {}
-        for axes, (name, arm) in zip(grid.flat, arms.items(), strict=False):
-            axes.set_title(name)
-            _draw_arm(axes, arm, curves, colour)
-            published |= _draw_published(axes, arm, colour)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("error (%)")
-        style.heading(figure, f"Error against iterations: {parts.data_names(runs)}", parts.summary(runs))
-        style.key(figure, parts.key(runs, "error"), list(published.values()))
+    figure, grid = style.panels(math.ceil(len(arms) / columns), columns, 1.85, titled=True)
+    first = grid[0, 0]
+    for axes in grid.flat[len(arms) :]:
+        axes.set_axis_off()
+    first.set_ylim(0, _top(runs, curves))
+    first.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    published: dict[str, Line2D] = {}
+    for axes, (name, arm) in zip(grid.flat, arms.items(), strict=False):
+        axes.set_title(name)
+        _draw_arm(axes, arm, curves, colour)
+        published |= _draw_published(axes, arm, colour)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("error (%)")
+    style.heading(figure, f"Error against iterations: {parts.data_names(runs)}", parts.summary(runs))
+    style.key(figure, parts.key(runs, "error"), list(published.values()))
     return figure
 
 

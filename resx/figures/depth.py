@@ -28,19 +28,18 @@ def draw(findings: Findings) -> Figure:
     colour = style.colours(kinds)
     depths = sorted(table["depth"].unique())
     reach = (depths[-1] - depths[0]) or 1
-    with style.context():
-        figure, grid = style.panels(1, len(PANELS), 1.9, free=True, labels=0.55)
-        for axes, outcome in zip(grid[0], PANELS, strict=True):
-            axes.set_title(OUTCOMES[outcome].removeprefix("final "), size=8)
-            axes.set_xlabel("layers")
-            axes.set_xticks(depths, [str(depth) for depth in depths])
-            axes.set_xlim(depths[0] - 0.08 * reach, depths[-1] + 0.08 * reach)
-            for place, kind in enumerate(kinds):
-                moved = (place - (len(kinds) - 1) / 2) * APART * reach
-                _draw_kind(axes, table[table["kind"] == kind], outcome, moved, colour[kind])
-        style.heading(figure, f"What depth does: {parts.data_label(runs)}", _subtitle(table))
-        names = [parts.handle(kind, color=colour[kind], marker="o", markersize=3.5, linewidth=1.4) for kind in kinds]
-        style.key(figure, *(names[start : start + 5] for start in range(0, len(names), 5)))
+    figure, grid = style.panels(1, len(PANELS), 1.9, free=True, labels=0.55)
+    for axes, outcome in zip(grid[0], PANELS, strict=True):
+        axes.set_title(OUTCOMES[outcome].removeprefix("final "), size=8)
+        axes.set_xlabel("layers")
+        axes.set_xticks(depths, [str(depth) for depth in depths])
+        axes.set_xlim(depths[0] - 0.08 * reach, depths[-1] + 0.08 * reach)
+        for place, kind in enumerate(kinds):
+            moved = (place - (len(kinds) - 1) / 2) * APART * reach
+            _draw_kind(axes, table[table["kind"] == kind], outcome, moved, colour[kind])
+    style.heading(figure, f"What depth does: {parts.data_label(runs)}", _subtitle(table))
+    names = [parts.handle(kind, color=colour[kind], marker="o", markersize=3.5, linewidth=1.4) for kind in kinds]
+    style.key(figure, *(names[start : start + 5] for start in range(0, len(names), 5)))
     return figure
 
 

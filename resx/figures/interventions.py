@@ -25,33 +25,31 @@ def draw(findings: Findings) -> Figure:
     """
     arms, runs = findings.tables["arms"], findings.frames["runs"]
     height = 0.24 * len(arms) + 1.75
-    with style.context():
-        figure = Figure(figsize=(style.WIDTH, height))
-        room = {"left": 0.27, "right": 0.97, "top": 1 - 0.85 / height, "bottom": 0.72 / height, "wspace": 0.08}
-        grid = figure.subplots(1, 2, sharey=True, gridspec_kw=room)
-        for axes, (quantity, (table, title, label)) in zip(grid, PANELS.items(), strict=True):
-            seeds = findings.tables[table]
-            seeds = seeds[seeds["phase"] == "initial"] if "phase" in seeds else seeds
-            _draw(axes, arms, seeds, quantity)
-            axes.set_title(title)
-            axes.set_xlabel(label)
-        names = [
-            f"{row.kind}-{row.depth}" + (", no norm" if row.norm == "none" else "")
-            for row in arms.itertuples(index=False)
-        ]
-        grid[0].set_yticks(range(len(arms)), names)
-        grid[0].set_ylim(len(arms) - 0.4, -0.6)
-        words = f"{parts.seed_words(*arms['seeds'])}, 95 % intervals"
-        style.heading(figure, f"Interventions: {parts.data_label(runs)}", words)
-        style.key(
-            figure,
-            [
-                parts.handle("mean and interval over seeds", linestyle="", marker="o"),
-                parts.handle("single seeds", linestyle="", marker="|"),
-                parts.handle("plain and residual", linewidth=0.8),
-                parts.handle("the middle between them", linewidth=0.8, linestyle=":"),
-            ],
-        )
+    figure = Figure(figsize=(style.WIDTH, height))
+    room = {"left": 0.27, "right": 0.97, "top": 1 - 0.85 / height, "bottom": 0.72 / height, "wspace": 0.08}
+    grid = figure.subplots(1, 2, sharey=True, gridspec_kw=room)
+    for axes, (quantity, (table, title, label)) in zip(grid, PANELS.items(), strict=True):
+        seeds = findings.tables[table]
+        seeds = seeds[seeds["phase"] == "initial"] if "phase" in seeds else seeds
+        _draw(axes, arms, seeds, quantity)
+        axes.set_title(title)
+        axes.set_xlabel(label)
+    names = [
+        f"{row.kind}-{row.depth}" + (", no norm" if row.norm == "none" else "") for row in arms.itertuples(index=False)
+    ]
+    grid[0].set_yticks(range(len(arms)), names)
+    grid[0].set_ylim(len(arms) - 0.4, -0.6)
+    words = f"{parts.seed_words(*arms['seeds'])}, 95 % intervals"
+    style.heading(figure, f"Interventions: {parts.data_label(runs)}", words)
+    style.key(
+        figure,
+        [
+            parts.handle("mean and interval over seeds", linestyle="", marker="o"),
+            parts.handle("single seeds", linestyle="", marker="|"),
+            parts.handle("plain and residual", linewidth=0.8),
+            parts.handle("the middle between them", linewidth=0.8, linestyle=":"),
+        ],
+    )
     return figure
 
 

@@ -33,32 +33,31 @@ def draw(findings: Findings) -> Figure:
     planes = rows[(rows["shape"] == "plane") & (rows["statistics"] == "batch") & (rows["seed"] == seed)]
     levels = np.linspace(planes["loss"].min(), planes["loss"].max() + 1e-6, LEVELS)
     look = dict(zip(STATISTICS, style.OKABE_ITO, strict=False))
-    with style.context():
-        figure, grid = style.panels(2, len(networks), 2.0)
-        labels: list[tuple[Axes, list[style.EndLabel]]] = []
-        for column, ((kind, depth), group) in zip(grid.T, networks, strict=True):
-            column[0].set_title(f"{kind}-{depth}")
-            shown = _draw_plane(column[0], planes[planes["run_id"].isin(group["run_id"])], levels)
-            if shown:
-                _draw_bar(column[0], shown)
-            labels.append((column[1], _draw_lines(column[1], group[group["shape"] == "line"], look)))
-            column[1].set_xlabel("distance along a direction (filter norms)")
-        for axes, ends in labels:  # only now are the limits that they share final
-            style.end_labels(axes, ends)
-        grid[0, 0].yaxis.set_major_locator(MaxNLocator(4))
-        grid[0, 0].set_ylabel("distance along another")
-        grid[1, 0].set_ylabel("log10 of the loss")
-        figure.align_ylabels(grid[:, 0])
-        count = rows["seed"].nunique()
-        style.heading(
-            figure,
-            f"The training loss around trained weights: {parts.data_label(runs)}",
-            f"Filter-normalised random directions. Contours: log10 of the loss, seed {seed}, statistics of the images. "
-            f"Lines: {count} seed{'s' if count > 1 else ''}.",
-        )
-        marks = [parts.handle(words, color=look[name], linewidth=1.8) for name, words in STATISTICS.items()]
-        faint = parts.handle("one seed and direction", linewidth=0.6, alpha=0.6)
-        style.key(figure, marks, [faint, parts.handle(f"losses above {HIGHEST:g} are drawn as that", linewidth=0)])
+    figure, grid = style.panels(2, len(networks), 2.0)
+    labels: list[tuple[Axes, list[style.EndLabel]]] = []
+    for column, ((kind, depth), group) in zip(grid.T, networks, strict=True):
+        column[0].set_title(f"{kind}-{depth}")
+        shown = _draw_plane(column[0], planes[planes["run_id"].isin(group["run_id"])], levels)
+        if shown:
+            _draw_bar(column[0], shown)
+        labels.append((column[1], _draw_lines(column[1], group[group["shape"] == "line"], look)))
+        column[1].set_xlabel("distance along a direction (filter norms)")
+    for axes, ends in labels:  # only now are the limits that they share final
+        style.end_labels(axes, ends)
+    grid[0, 0].yaxis.set_major_locator(MaxNLocator(4))
+    grid[0, 0].set_ylabel("distance along another")
+    grid[1, 0].set_ylabel("log10 of the loss")
+    figure.align_ylabels(grid[:, 0])
+    count = rows["seed"].nunique()
+    style.heading(
+        figure,
+        f"The training loss around trained weights: {parts.data_label(runs)}",
+        f"Filter-normalised random directions. Contours: log10 of the loss, seed {seed}, statistics of the images. "
+        f"Lines: {count} seed{'s' if count > 1 else ''}.",
+    )
+    marks = [parts.handle(words, color=look[name], linewidth=1.8) for name, words in STATISTICS.items()]
+    faint = parts.handle("one seed and direction", linewidth=0.6, alpha=0.6)
+    style.key(figure, marks, [faint, parts.handle(f"losses above {HIGHEST:g} are drawn as that", linewidth=0)])
     return figure
 
 

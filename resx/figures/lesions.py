@@ -27,34 +27,33 @@ def draw(findings: Findings) -> Figure:
     networks = rows[["network", "kind", "depth"]].drop_duplicates()
     networks = networks.assign(other=networks["kind"] != "plain").sort_values(["other", "kind", "depth"])
     colour = style.colours(list(networks["network"]))
-    with style.context():
-        figure, grid = style.panels(len(ROWS), len(TITLES), 1.6)
-        for axes_row, statistics in zip(grid, ROWS, strict=True):
-            axes_row[0].set_ylabel(f"test error (%), {statistics}")
-            own = rows[rows["statistics"] == statistics]
-            for axes, lesion in zip(axes_row, TITLES, strict=True):
-                _draw_lesion(axes, own, lesion, colour)
-        for axes, lesion in zip(grid[0], TITLES, strict=True):
-            axes.set_title(TITLES[lesion])
-        for axes, lesion in zip(grid[-1], TITLES, strict=True):
-            axes.set_xlabel(XLABELS[lesion])
-        seeds = rows["seed"].nunique()
-        style.heading(
-            figure,
-            f"Lesions: {parts.data_label(runs)}",
-            f"{parts.seed_words(seeds)}. "
-            "A removed block is replaced by its shortcut, in a plain network by x. Batch normalisation: running "
-            "statistics of training, or re-estimated.",
-        )
-        style.key(
-            figure,
-            [
-                parts.handle("mean", linewidth=1.8),
-                parts.handle("single seeds", linewidth=0.6, alpha=0.6),
-                parts.handle("intact network", linewidth=0.8, linestyle=(0, (1, 1.5))),
-            ],
-            [parts.handle(words, linewidth=0) for words in _controls(findings.tables["controls"])],
-        )
+    figure, grid = style.panels(len(ROWS), len(TITLES), 1.6)
+    for axes_row, statistics in zip(grid, ROWS, strict=True):
+        axes_row[0].set_ylabel(f"test error (%), {statistics}")
+        own = rows[rows["statistics"] == statistics]
+        for axes, lesion in zip(axes_row, TITLES, strict=True):
+            _draw_lesion(axes, own, lesion, colour)
+    for axes, lesion in zip(grid[0], TITLES, strict=True):
+        axes.set_title(TITLES[lesion])
+    for axes, lesion in zip(grid[-1], TITLES, strict=True):
+        axes.set_xlabel(XLABELS[lesion])
+    seeds = rows["seed"].nunique()
+    style.heading(
+        figure,
+        f"Lesions: {parts.data_label(runs)}",
+        f"{parts.seed_words(seeds)}. "
+        "A removed block is replaced by its shortcut, in a plain network by x. Batch normalisation: running "
+        "statistics of training, or re-estimated.",
+    )
+    style.key(
+        figure,
+        [
+            parts.handle("mean", linewidth=1.8),
+            parts.handle("single seeds", linewidth=0.6, alpha=0.6),
+            parts.handle("intact network", linewidth=0.8, linestyle=(0, (1, 1.5))),
+        ],
+        [parts.handle(words, linewidth=0) for words in _controls(findings.tables["controls"])],
+    )
     return figure
 
 

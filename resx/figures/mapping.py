@@ -28,42 +28,41 @@ def draw(findings: Findings) -> Figure:
     """
     runs = findings.tables["students"]
     depths = sorted(runs["layers"].unique())
-    with style.context():
-        height = 2.05 * len(depths) + 1.75
-        figure = Figure(figsize=(style.WIDTH + 1.6, height))
-        grid = figure.subplots(
-            len(depths),
-            3,
-            squeeze=False,
-            gridspec_kw={
-                "left": 0.075,
-                "right": 0.87,
-                "top": 1 - 0.95 / height,
-                "bottom": 0.82 / height,
-                "wspace": 0.22,
-                "hspace": 0.62,
-                "width_ratios": [1.35, 1, 1],
-            },
-        )
-        maps = sorted(runs["map"].unique(), key=lambda name: (name != "identity", name))
-        colour = style.colours(maps)
-        for row, layers in zip(grid, depths, strict=True):
-            part = runs[runs["layers"] == layers]
-            words = "1 layer" if layers == 1 else f"{layers} layers"
-            _draw_arms(row[0], part, maps)
-            row[0].set_title(f"{words}: what the shortcut knows")
-            _draw_angles(row[1], part, colour)
-            row[1].set_title("wrong by an angle")
-            _draw_learned(row[2], findings.tables["way"].query("layers == @layers"), colour)
-            row[2].set_title("learned map: distance from R" + ("" if layers == 1 else "ᴸ"))
-        style.heading(
-            figure,
-            "Does it help a shortcut to know the map?",
-            f"Teacher of layers R x + ε g(x). Left and middle: log10 of the final training loss over the targets' "
-            f"variance, lower is better. {parts.seed_words(runs['seed'].nunique())}.",
-        )
-        names = {arm: {"R": "the true R"}.get(arm, arm) for arm in ARMS}
-        style.key(figure, [parts.handle(names[arm], linestyle="", **LOOKS[arm]) for arm in ARMS])
+    height = 2.05 * len(depths) + 1.75
+    figure = Figure(figsize=(style.WIDTH + 1.6, height))
+    grid = figure.subplots(
+        len(depths),
+        3,
+        squeeze=False,
+        gridspec_kw={
+            "left": 0.075,
+            "right": 0.87,
+            "top": 1 - 0.95 / height,
+            "bottom": 0.82 / height,
+            "wspace": 0.22,
+            "hspace": 0.62,
+            "width_ratios": [1.35, 1, 1],
+        },
+    )
+    maps = sorted(runs["map"].unique(), key=lambda name: (name != "identity", name))
+    colour = style.colours(maps)
+    for row, layers in zip(grid, depths, strict=True):
+        part = runs[runs["layers"] == layers]
+        words = "1 layer" if layers == 1 else f"{layers} layers"
+        _draw_arms(row[0], part, maps)
+        row[0].set_title(f"{words}: what the shortcut knows")
+        _draw_angles(row[1], part, colour)
+        row[1].set_title("wrong by an angle")
+        _draw_learned(row[2], findings.tables["way"].query("layers == @layers"), colour)
+        row[2].set_title("learned map: distance from R" + ("" if layers == 1 else "ᴸ"))
+    style.heading(
+        figure,
+        "Does it help a shortcut to know the map?",
+        f"Teacher of layers R x + ε g(x). Left and middle: log10 of the final training loss over the targets' "
+        f"variance, lower is better. {parts.seed_words(runs['seed'].nunique())}.",
+    )
+    names = {arm: {"R": "the true R"}.get(arm, arm) for arm in ARMS}
+    style.key(figure, [parts.handle(names[arm], linestyle="", **LOOKS[arm]) for arm in ARMS])
     return figure
 
 

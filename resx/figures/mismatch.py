@@ -37,27 +37,26 @@ def draw(findings: Findings) -> Figure:
     rows = _rows(ways, settings.primary)
     height, shown = parts.FOREST_ROW * (len(rows) + 0.2), list(dict.fromkeys((settings.primary, "test_error")))
     total = TOP + height + BOTTOM
-    with style.context():
-        figure = Figure(figsize=(style.WIDTH + 0.8, total))
-        width = figure.get_size_inches()[0]
-        panel = (width - LEFT - RIGHT - 0.25) / len(shown)
-        for position, outcome in enumerate(shown):
-            left = LEFT + position * (panel + 0.25)
-            axes = figure.add_axes((left / width, BOTTOM / total, panel / width, height / total))
-            _draw_rows(axes, rows, ways, findings.tables["outcomes"], outcome)
-            if position == 0:
-                _name_rows(axes, rows)
-            axes.set_xlabel(f"difference in {OUTCOMES[outcome]}".replace("(%)", "(points)"))
-        _draw_parameters(axes, rows, networks)
-        depths = "/".join(map(str, sorted(networks["depth"].unique())))
-        diverged = int(networks["diverged"].sum())
-        style.heading(
-            figure,
-            f"Shapes that do not match: each way against {AdapterSpec()}",
-            f"{DESIGNS[settings.design]}. {parts.data_label(runs)}, {depths} layers, "
-            f"{parts.seed_words(runs['seed'].nunique()).lower()}. Left of 0: better than the reference.",
-        )
-        style.key(figure, parts.forest_key(runs["seed"].nunique(), diverged=diverged > 0))
+    figure = Figure(figsize=(style.WIDTH + 0.8, total))
+    width = figure.get_size_inches()[0]
+    panel = (width - LEFT - RIGHT - 0.25) / len(shown)
+    for position, outcome in enumerate(shown):
+        left = LEFT + position * (panel + 0.25)
+        axes = figure.add_axes((left / width, BOTTOM / total, panel / width, height / total))
+        _draw_rows(axes, rows, ways, findings.tables["outcomes"], outcome)
+        if position == 0:
+            _name_rows(axes, rows)
+        axes.set_xlabel(f"difference in {OUTCOMES[outcome]}".replace("(%)", "(points)"))
+    _draw_parameters(axes, rows, networks)
+    depths = "/".join(map(str, sorted(networks["depth"].unique())))
+    diverged = int(networks["diverged"].sum())
+    style.heading(
+        figure,
+        f"Shapes that do not match: each way against {AdapterSpec()}",
+        f"{DESIGNS[settings.design]}. {parts.data_label(runs)}, {depths} layers, "
+        f"{parts.seed_words(runs['seed'].nunique()).lower()}. Left of 0: better than the reference.",
+    )
+    style.key(figure, parts.forest_key(runs["seed"].nunique(), diverged=diverged > 0))
     return figure
 
 

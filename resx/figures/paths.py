@@ -24,31 +24,30 @@ def draw(findings: Findings) -> Figure:
     """
     shares, means = findings.tables["shares"], findings.tables["means"]
     networks = list(means[["kind", "depth"]].drop_duplicates().sort_values(["kind", "depth"]).itertuples(index=False))
-    with style.context():
-        figure, grid = style.panels(len(PHASES), len(networks), 1.5)
-        for column, (kind, depth) in zip(grid.T, networks, strict=True):
-            column[0].set_title(f"{kind}-{depth}")
-            column[-1].set_xlabel("blocks in a path")
-            for axes, phase in zip(column, PHASES, strict=True):
-                for mean in _of(means, kind, depth, phase).to_dict("records"):  # none where every run diverged
-                    _draw(axes, _of(shares, kind, depth, phase))
-                    text = f"half {mean['half']:.1f} of {mean['n']}\nΣ‖g‖/‖Σg‖ = {mean['cancellation']:.1f}"
-                    look: dict[str, Any] = {"va": "top", "size": 7.5, "color": style.QUIET, "linespacing": 1.5}
-                    axes.text(1.03, 0.97, text, transform=axes.transAxes, **look)
-        for axes, phase in zip(grid[:, 0], PHASES.values(), strict=True):
-            axes.set_ylabel(f"share, {phase}")
-        style.heading(
-            figure,
-            f"The gradient by path length: {parts.data_label(findings.frames['runs'])}",
-            f"{parts.seed_words(shares['seed'].nunique())}. half: where the cumulative share crosses 1/2. "
-            "Σ‖g‖/‖Σg‖: cancellation.",
-        )
-        marks = [
-            parts.handle("share of the gradient, exact", color=EXACT, linewidth=1.8),
-            parts.handle("sampled estimate (Veit et al.)", color=SAMPLED, linewidth=1.0, linestyle=style.DASHED),
-            parts.handle("share of all paths", color=ALL, linewidth=5, alpha=0.3),
-        ]
-        style.key(figure, marks)
+    figure, grid = style.panels(len(PHASES), len(networks), 1.5)
+    for column, (kind, depth) in zip(grid.T, networks, strict=True):
+        column[0].set_title(f"{kind}-{depth}")
+        column[-1].set_xlabel("blocks in a path")
+        for axes, phase in zip(column, PHASES, strict=True):
+            for mean in _of(means, kind, depth, phase).to_dict("records"):  # none where every run diverged
+                _draw(axes, _of(shares, kind, depth, phase))
+                text = f"half {mean['half']:.1f} of {mean['n']}\nΣ‖g‖/‖Σg‖ = {mean['cancellation']:.1f}"
+                look: dict[str, Any] = {"va": "top", "size": 7.5, "color": style.QUIET, "linespacing": 1.5}
+                axes.text(1.03, 0.97, text, transform=axes.transAxes, **look)
+    for axes, phase in zip(grid[:, 0], PHASES.values(), strict=True):
+        axes.set_ylabel(f"share, {phase}")
+    style.heading(
+        figure,
+        f"The gradient by path length: {parts.data_label(findings.frames['runs'])}",
+        f"{parts.seed_words(shares['seed'].nunique())}. half: where the cumulative share crosses 1/2. "
+        "Σ‖g‖/‖Σg‖: cancellation.",
+    )
+    marks = [
+        parts.handle("share of the gradient, exact", color=EXACT, linewidth=1.8),
+        parts.handle("sampled estimate (Veit et al.)", color=SAMPLED, linewidth=1.0, linestyle=style.DASHED),
+        parts.handle("share of all paths", color=ALL, linewidth=5, alpha=0.3),
+    ]
+    style.key(figure, marks)
     return figure
 
 

@@ -29,44 +29,43 @@ def draw(findings: Findings) -> Figure:
     runs, rows = findings.frames["runs"], findings.tables["layers"]
     colour = style.depth_colours(rows["depth"])
     titles = ("response by layer", "response, sorted", "what a block adds: ‖F(x)‖ / ‖x‖", "cosine of F(x) and x")
-    with style.context():
-        figure, grid = style.panels(2, 2, 1.75, free=True, labels=0.5)
-        for axes, title in zip(grid.flat, titles, strict=True):
-            axes.set_title(title)
-            axes.margins(x=0.02)
-        for axes in grid[0]:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # the range is often less than a decade
-            axes.yaxis.set_minor_locator(NullLocator())
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.axhline(1, color=style.QUIET, linewidth=0.6)
-        for (kind, depth), group in rows[rows["quantity"] == "std"].groupby(["kind", "depth"]):
-            trained = group[group["phase"] == "trained"]
-            means = trained.groupby("layer")["value"].mean()
-            descending = _sorted(trained)
-            look: dict[str, Any] = {"color": colour[depth], "linestyle": LOOKS.get(str(kind), ":"), "linewidth": 1.2}
-            grid[0, 0].plot(means.index, means, **look)
-            grid[0, 1].plot(range(1, len(descending) + 1), descending, **look)
-        _fit_axis(grid[0], rows[(rows["quantity"] == "std") & (rows["phase"] == "trained")])
-        for axes, quantity in zip(grid[1], ("ratio", "cosine"), strict=True):
-            _draw_blocks(axes, rows[rows["quantity"] == quantity], colour)
-        for axes, name in zip(grid.flat, ("layer", "layers, strongest first", "block", "block"), strict=True):
-            axes.set_xlabel(name)
-        grid[1, 0].set_ylim(bottom=0)
-        seeds = rows["seed"].nunique()
-        style.heading(
-            figure,
-            f"Responses of layers: {parts.data_label(runs)}",
-            f"{parts.seed_words(seeds)}. Response: standard deviation after normalisation, before ReLU or addition.",
-        )
-        kinds = [
-            parts.handle(f"{kind}, after training", linewidth=1.2, linestyle=LOOKS.get(kind, ":"))
-            for kind in sorted(rows["kind"].unique())
-        ]
-        if (rows["phase"] == "initial").any():  # not of networks that others trained
-            kinds.append(parts.handle("residual, at initialisation", linewidth=1.0, linestyle=":"))
-        depths = [parts.handle(f"{depth} layers", color=shade, linewidth=1.8) for depth, shade in colour.items()]
-        style.key(figure, depths, kinds)
+    figure, grid = style.panels(2, 2, 1.75, free=True, labels=0.5)
+    for axes, title in zip(grid.flat, titles, strict=True):
+        axes.set_title(title)
+        axes.margins(x=0.02)
+    for axes in grid[0]:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # the range is often less than a decade
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.axhline(1, color=style.QUIET, linewidth=0.6)
+    for (kind, depth), group in rows[rows["quantity"] == "std"].groupby(["kind", "depth"]):
+        trained = group[group["phase"] == "trained"]
+        means = trained.groupby("layer")["value"].mean()
+        descending = _sorted(trained)
+        look: dict[str, Any] = {"color": colour[depth], "linestyle": LOOKS.get(str(kind), ":"), "linewidth": 1.2}
+        grid[0, 0].plot(means.index, means, **look)
+        grid[0, 1].plot(range(1, len(descending) + 1), descending, **look)
+    _fit_axis(grid[0], rows[(rows["quantity"] == "std") & (rows["phase"] == "trained")])
+    for axes, quantity in zip(grid[1], ("ratio", "cosine"), strict=True):
+        _draw_blocks(axes, rows[rows["quantity"] == quantity], colour)
+    for axes, name in zip(grid.flat, ("layer", "layers, strongest first", "block", "block"), strict=True):
+        axes.set_xlabel(name)
+    grid[1, 0].set_ylim(bottom=0)
+    seeds = rows["seed"].nunique()
+    style.heading(
+        figure,
+        f"Responses of layers: {parts.data_label(runs)}",
+        f"{parts.seed_words(seeds)}. Response: standard deviation after normalisation, before ReLU or addition.",
+    )
+    kinds = [
+        parts.handle(f"{kind}, after training", linewidth=1.2, linestyle=LOOKS.get(kind, ":"))
+        for kind in sorted(rows["kind"].unique())
+    ]
+    if (rows["phase"] == "initial").any():  # not of networks that others trained
+        kinds.append(parts.handle("residual, at initialisation", linewidth=1.0, linestyle=":"))
+    depths = [parts.handle(f"{depth} layers", color=shade, linewidth=1.8) for depth, shade in colour.items()]
+    style.key(figure, depths, kinds)
     return figure
 
 

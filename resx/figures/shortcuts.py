@@ -38,29 +38,28 @@ def draw(findings: Findings) -> Figure:
     errors = dict(iter(findings.tables["errors"].groupby(CELL)))
     depths, orders = sorted(ranking["depth"].unique()), list(ranking["order"].unique())
     sorted_names = {depth: list(others.loc[others["depth"] == depth, "shortcut"].unique()) for depth in depths}
-    with style.context():
-        height = parts.FOREST_ROW * max(map(len, sorted_names.values())) + 0.1
-        figure, grid = style.panels(len(depths), len(orders), height, free=True)
-        _make_room(figure, grid, _names_room(figure, others["shortcut"]), ERRORS, 0.08)
-        for depth, row in zip(depths, grid, strict=True):
-            for order, axes in zip(orders, row, strict=True):
-                axes.set_title(_title(order, depth, depths))
-                cell = others[(others["depth"] == depth) & (others["order"] == order)].set_index("shortcut")
-                _draw_cell(axes, sorted_names[depth], cell, findings.tables["outcomes"])
-                if order == "post":
-                    _write_published(axes, sorted_names[depth], errors[order, depth])
-            kinds = others.drop_duplicates("shortcut").set_index("shortcut")["kind"]
-            parts.name_rows(row[0], sorted_names[depth], [COLOURS[kinds[name]] for name in sorted_names[depth]])
-        functions = [name for name in others["shortcut"].unique() if name != "none"]
-        style.heading(
-            figure,
-            f"{functions[0] if len(functions) == 1 else 'Other shortcut functions'} against the identity: "
-            + _data(findings),
-            f"Difference in {OUTCOMES[settings.primary].replace('(%)', '(points)')}, paired by seed; right of 0: worse "
-            f"than the identity. {parts.seed_words(ranking['seeds'].max())}.",
-        )
-        marks = parts.forest_key(ranking["seeds"].max(), diverged=bool(ranking["diverged"].any()))
-        style.key(figure, marks, _kind_key(others["kind"].unique()))
+    height = parts.FOREST_ROW * max(map(len, sorted_names.values())) + 0.1
+    figure, grid = style.panels(len(depths), len(orders), height, free=True)
+    _make_room(figure, grid, _names_room(figure, others["shortcut"]), ERRORS, 0.08)
+    for depth, row in zip(depths, grid, strict=True):
+        for order, axes in zip(orders, row, strict=True):
+            axes.set_title(_title(order, depth, depths))
+            cell = others[(others["depth"] == depth) & (others["order"] == order)].set_index("shortcut")
+            _draw_cell(axes, sorted_names[depth], cell, findings.tables["outcomes"])
+            if order == "post":
+                _write_published(axes, sorted_names[depth], errors[order, depth])
+        kinds = others.drop_duplicates("shortcut").set_index("shortcut")["kind"]
+        parts.name_rows(row[0], sorted_names[depth], [COLOURS[kinds[name]] for name in sorted_names[depth]])
+    functions = [name for name in others["shortcut"].unique() if name != "none"]
+    style.heading(
+        figure,
+        f"{functions[0] if len(functions) == 1 else 'Other shortcut functions'} against the identity: "
+        + _data(findings),
+        f"Difference in {OUTCOMES[settings.primary].replace('(%)', '(points)')}, paired by seed; right of 0: worse "
+        f"than the identity. {parts.seed_words(ranking['seeds'].max())}.",
+    )
+    marks = parts.forest_key(ranking["seeds"].max(), diverged=bool(ranking["diverged"].any()))
+    style.key(figure, marks, _kind_key(others["kind"].unique()))
     return figure
 
 
@@ -140,30 +139,29 @@ def draw_spectrum(findings: Findings) -> Figure:
     rho = findings.tables["correlations"].groupby([*CELL, "predictor"])["rho"].mean()
     depths, orders = sorted(table["depth"].unique()), list(table["order"].unique())
     ranked = dict(iter(table.groupby(CELL)))
-    with style.context():
-        height = parts.FOREST_ROW * max(map(len, ranked.values())) + 0.1
-        figure, grid = style.panels(len(depths), len(orders), height, free=True)
-        names = _names_room(figure, table["shortcut"])
-        between = names * len(orders) / (figure.get_figwidth() - names * len(orders) - EDGE)
-        _make_room(figure, grid, names, EDGE, between)
-        for depth, row in zip(depths, grid, strict=True):
-            for order, axes in zip(orders, row, strict=True):
-                axes.set_title(_title(order, depth, depths))
-                if (order, depth) in ranked:
-                    shown = {column: rho.get((order, depth, name)) for column, name in PREDICTORS.items()}
-                    _draw_predictors(axes, ranked[order, depth], shown)
-        style.heading(
-            figure,
-            f"Does the spectrum of the shortcuts predict training? {_data(findings)}",
-            f"Ranked by {OUTCOMES[settings.primary]}, the best on top: a predictor that holds grows downwards. ρ: rank "
-            "correlation.",
-        )
-        distance = "distance of the shortcuts' product from an isometry (6: nothing arrives)"
-        marks = [
-            parts.handle(distance, linestyle="", marker="o", markersize=4),
-            parts.handle("|log10 gain|", linestyle="", marker="o", markersize=6, markerfacecolor="none"),
-        ]
-        style.key(figure, marks, _kind_key(table["kind"].unique()))
+    height = parts.FOREST_ROW * max(map(len, ranked.values())) + 0.1
+    figure, grid = style.panels(len(depths), len(orders), height, free=True)
+    names = _names_room(figure, table["shortcut"])
+    between = names * len(orders) / (figure.get_figwidth() - names * len(orders) - EDGE)
+    _make_room(figure, grid, names, EDGE, between)
+    for depth, row in zip(depths, grid, strict=True):
+        for order, axes in zip(orders, row, strict=True):
+            axes.set_title(_title(order, depth, depths))
+            if (order, depth) in ranked:
+                shown = {column: rho.get((order, depth, name)) for column, name in PREDICTORS.items()}
+                _draw_predictors(axes, ranked[order, depth], shown)
+    style.heading(
+        figure,
+        f"Does the spectrum of the shortcuts predict training? {_data(findings)}",
+        f"Ranked by {OUTCOMES[settings.primary]}, the best on top: a predictor that holds grows downwards. ρ: rank "
+        "correlation.",
+    )
+    distance = "distance of the shortcuts' product from an isometry (6: nothing arrives)"
+    marks = [
+        parts.handle(distance, linestyle="", marker="o", markersize=4),
+        parts.handle("|log10 gain|", linestyle="", marker="o", markersize=6, markerfacecolor="none"),
+    ]
+    style.key(figure, marks, _kind_key(table["kind"].unique()))
     return figure
 
 

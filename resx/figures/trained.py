@@ -27,30 +27,29 @@ def draw(findings: Findings) -> Figure:
     lines = findings.tables["lines"].copy()
     lines["network"] = lines["kind"] + "-" + lines["depth"].astype(str)
     colour = style.colours(list(lines["network"].unique()))
-    with style.context():
-        figure, grid = style.panels(2, 3, 1.75, free=True, labels=0.5)
-        for axes, (panel, (title, xlabel)) in zip(grid.flat, PANELS.items(), strict=True):
-            axes.set_title(title)
-            axes.set_xlabel(xlabel)
-            for (network, line), rows in lines[lines["panel"] == panel].groupby(["network", "line"], sort=False):
-                means = rows.groupby("x")["value"].mean()
-                look: dict[str, Any] = {"linewidth": 1.3} if line in FIRST else {"linewidth": 1.0, "linestyle": ":"}
-                axes.plot(means.index, means, color=colour[str(network)], **look)
-            if panel in ("random", "permute"):
-                counts = sorted(lines.loc[lines["panel"] == panel, "x"].unique())
-                axes.set_xscale("log", base=2)
-                axes.set_xticks(counts, [f"{count:g}" for count in counts])
-                axes.minorticks_off()
-        grid[1, 2].set_yscale("log")
-        style.heading(
-            figure,
-            f"Finished networks, block by block: {parts.data_label(findings.frames['runs'])}",
-            "Above: test error (%), a removed block is replaced by its shortcut. Norms: relative to the last block's.",
-        )
-        networks = [parts.handle(network, color=shade, linewidth=1.8) for network, shade in colour.items()]
-        kinds = [
-            parts.handle("running; from the identity; exact", linewidth=1.3),
-            parts.handle("re-estimated; from zero; all paths", linewidth=1.0, linestyle=":"),
-        ]
-        style.key(figure, networks, kinds)
+    figure, grid = style.panels(2, 3, 1.75, free=True, labels=0.5)
+    for axes, (panel, (title, xlabel)) in zip(grid.flat, PANELS.items(), strict=True):
+        axes.set_title(title)
+        axes.set_xlabel(xlabel)
+        for (network, line), rows in lines[lines["panel"] == panel].groupby(["network", "line"], sort=False):
+            means = rows.groupby("x")["value"].mean()
+            look: dict[str, Any] = {"linewidth": 1.3} if line in FIRST else {"linewidth": 1.0, "linestyle": ":"}
+            axes.plot(means.index, means, color=colour[str(network)], **look)
+        if panel in ("random", "permute"):
+            counts = sorted(lines.loc[lines["panel"] == panel, "x"].unique())
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(counts, [f"{count:g}" for count in counts])
+            axes.minorticks_off()
+    grid[1, 2].set_yscale("log")
+    style.heading(
+        figure,
+        f"Finished networks, block by block: {parts.data_label(findings.frames['runs'])}",
+        "Above: test error (%), a removed block is replaced by its shortcut. Norms: relative to the last block's.",
+    )
+    networks = [parts.handle(network, color=shade, linewidth=1.8) for network, shade in colour.items()]
+    kinds = [
+        parts.handle("running; from the identity; exact", linewidth=1.3),
+        parts.handle("re-estimated; from zero; all paths", linewidth=1.0, linestyle=":"),
+    ]
+    style.key(figure, networks, kinds)
     return figure

@@ -28,51 +28,50 @@ def draw(findings: Findings) -> Figure:
     table, runs = findings.tables["ratios"], findings.frames["runs"]
     names = [list(dict.fromkeys(group["network"])) for _, group in table.groupby("model")]
     rows = sum(map(len, names)) + len(names) - 1
-    with style.context():
-        height = 0.3 * rows + 1.75
-        figure = Figure(figsize=(style.WIDTH, height))
-        left, right = figure.subplots(
-            1,
-            2,
-            sharey=True,
-            gridspec_kw={
-                "left": 0.25,
-                "right": 0.82,
-                "top": 1 - 1.02 / height,
-                "bottom": 0.72 / height,
-                "wspace": 0.1,
-            },
-        )
-        places: list[int] = []
-        interactions: list[parts.ForestRow] = []
-        for block, colour in zip(names, style.OKABE_ITO, strict=False):
-            interactions += [None] if interactions else []  # a gap before the trees, which are no networks
-            for name in block:
-                own = table[table["network"] == name]
-                _draw_sizes(left, own, len(interactions), colour)
-                places.append(len(interactions))
-                interactions.append(_interaction(own, colour))
-        parts.forest(right, interactions)
-        _write_interactions(right, interactions)
-        if len(names) > 1:
-            for axes in (left, right):
-                axes.axhline(len(names[0]), color=style.RULE, linewidth=0.8)
-        left.set_yticks(places, [name for block in names for name in block])
-        _title(left, right)
-        style.heading(
-            figure,
-            "The same question for other networks and models",
-            "Final training losses, plain over residual; right of 0 the shortcut helps. "
-            f"{parts.seed_words(runs['seed'].nunique())}.",
-        )
-        style.key(
-            figure,
-            [
-                parts.handle("smallest", linestyle="", marker="o", markerfacecolor="white"),
-                parts.handle("greatest", linestyle="", marker="o"),
-                *parts.forest_key(runs["seed"].nunique(), diverged=bool((runs["status"] == "diverged").any())),
-            ],
-        )
+    height = 0.3 * rows + 1.75
+    figure = Figure(figsize=(style.WIDTH, height))
+    left, right = figure.subplots(
+        1,
+        2,
+        sharey=True,
+        gridspec_kw={
+            "left": 0.25,
+            "right": 0.82,
+            "top": 1 - 1.02 / height,
+            "bottom": 0.72 / height,
+            "wspace": 0.1,
+        },
+    )
+    places: list[int] = []
+    interactions: list[parts.ForestRow] = []
+    for block, colour in zip(names, style.OKABE_ITO, strict=False):
+        interactions += [None] if interactions else []  # a gap before the trees, which are no networks
+        for name in block:
+            own = table[table["network"] == name]
+            _draw_sizes(left, own, len(interactions), colour)
+            places.append(len(interactions))
+            interactions.append(_interaction(own, colour))
+    parts.forest(right, interactions)
+    _write_interactions(right, interactions)
+    if len(names) > 1:
+        for axes in (left, right):
+            axes.axhline(len(names[0]), color=style.RULE, linewidth=0.8)
+    left.set_yticks(places, [name for block in names for name in block])
+    _title(left, right)
+    style.heading(
+        figure,
+        "The same question for other networks and models",
+        "Final training losses, plain over residual; right of 0 the shortcut helps. "
+        f"{parts.seed_words(runs['seed'].nunique())}.",
+    )
+    style.key(
+        figure,
+        [
+            parts.handle("smallest", linestyle="", marker="o", markerfacecolor="white"),
+            parts.handle("greatest", linestyle="", marker="o"),
+            *parts.forest_key(runs["seed"].nunique(), diverged=bool((runs["status"] == "diverged").any())),
+        ],
+    )
     return figure
 
 

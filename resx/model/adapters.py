@@ -118,43 +118,40 @@ def complete_part(registry: Registry[Any], text: str, norm: str) -> str:
     return registry.complete(text)
 
 
-@SPATIAL.register("subsample")
-class Subsample(nn.Module):
-    """x[:, :, ::stride, ::stride], every stride-th pixel (options A and B). No parameters."""
+class Fixed(nn.Module):
+    """A part without parameters; it keeps the channels, in and out, and the stride that it is made for."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
+        self.channels = (in_channels, out_channels)
         self.stride = stride
+
+
+@SPATIAL.register("subsample")
+class Subsample(Fixed):
+    """x[:, :, ::stride, ::stride], every stride-th pixel (options A and B). No parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :, :: self.stride, :: self.stride]
 
 
 @SPATIAL.register("average")
-class AveragePool(nn.Module):
+class AveragePool(Fixed):
     """Mean over stride×stride windows (ResNet-D's shortcut, He et al. 2019, section 4.3). No parameters.
 
     [B, C, H, W] -> [B, C, ⌈H/stride⌉, ⌈W/stride⌉]; at an odd edge the mean is over the pixels that are there.
     """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, self.stride, ceil_mode=True)
 
 
 @SPATIAL.register("max")
-class MaxPool(nn.Module):
+class MaxPool(Fixed):
     """Largest value of stride×stride windows, the one part that is not linear. No parameters.
 
     [B, C, H, W] -> [B, C, ⌈H/stride⌉, ⌈W/stride⌉] (Duta et al. 2020, iResNet, section 3.2, for shortcuts).
     """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, self.stride, ceil_mode=True)
@@ -185,31 +182,24 @@ class SpaceToDepth(nn.Module):
 
 
 @GROW.register("pad")
-class Pad(nn.Module):
+class Pad(Fixed):
     """[x, 0]: zero channels at the end (option A). No parameters."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.extra = out_channels - in_channels
-
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, (0, 0, 0, 0, 0, self.extra))
+        few, many = self.channels
+        return F.pad(x, (0, 0, 0, 0, 0, many - few))
 
 
 @GROW.register("pad-both")
-class PadBoth(nn.Module):
+class PadBoth(Fixed):
     """[0, x, 0]: zero channels on both sides, the odd one at the end. No parameters.
 
     [B, C_in, H, W] -> [B, C_out, H, W], x in the middle (Han et al. 2017, PyramidNet, section 3.2, pads the end).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        extra = out_channels - in_channels
-        self.sides = (extra // 2, extra - extra // 2)
-
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, (0, 0, 0, 0, *self.sides))
+        extra = self.channels[1] - self.channels[0]
+        return F.pad(x, (0, 0, 0, 0, extra // 2, extra - extra // 2))
 
 
 class Repeat(nn.Module):
@@ -304,15 +294,11 @@ def project(in_channels: int, out_channels: int, stride: int, *, norm: bool = Tr
 
 
 @SHRINK.register("chop")
-class Chop(nn.Module):
+class Chop(Fixed):
     """x[:, :out_channels]: the last channels are dropped. No parameters."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.out_channels = out_channels
-
     def forward(self, x: Tensor) -> Tensor:
-        return x[:, : self.out_channels]
+        return x[:, : self.channels[1]]
 
 
 class Fold(nn.Module):
@@ -368,17 +354,13 @@ def fold_scaled(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 @SPATIAL.register("zero")
 @GROW.register("zero")
 @SHRINK.register("zero")
-class Zero(nn.Module):
+class Zero(Fixed):
     """0: no shortcut at the mismatch, the control for every other part. No parameters; x is not read.
 
     [B, C_in, H, W] -> zeros: as a spatial part [B, C_in, ⌈H/stride⌉, ⌈W/stride⌉], as a channel part [B, C_out, H, W].
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.channels = in_channels if stride != 1 else out_channels
-
     def forward(self, x: Tensor) -> Tensor:
+        channels = self.channels[0 if self.stride != 1 else 1]
         sides = [-(-side // self.stride) for side in x.shape[2:]]
-        return x.new_zeros(len(x), *sides, self.channels).permute(0, 3, 1, 2)  # channels_last
+        return x.new_zeros(len(x), *sides, channels).permute(0, 3, 1, 2)  # channels_last

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from resx import claims
-from resx.probes import Findings, load_probe
+from resx.probes import CLAIM_COLUMNS, Findings, load_probe
 from resx.stats import Estimate
 
 BEGIN, END = "<!-- written by resx from the tables of this folder -->", "<!-- end -->"
@@ -28,9 +28,7 @@ def page(findings: Findings, name: str, command: str, cost: str) -> str:
         "",
         f"`{command}` · {claims.at_scale(findings.scale)} · {cost}",
         "",
-        "| claim | verdict | effect | 95 % interval | seeds | p (family) |",
-        "|---|---|---|---|---|---|",
-        *(_row(cells) for cells in findings.claim_rows()),
+        *markdown(["claim", "verdict", "effect", *CLAIM_COLUMNS[3:]], findings.claim_rows()),
         "",
         *(f"* {line}" for line in findings.notes()),
     ]
