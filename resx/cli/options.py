@@ -9,23 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from resx.cli import complete
-from resx.spec import PRESET_SUMMARIES, defaults
+from resx.spec import FIELDS, PRESET_SUMMARIES, RunSpec, defaults
 
 NETWORK, DATA, RECIPE, MACHINE = "Network", "Data", "Recipe", "Where and how"
+PANELS = {"model": NETWORK, "data": DATA, "train": RECIPE}
 
 
 def _option(kind: Any, panel: str, text: str, *names: str, **more: Any) -> Any:
     return Annotated[kind | None, typer.Option(*names, rich_help_panel=panel, help=text, show_default=False, **more)]
-
-
-def _field(name: str, kind: Any, panel: str, text: str, *names: str, **more: Any) -> Any:
-    """Return the option of a field, whose help says what it is where neither a flag nor a file gives it."""
-    values = defaults(name)
-    texts = {preset: written(value) for preset, value in values.items() if value not in (None, False)}
-    words = [f"{preset} {value}" for preset, value in texts.items()]
-    words = words[:1] and [next(iter(texts.values()))] if len(set(values.values())) == 1 else words
-    shown = f"{text} [dim]default: {'; '.join(words)}[/dim]" if words else text
-    return _option(kind, panel, shown, *names, **more)
 
 
 _presets = "; ".join(f"[bold]{name}[/bold]: {text}" for name, text in PRESET_SUMMARIES.items())
@@ -36,10 +27,30 @@ def written(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def _fields(**texts: str) -> dict[str, Any]:
+    """Return the options of fields by what each is; help adds their values where neither a flag nor a file gives them.
+
+    A field's section in the spec is its panel, and a number or a truth value is read as such, anything else as text.
+    """
+    options = {}
+    for name, text in texts.items():
+        section, values = FIELDS[name], defaults(name)
+        annotation = RunSpec.model_fields[section].annotation.model_fields[name].annotation  # type: ignore[union-attr]
+        kind = next((kind for kind in (bool, int, float) if annotation in (kind, kind | None)), str)
+        shown = {preset: written(value) for preset, value in values.items() if value not in (None, False)}
+        words = [f"{preset} {value}" for preset, value in shown.items()]
+        words = words[:1] and [next(iter(shown.values()))] if len(set(values.values())) == 1 else words
+        text = f"{text} [dim]default: {'; '.join(words)}[/dim]" if words else text
+        names = [f"--{name}/--no-{name}"] if kind is bool else []
+        more = {"autocompletion": complete.datasets} if name == "dataset" else {}
+        options[name] = _option(kind, PANELS[section], text, *names, **more)
+    return options
+
+
 # flat field of the spec -> its option
 FIELD_OPTIONS: dict[str, Any] = {
     "preset": _option(str, RECIPE, f"What the other options start from. {_presets}.", autocompletion=complete.presets),
-    "family": _field("family", str, NETWORK, "Kind of network: cifar, imagenet, …"),
+    **_fields(family="Kind of network: cifar, imagenet, …"),
     "depth": _option(
         str,
         NETWORK,
@@ -49,7 +60,7 @@ FIELD_OPTIONS: dict[str, Any] = {
         "--depths",
         metavar="N|LIST",
     ),
-    "width": _field("width", int, NETWORK, "Channels of the first stage."),
+    **_fields(width="Channels of the first stage."),
     "shortcut": _option(
         list[str],
         NETWORK,
@@ -58,65 +69,42 @@ FIELD_OPTIONS: dict[str, Any] = {
         metavar="NAME",
         autocompletion=complete.shortcuts,
     ),
-    "adapter": _field(
-        "adapter", str, NETWORK, "How shapes are made to match: A, B, C or spatial+grow+shrink, such as subsample+pad."
+    **_fields(
+        adapter="How shapes are made to match: A, B, C or spatial+grow+shrink, such as subsample+pad.",
+        order="post (He et al. 2016a) or pre (pre-activation, 2016b).",
+        norm="batch or none.",
+        widths="alternating: widths change at every block, so every shortcut has to adapt.",
+        stride_in="1x1 or 3x3: which convolution of a bottleneck has the stride.",
+        padding="What lies beyond the edge of a map: zeros or circular.",
+        activation="relu, or crelu: relu(x) and relu(-x) as channels of their own.",
+        init="Initial weights: he, looks-linear (for crelu) or dirac.",
+        dataset="digits, cifar10, cifar100, folder, synthetic, …; `resx data` lists them.",
+        subset="Train on this many images, class-balanced, the same for every seed.",
+        test_subset="Test on this many images.",
+        validation="Hold this many training images out (the paper: 5000).",
+        image_size="Average images down to this size.",
+        normalize="pixel-mean (the paper's, and divided by one deviation), channel-mean, symmetric.",
+        augment="crop-flip: padded random crops and flips (the paper's).",
+        label="Name of a folder's data on tables and figures.",
+        reference="Published data set that a folder holds, such as cifar10: shows its numbers.",
+        steps="Training iterations; the learning rate drops at half and three quarters.",
     ),
-    "order": _field("order", str, NETWORK, "post (He et al. 2016a) or pre (pre-activation, 2016b)."),
-    "norm": _field("norm", str, NETWORK, "batch or none."),
-    "widths": _field(
-        "widths", str, NETWORK, "alternating: widths change at every block, so every shortcut has to adapt."
-    ),
-    "stride_in": _field("stride_in", str, NETWORK, "1x1 or 3x3: which convolution of a bottleneck has the stride."),
-    "padding": _field("padding", str, NETWORK, "What lies beyond the edge of a map: zeros or circular."),
-    "activation": _field("activation", str, NETWORK, "relu, or crelu: relu(x) and relu(-x) as channels of their own."),
-    "init": _field("init", str, NETWORK, "Initial weights: he, looks-linear (for crelu) or dirac."),
-    "dataset": _field(
-        "dataset",
-        str,
-        DATA,
-        "digits, cifar10, cifar100, folder, synthetic, …; `resx data` lists them.",
-        autocompletion=complete.datasets,
-    ),
-    "subset": _field("subset", int, DATA, "Train on this many images, class-balanced, the same for every seed."),
-    "test_subset": _field("test_subset", int, DATA, "Test on this many images."),
-    "validation": _field("validation", int, DATA, "Hold this many training images out (the paper: 5000)."),
-    "image_size": _field("image_size", int, DATA, "Average images down to this size."),
-    "normalize": _field(
-        "normalize", str, DATA, "pixel-mean (the paper's, and divided by one deviation), channel-mean, symmetric."
-    ),
-    "augment": _field("augment", str, DATA, "crop-flip: padded random crops and flips (the paper's)."),
-    "label": _field("label", str, DATA, "Name of a folder's data on tables and figures."),
-    "reference": _field(
-        "reference", str, DATA, "Published data set that a folder holds, such as cifar10: shows its numbers."
-    ),
-    "steps": _field("steps", int, RECIPE, "Training iterations; the learning rate drops at half and three quarters."),
     "epochs": _option(
         float, RECIPE, "Passes over the training images, instead of --steps; turned into steps, and said."
     ),
-    "batch_size": _field("batch_size", int, RECIPE, "Images a step."),
-    "lr": _field("lr", float, RECIPE, "Initial learning rate."),
-    "weight_decay": _field("weight_decay", float, RECIPE, "L2 decay of every weight."),
-    "warmup": _field(
-        "warmup",
-        bool,
-        RECIPE,
-        "A tenth of the rate until the running error is below 80 % (the paper's 110 layers).",
-        "--warmup/--no-warmup",
-    ),
-    "momentum": _field("momentum", float, RECIPE, "Momentum of SGD."),
-    "drops": _field("drops", str, RECIPE, "Where the rate is divided by 10, as shares of the steps, such as 0.5,0.75."),
-    "eval_images": _field(
-        "eval_images", int, RECIPE, "Images of each split behind a point of a curve; the last point takes all."
-    ),
-    "eval_every": _field("eval_every", int, RECIPE, "Steps between two points of a curve."),
-    "precision": _field("precision", str, RECIPE, "fp32, tf32 or bf16."),
-    "active_blocks": _field("active_blocks", int, RECIPE, "Train only this many blocks, drawn anew at every step."),
-    "norm_parts": _field(
-        "norm_parts",
-        int,
-        RECIPE,
-        "Parts of a batch that batch normalisation takes statistics of: with torchrun one a process by default; 1 for "
-        "the whole batch.",
+    **_fields(
+        batch_size="Images a step.",
+        lr="Initial learning rate.",
+        weight_decay="L2 decay of every weight.",
+        warmup="A tenth of the rate until the running error is below 80 % (the paper's 110 layers).",
+        momentum="Momentum of SGD.",
+        drops="Where the rate is divided by 10, as shares of the steps, such as 0.5,0.75.",
+        eval_images="Images of each split behind a point of a curve; the last point takes all.",
+        eval_every="Steps between two points of a curve.",
+        precision="fp32, tf32 or bf16.",
+        active_blocks="Train only this many blocks, drawn anew at every step.",
+        norm_parts="Parts of a batch that batch normalisation takes statistics of: with torchrun one a process by "
+        "default; 1 for the whole batch.",
     ),
 }
 MACHINE_OPTIONS: dict[str, Any] = {
