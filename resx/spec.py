@@ -444,7 +444,7 @@ def _short(value: Any) -> str:
 
 def _one_line(error: Any) -> str:
     """Turn one of pydantic's errors into `field: what is wrong`."""
-    place = [str(part) for part in error["loc"] if str(part) not in _SECTIONS]
+    place = [printable(str(part)) for part in error["loc"] if str(part) not in _SECTIONS]
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if error["type"] == "extra_forbidden":
         return f"{'.'.join(place)}: no such field"

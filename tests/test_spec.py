@@ -190,6 +190,7 @@ def test_a_wrong_file_is_told_with_its_name(tmp_path: Path, text: str, said: str
         ("shortcut", ["identity"]),
         ("preset", ["digits"]),
         ("label", "\x1b[2J"),
+        ("adapter", {"\x1f": None}),
         ("label", "a" * 100_000),
         ("lr", float("nan")),
     ],
