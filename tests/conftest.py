@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 
-import forks
 import pretended_cuda
 import pytest
 import torch
@@ -30,15 +28,6 @@ def cpu_by_default(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if request.node.get_closest_marker("cuda") is None:
         monkeypatch.setattr(machine, "default_device", lambda: "cpu")
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-
-
-@pytest.fixture(autouse=True)
-def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let processes that would import everything anew be forks of one that has done so."""
-    context = multiprocessing.get_context
-    monkeypatch.setattr(
-        multiprocessing, "get_context", lambda method=None: forks.FORKS if method == "spawn" else context(method)
-    )
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ own.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import statistics
@@ -24,7 +23,7 @@ import torch
 from resx.bench.plan import CONVENTIONAL, Plan
 from resx.bench.roofline import machine_limit, work
 from resx.bench.subjects import Subject, conventional, engine
-from resx.engines.signals import interrupts_blocked
+from resx.engines.processes import start
 from resx.store.environment import describe_environment
 from resx.training.machine import computing
 
@@ -97,12 +96,7 @@ class _Process:
     """A subject in a process of its own."""
 
     def __init__(self, name: str, plan: Plan, depth: int, networks: int = 1) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, there = context.Pipe()
-        self.process = context.Process(target=_serve, args=(there, name, plan, depth, networks))
-        with interrupts_blocked():
-            self.process.start()
-        there.close()
+        self.process, self.connection = start(_serve, name, plan, depth, networks, daemon=False)
 
     def ask(self, question: str) -> Any:
         self.connection.send(question)

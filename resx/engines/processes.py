@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -22,6 +22,8 @@ from resx.engines.tasks import Datasets, Desk, Ended, Task, failure, perform
 from resx.store.files import StoreError
 from resx.training.loop import Progress, Report, Stopped
 from resx.training.machine import Machine, own_settings
+
+OTHERS = ("torch._dynamo", "sklearn.datasets")  # what tasks import when they need it, and which takes a second each
 
 
 @dataclass
@@ -86,7 +88,7 @@ class _Pool:
                 self._give(worker)
         while self.waiting and self.free and not self.stop.asked():
             try:
-                worker = _start(self.free[-1])
+                worker = _Worker(*start(_work, self.free[-1]), self.free[-1])
             except OSError as error:
                 if not self.workers:
                     raise StoreError(f"no process can be started: {error.strerror or error}") from error
@@ -150,14 +152,34 @@ def _death(task: Task, code: int | None) -> str:
     return f"{task.name}: its process {how}; the same command goes on from its last checkpoint"
 
 
-def _start(machine: Machine) -> _Worker:
-    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
+def start(target: Callable[..., None], *arguments: Any, daemon: bool = True) -> tuple[Any, Connection]:
+    """Start a process that calls `target(connection, *arguments)`; return it and the connection's other end.
+
+    A fork of this process would inherit torch's threads, and a new one takes seconds to import torch. So on Linux it is
+    a fork of a server that has imported what this process has and done nothing else. Raises OSError.
+    """
+    context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform == "linux":
+        context.set_forkserver_preload([*(name for name in sys.modules if name.startswith("resx.")), *OTHERS])
     here, there = context.Pipe()
-    process = context.Process(target=_work, args=(there, machine), daemon=True)
+    place = dict(os.environ), os.getcwd()
+    process = context.Process(target=_in_place, args=(place, target, there, *arguments), daemon=daemon)
     with interrupts_blocked(), _script_hidden():
-        process.start()
+        try:
+            process.start()
+        except EOFError:  # the server could not fork and ended; the next start starts another
+            raise OSError("the server of processes ended") from None
     there.close()
-    return _Worker(process, here, machine)
+    return process, here
+
+
+def _in_place(place: tuple[dict[str, str], str], target: Callable[..., None], *arguments: Any) -> None:
+    """Call what a process is for, in the environment and the folder of the one that started it as they were then."""
+    environment, folder = place
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    target(*arguments)
 
 
 @contextmanager

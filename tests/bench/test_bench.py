@@ -14,6 +14,7 @@ from pretended_cuda import Machine as Cards
 from resx import data, model
 from resx.bench import process, roofline, shortcuts, show, subjects
 from resx.bench.plan import ENGINE, Plan
+from resx.data.batches import CHUNK
 from resx.training.step import drive, load_chunk, make_feeds, make_learner
 
 TINY = Plan(
@@ -146,10 +147,13 @@ def test_the_best_number_of_networks_is_named() -> None:
 
 
 @pytest.mark.parametrize("networks", [1, 3])
-def test_the_engine_says_how_steps_are_driven_on_a_card(cards: Cards, networks: int) -> None:
+def test_the_engine_says_how_steps_are_driven_on_a_card(
+    monkeypatch: pytest.MonkeyPatch, cards: Cards, networks: int
+) -> None:
+    monkeypatch.setitem(CHUNK, "cuda", 20)
     with subjects.engine(replace(TINY, device="cuda:1"), 8, networks) as subject:
         assert subject.mode == "graph"
-        subject.train(300)  # more than a chunk
+        subject.train(30)  # more than a chunk
         subject.evaluate(1)
     assert subject.train_images == 8 * networks
 

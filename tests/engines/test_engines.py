@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,22 @@ def test_a_worker_that_dies_between_two_tasks_is_replaced(tmp_path: Path) -> Non
     assert processes.run(tasks, [machine], ended=kill) == {}
     outcomes = train_all(specs, machine, lambda progress: pytest.fail("both are finished"))
     assert all(outcome.result for outcome in outcomes)
+
+
+def _place(connection: Connection) -> None:
+    connection.send((os.getcwd(), os.environ.get("COLOUR")))
+
+
+def test_a_process_has_the_folder_and_the_environment_of_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for colour in ("red", "blue"):  # the second is a fork of what the first has started
+        (tmp_path / colour).mkdir()
+        monkeypatch.chdir(tmp_path / colour)
+        monkeypatch.setenv("COLOUR", colour)
+        process, connection = processes.start(_place)
+        assert connection.recv() == (str(tmp_path / colour), colour)
+        process.join()
 
 
 def test_a_script_that_guards_nothing_is_run_once(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from resx.store.run import finished_result
 from resx.training.machine import Machine
 
 SCRIPT = """
-import forks, multiprocessing, sys
+import multiprocessing, sys
 from pathlib import Path
 from resx.engines import train_all
 from resx.spec import RunSpec
@@ -29,7 +29,6 @@ def report(progress):
 
 if __name__ == "__main__":
     specs = [RunSpec.model_validate_json(text) for text in sys.argv[2:]]
-    multiprocessing.get_context = lambda method: forks.FORKS
     train_all(specs, Machine(results=Path(sys.argv[1]), jobs=2), report)
 """
 
