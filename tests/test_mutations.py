@@ -107,7 +107,7 @@ def test_a_mutated_file_is_never_served_and_harms_no_other_run(
     for words in (
         ["runs", "show", first.name],
         ["runs", "check"],
-        ["plot", "curves", "-q"],
+        ["plot", "curves", "-q", "-o", tmp_path / "x.svg"],
         ["runs", "export", tmp_path / "x"],
     ):
         printed(*words, "--results", here)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 
 from resx.engines import train_all
@@ -46,13 +45,10 @@ def test_a_run_that_is_killed_again_and_again_gives_the_same_bytes(kills: int, t
     spec = small(steps=240)  # more than ten killed attempts can take
     train_all([spec], Machine(results=tmp_path / "whole"))
     script = Path(__file__).with_name("kill_and_resume.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "killed"), spec.model_dump_json(), str(kills)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    said = tmp_path / "said"
+    process = forks.python(script.read_text(), str(tmp_path / "killed"), spec.model_dump_json(), str(kills), err=said)
+    process.join(120)
+    assert process.exitcode == 0, said.read_text()
     whole, killed = run_path(tmp_path / "whole", spec), run_path(tmp_path / "killed", spec)
     assert (killed / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
     began = [attempt["first_step"] for attempt in read_run(killed).attempts()]
@@ -61,10 +57,19 @@ def test_a_run_that_is_killed_again_and_again_gives_the_same_bytes(kills: int, t
     assert set(read_run(killed).snapshots()) == set(read_run(whole).snapshots())
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSpec, bytes]:
+    """A run with random numbers inside the network too, and its metrics."""
+    spec, results = small(active_blocks=2), tmp_path_factory.mktemp("whole")
+    train_all([spec], Machine(results=results))
+    return spec, (run_path(results, spec) / "metrics.csv").read_bytes()
+
+
 @pytest.mark.parametrize("stop_at", [0, 1, 33, 64, 119])
-def test_stopped_at_any_step_a_run_goes_on_the_same(tmp_path: Path, stop_at: int) -> None:
-    spec = small(active_blocks=2)  # with random numbers inside the network too
-    train_all([spec], Machine(results=tmp_path / "whole"))
+def test_stopped_at_any_step_a_run_goes_on_the_same(
+    tmp_path: Path, undisturbed: tuple[RunSpec, bytes], stop_at: int
+) -> None:
+    spec, metrics = undisturbed
     seen = 0
 
     def count_steps(*args: Any) -> None:
@@ -78,8 +83,7 @@ def test_stopped_at_any_step_a_run_goes_on_the_same(tmp_path: Path, stop_at: int
             train_here(folder, spec, tmp_path / "stopped", lambda: seen >= stop_at)
     assert run_path(tmp_path / "stopped", spec).joinpath("result.json").exists() is False
     train_all([spec], Machine(results=tmp_path / "stopped"))
-    whole, stopped = (run_path(tmp_path / name, spec) / "metrics.csv" for name in ("whole", "stopped"))
-    assert stopped.read_bytes() == whole.read_bytes()
+    assert (run_path(tmp_path / "stopped", spec) / "metrics.csv").read_bytes() == metrics
 
 
 def train_here(folder: Any, spec: RunSpec, results: Path, should_stop: Any) -> None:
