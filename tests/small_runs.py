@@ -26,3 +26,11 @@ def specs_of(machine: Machine, *variants: dict[str, Any]) -> list[RunSpec]:
 
 def metrics(results: Path, spec: RunSpec) -> bytes:
     return (results / "runs" / spec.run_id / "metrics.csv").read_bytes()
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import forks
 import pytest
-from small_runs import specs_of
+from small_runs import is_gone, specs_of
 
 from resx.store.run import finished_result
 from resx.training.machine import Machine
@@ -31,13 +31,6 @@ if __name__ == "__main__":
     specs = [RunSpec.model_validate_json(text) for text in sys.argv[2:]]
     train_all(specs, Machine(results=Path(sys.argv[1]), jobs=2), report)
 """
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")

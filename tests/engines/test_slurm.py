@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import metrics, specs_of
+from small_runs import is_gone, metrics, specs_of
 
 from resx.engines import run_tasks, slurm, train_all
 from resx.engines.tasks import Task
@@ -23,44 +23,34 @@ needs_submitit = pytest.mark.skipif(find_spec("submitit") is None, reason="submi
 
 
 @needs_submitit
-def test_jobs_give_the_bytes_of_this_process_and_a_killed_one_goes_on(
-    tmp_path: Path, plugin: Callable[[str], Path]
+def test_jobs_give_the_bytes_of_this_process_are_found_again_and_go_on_where_one_was_killed(
+    tmp_path: Path, plugin: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Who submits and goes is led back to the jobs by `queued.json`; none is submitted twice."""
+    import submitit
+
     flag = tmp_path / "flag"
     flag.touch()
     file = plugin(f"Path({str(flag)!r}).exists() and os.kill(os.getpid(), signal.SIGKILL)")
     machine = Machine(results=tmp_path / "jobs", plugin=file, jobs=2, engine="slurm")
     specs = specs_of(machine, {"shortcut": "mine:bad=true", "steps": 60}, {"shortcut": "mine"})
-    outcomes = train_all(specs, machine)
+    with pytest.raises(LeftToOthers, match="2 tasks are left to jobs"):
+        train_all(specs, replace(machine, detach=True))
+    with monkeypatch.context() as patch:
+        # submitit asks a queue where a job is; of processes it knows that only where it started them itself
+        known = submitit.LocalJob.get_info
+        patch.setattr(
+            submitit.LocalJob,
+            "get_info",
+            lambda job, mode="": known(job) if is_gone(int(job.job_id)) else {"jobState": "RUNNING"},
+        )
+        patch.setattr(submitit.LocalExecutor, "_submit_command", lambda *given: pytest.fail("submitted twice"))
+        outcomes = train_all(specs, machine)
     assert [outcome.result is not None for outcome in outcomes] == [False, True]
     assert specs[0].run_id in str(outcomes[0].error) and "ended without a result" in str(outcomes[0].error)
     flag.unlink()
     assert all(outcome.result for outcome in train_all(specs, machine))
     train_all(specs, Machine(results=tmp_path / "alone", plugin=file))
-    for spec in specs:
-        assert metrics(tmp_path / "jobs", spec) == metrics(tmp_path / "alone", spec)
-
-
-@needs_submitit
-def test_who_submits_and_goes_finds_the_jobs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`queued.json` leads back to the jobs; none is submitted twice, and the bytes are those of this process."""
-    import submitit
-
-    machine = Machine(results=tmp_path / "jobs", jobs=2, engine="slurm")
-    specs = specs_of(machine, {"steps": 40}, {"steps": 40, "seed": 1})
-    with pytest.raises(LeftToOthers, match="2 tasks are left to jobs"):
-        train_all(specs, replace(machine, detach=True))
-    # submitit asks a queue where a job is; of processes it knows that only where it started them itself
-    state = {"jobState": "RUNNING"}
-    known = submitit.LocalJob.get_info
-    monkeypatch.setattr(
-        submitit.LocalJob,
-        "get_info",
-        lambda job, mode="": known(job) if job._process or job.paths.result_pickle.exists() else state,
-    )
-    monkeypatch.setattr(submitit.LocalExecutor, "_submit_command", lambda *given: pytest.fail("submitted twice"))
-    assert all(outcome.result for outcome in train_all(specs, machine))
-    train_all(specs, Machine(results=tmp_path / "alone"))
     for spec in specs:
         assert metrics(tmp_path / "jobs", spec) == metrics(tmp_path / "alone", spec)
     with pytest.raises(SpecError, match="no srun here"):
