@@ -27,7 +27,7 @@ def describe_environment(device: str, threads: int) -> dict[str, Any]:
     card = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": _driver()}
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shortened(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "command": shortened(shlex.join([_program(), *sys.argv[1:]])),
         "resx": version("resx"),
         "commit": _commit(),
         "python": platform.python_version(),
@@ -37,6 +37,12 @@ def describe_environment(device: str, threads: int) -> dict[str, Any]:
         "threads": threads,
         **(card if kind == "cuda" else {}),
     }
+
+
+def _program() -> str:
+    """Return the name of what was started; `python -m resx` is resx."""
+    path = Path(sys.argv[0])
+    return path.parent.name if path.name == "__main__.py" else path.name
 
 
 def shortened(text: str) -> str:
