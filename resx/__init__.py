@@ -7,6 +7,8 @@ not wait for torch, and a signal is handled before anything that takes time.
 
 from __future__ import annotations
 
+import getpass
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,12 @@ _HOMES = {
     "run": "resx.lab",
     "train": "resx.lab",
 }
+
+
+try:
+    getpass.getuser()
+except (KeyError, OSError):  # a container's user without a name; torch asks for it and would fail
+    os.environ["LOGNAME"] = f"user-{os.getuid()}"
 
 
 def __getattr__(name: str) -> Any:

@@ -101,6 +101,10 @@ def run(arguments: list[str]) -> int:
         return fail(error.errors, 2)
     except (KeyboardInterrupt, typer.Abort):
         return fail(["stopped"], 130)
+    except SystemExit as ended:  # Typer's own way out, where whoever read us has gone: `resx runs list | head`
+        if isinstance(ended.__context__, BrokenPipeError):
+            return 0
+        raise
     except Exception as error:
         return handle(error)
 

@@ -294,6 +294,17 @@ def test_any_encoding_will_do(tmp_path: Path, encoding: str) -> None:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("words", [["runs", "list"], ["data"], ["list", "presets", "--json"]])
+def test_who_reads_may_go(runs: dict[str, RunFolder], words: list[str]) -> None:
+    """As in `resx runs list | head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "resx", *words]
+    with os.fdopen(writer, "wb") as gone:
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_full_disk_behind_stdout_is_one_line(runs: dict[str, RunFolder]) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(

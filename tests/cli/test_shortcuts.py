@@ -35,6 +35,18 @@ def test_a_plugin_is_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         del sys.modules[name]  # what it registered is forgotten too
 
 
+def test_a_docstring_is_no_markup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(SHORTCUTS, "_entries", dict(SHORTCUTS._entries))
+    (tmp_path / "mine.py").write_text(
+        "from resx.model import SHORTCUTS\n@SHORTCUTS.register('marked')\n"
+        'def marked(x, fx):\n    """x[0] + [/b]F(x)[red]: mine"""\n    return x + fx\n'
+    )
+    assert run(["shortcuts", "marked", "--plugin", str(tmp_path / "mine.py")]) == 0
+    assert "x[0] + [/b]F(x)[red]: mine" in capsys.readouterr().out
+
+
 def test_the_page_has_a_row_for_each_function() -> None:
     rows = list(facts(["identity", "sphere"]))
     lines = as_markdown(rows).splitlines()
