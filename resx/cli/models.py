@@ -14,7 +14,7 @@ import resx
 from resx import paper
 from resx.cli.given import parse_list
 from resx.cli.options import Json
-from resx.cli.terminal import print_json
+from resx.cli.terminal import print_json, print_table
 from resx.spec import SpecError, build_spec, did_you_mean
 
 if TYPE_CHECKING:
@@ -109,27 +109,12 @@ def _counted(item: Reference, complexity: Complexity) -> Counted:
 
 
 def _print_table(counted: list[Counted]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("network")
-    for column in ("depth", "parameters", "paper", "multiply-adds", "paper"):
-        table.add_column(column, justify="right")
-    previous = ""
+    rows = []
     for network in counted:
-        if previous not in ("", network.family):
-            table.add_section()
-        previous = network.family
         parameters, multiply_adds = _published(network)
-        table.add_row(
-            network.name,
-            str(network.depth),
-            f"{network.parameters:,}",
-            _short(parameters),
-            _short(network.multiply_adds, digits=2),
-            _short(multiply_adds),
-        )
-    Console().print(table)
+        own = network.name, str(network.depth), f"{network.parameters:,}"
+        rows.append((*own, _short(parameters), _short(network.multiply_adds, digits=2), _short(multiply_adds)))
+    print_table(rows, ("<network", "depth", "parameters", "paper", "multiply-adds", "paper"))
 
 
 def _published(network: Counted) -> tuple[float | None, float | None]:
