@@ -80,10 +80,11 @@ def test_a_signal_in_a_plugins_code_is_no_failure_of_it(tmp_path: Path, number: 
         f"if {place == 'import'}: struck(0, 0)",
     ]
     (tmp_path / "mine.py").write_text("\n".join(lines))
-    command = [sys.executable, "-m", "resx", "train", "--preset", "digits", "--depth", "8", "--dry-run"]
-    command += ["--plugin", str(tmp_path / "mine.py"), "--shortcut", "struck"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (code, "resx: stopped\n")
+    words = ["train", "--preset", "digits", "--depth", "8", "--dry-run", "--plugin", str(tmp_path / "mine.py")]
+    said = tmp_path / "said"
+    process = forks.python("from resx.__main__ import main; main()", *words, "--shortcut", "struck", err=said)
+    process.join(300)
+    assert (process.exitcode, said.read_text()) == (code, "resx: stopped\n")
 
 
 def test_signals_are_handled_before_anything_that_takes_time() -> None:
