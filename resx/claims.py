@@ -264,14 +264,11 @@ def judge(
         claim.key: [effect for one in _others(claim) for effect in _effects(one, tables, filling, labels)]
         for claim, filling in single
     }
+    listed = [(family, _effects(one, tables, symbols, labels)) for family, several in extras.items() for one in several]
+    listed += [(str(_filled(claim.family, filling)), own[claim.key] + more[claim.key]) for claim, filling in single]
     families: dict[str, dict[str, pd.Series]] = {}
-    for family, contrasts in extras.items():
-        listed = [effect for one in contrasts for effect in _effects(one, tables, symbols, labels)]
-        families.setdefault(family, {}).update({effect.name: effect.values for effect in listed})
-    for claim, filling in single:
-        listed = [*own[claim.key], *more[claim.key]]
-        family = str(_filled(claim.family, filling))
-        families.setdefault(family, {}).update({effect.name: effect.values for effect in listed})
+    for family, effects in listed:
+        families.setdefault(family, {}).update({effect.name: effect.values for effect in effects})
     estimates = {family: stats.judge_family(effects) for family, effects in families.items()}
     verdicts = []
     for claim, filling in single:

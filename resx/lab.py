@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -37,7 +37,7 @@ from resx.probes import (
     probe_names,
 )
 from resx.probes.page import MANY_ROWS, page, shown_tables, updated
-from resx.spec import MAX_RUNS, Experiment, RunSpec, SpecError, load_toml, recipe, slug, write_toml
+from resx.spec import MAX_RUNS, Experiment, RunSpec, SpecError, load_toml, recipe, slug, without, write_toml
 from resx.store import tables
 from resx.store.files import LOG, Busy, StoreError, write_atomic
 from resx.store.tables import load_environments, load_frames, write_frames
@@ -112,9 +112,9 @@ def plan(
         )
     definition = load_probe(probe)
     fields = _in_steps({**written.run, **fields}, machine) if "epochs" in fields else fields
-    grids = [{**_without(one, fields), **(grid or {})} for one in written.grids or ({},)]
+    grids = [{**without(one, *fields), **(grid or {})} for one in written.grids or ({},)]
     if seeds:
-        grids = [{key: values for key, values in one.items() if key != "seed"} for one in grids]
+        grids = [without(one, "seed") for one in grids]
     elif len(grids) == 1:
         seeds = grids[0].pop("seed", None)
     if len(seeds or ()) > MAX_RUNS:
@@ -156,7 +156,7 @@ def plan_run(
                 f"{key}: one network is trained, not one for each of {listed}; `resx compare` takes several"
             )
     given = {**fields, **{key: values[0] for key, values in given.items()}}
-    grids = [_without(one, given) for one in written.grids] or [{}]
+    grids = [without(one, *given) for one in written.grids] or [{}]
     several = dict.fromkeys(key for one in grids for key, values in one.items() if len(values) > 1)
     if several or len({str(one) for one in grids}) > 1:
         keys = ", ".join(f"--{key}" for key in several or grids[0])
@@ -166,16 +166,12 @@ def plan_run(
     return spec
 
 
-def _without(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in keys}
-
-
 def _in_steps(fields: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
     """Return the fields with epochs, passes over the training images, as steps; a line says how many that are."""
     from resx import data
     from resx.training.resolve import resolve
 
-    rest = _without(fields, ["epochs"])
+    rest = without(fields, "epochs")
     if "epochs" not in fields:
         return rest
     try:
@@ -246,7 +242,7 @@ def run(
 
     fields, machine = _as_flags(fields, machine)
     several = {key: list(value) for key, value in fields.items() if _is_several(key, value)}
-    fields, grid = {key: value for key, value in fields.items() if key not in several}, {**several, **(grid or {})}
+    fields, grid = without(fields, *several), {**several, **(grid or {})}
     written = load_toml(Path(experiment)) if isinstance(experiment, str | Path) else experiment
     if "preset" not in {**(written.run if written else {}), **fields}:
         fields["preset"], _ = default_preset(machine)
@@ -289,7 +285,7 @@ def _as_flags(fields: Mapping[str, Any], machine: Machine | None) -> tuple[dict[
 
     own = {field.name for field in dataclasses.fields(Machine)}
     settings = {key: value for key, value in fields.items() if key in own}
-    fields = {key: value for key, value in fields.items() if key not in own}
+    fields = without(fields, *own)
     if machine and settings:
         raise SpecError(f"{', '.join(settings)}: give either a machine or these")
     if "plain" in fields:

@@ -94,6 +94,23 @@ class Entry:
     missing: tuple[str, ...] = ()
 
     @property
+    def row(self) -> tuple[str, str, str, str]:
+        """Return number, text, verdict and scale of the statement, as tables show them."""
+        one, word = self.statement, self.word + " (experiments disagree)" * self.disagrees
+        return one.number, one.text, word, "–" if one.fact else self.scale
+
+    @property
+    def effect(self) -> str:
+        """Return the fact, or the first effect of the strongest evidence."""
+        estimates = self.evidence[0].estimates if self.evidence else ()
+        return self.statement.fact or (str(estimates[0]) if estimates else "–")
+
+    @property
+    def experiments(self) -> list[str]:
+        """Return the names of the experiments that it rests on."""
+        return list(dict.fromkeys(item.experiment.name for item in self.evidence))
+
+    @property
     def disagrees(self) -> bool:
         """Whether experiments give contrary words for one claim."""
         words: dict[str, set[str]] = {}

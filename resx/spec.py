@@ -87,6 +87,11 @@ def printable(text: str) -> str:
 Real = Annotated[float, AfterValidator(lambda value: value + 0.0)]  # not -0.0, which is another text
 
 
+def without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return a mapping without some of its keys."""
+    return {key: value for key, value in values.items() if key not in keys}
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of what an exception says, or its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

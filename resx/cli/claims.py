@@ -53,7 +53,7 @@ def claims(
             lines += ["", title, *(f"  {line}" for line in more)] if more else []
         print_lines(lines)
     else:
-        rows = [[*_line(entry)] for entry in entries]
+        rows = [_line(entry) for entry in entries]
         print_table(
             rows, ["<", "<statement", "<verdict", "<scale", "<effect", "<rests on"], title=f"Claims, from {root}"
         )
@@ -73,13 +73,9 @@ class _Later(ModuleType):
 
 
 def _line(entry: Entry) -> list[str]:
-    one = entry.statement
-    if one.fact:
-        return [one.number, one.text, entry.word, "–", one.fact, "–"]
-    effect = str(entry.evidence[0].estimates[0]) if entry.evidence and entry.evidence[0].estimates else "–"
-    names = list(dict.fromkeys(item.experiment.name for item in entry.evidence))
-    word = entry.word + (" (experiments disagree)" if entry.disagrees else "")
-    return [one.number, one.text, word, entry.scale, effect, ", ".join(names) or f"nothing recorded: {one.claims[0]}"]
+    claims = entry.statement.claims
+    recorded = ", ".join(entry.experiments) or (f"nothing recorded: {claims[0]}" if claims else "–")
+    return [*entry.row, entry.effect, recorded]
 
 
 def _in_full(entry: Entry) -> list[str]:

@@ -9,12 +9,13 @@ lacks the files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from resx.registry import Registry
+from resx.spec import SpecError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,9 +133,15 @@ LOOKUPS: Registry[Callable[[Path, bool], Found]] = Registry("dataset")
 FACTS: dict[str, Facts] = {}
 
 
-def too_large(name: str, values: int) -> list[str]:
-    """Return a line for a made data set of more input values than fit into memory, or none."""
-    return [f"dataset '{name}': {values:,} input values are too many; at most {MAX_VALUES:,}"] * (values > MAX_VALUES)
+def check_sizes(name: str, sizes: Mapping[str, int], least: Mapping[str, int], values: int, *more: str) -> None:
+    """Raise SpecError for a made data set with sizes below the least, or more input values than fit into memory.
+
+    more: what else is wrong with it.
+    """
+    errors = [f"{key} must be at least {least[key]}" for key in sizes if sizes[key] < least[key]] + list(more)
+    errors += [f"{values:,} input values are too many; at most {MAX_VALUES:,}"] * (values > MAX_VALUES)
+    if errors:
+        raise SpecError([f"dataset '{name}': {line}" for line in errors])
 
 
 def look(name: str, root: Path, verify: bool = False) -> Found:

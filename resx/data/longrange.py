@@ -9,9 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resx.data.dataset import DATASETS, Dataset, too_large
+from resx.data.dataset import DATASETS, Dataset, check_sizes
 from resx.seeding import generator
-from resx.spec import SpecError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,13 +27,8 @@ def load_temporal_order(root: Path | None = None, *, steps: int = 30, train: int
     1/10 and 2/10 of the sequence, the second between 5/10 and 6/10; the four classes are balanced. Raises
     SpecError where a number is too small.
     """
-    given, least = {"steps": steps, "train": train, "test": test}, {"steps": 10, "train": 4, "test": 4}
-    errors = [
-        f"dataset 'temporal-order': {key} must be at least {least[key]}" for key in given if given[key] < least[key]
-    ]
-    errors += too_large("temporal-order", (train + test) * steps * (DISTRACTORS + 2))
-    if errors:
-        raise SpecError(errors)
+    sizes, least = {"steps": steps, "train": train, "test": test}, {"steps": 10, "train": 4, "test": 4}
+    check_sizes("temporal-order", sizes, least, (train + test) * steps * (DISTRACTORS + 2))
     train_x, train_y = _examples("train", train, steps)
     test_x, test_y = _examples("test", test, steps)
     return Dataset(train_x, train_y, test_x, test_y, classes=CLASSES, label=f"temporal order, {steps} steps")

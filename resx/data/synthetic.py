@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resx.data.dataset import DATASETS, Dataset, too_large
+from resx.data.dataset import DATASETS, Dataset, check_sizes
 from resx.seeding import generator
-from resx.spec import SpecError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,10 +32,7 @@ def load_synthetic(
 
     sizes = {"classes": classes, "size": size, "channels": channels, "train": train, "test": test}
     least = {"classes": 2, "size": 4, "channels": 1, "train": classes, "test": classes}
-    errors = [f"dataset 'synthetic': {key} must be at least {least[key]}" for key in sizes if sizes[key] < least[key]]
-    errors += too_large("synthetic", (train + test) * channels * size * size)
-    if errors:
-        raise SpecError(errors)
+    check_sizes("synthetic", sizes, least, (train + test) * channels * size * size)
     draw = generator(0, "synthetic", "patterns", classes, channels)
     coarse = torch.rand(classes, channels, 4, 4, generator=draw)
     patterns = F.interpolate(coarse, size=(size, size), mode="nearest")

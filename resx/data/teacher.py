@@ -10,10 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resx.data.dataset import DATASETS, Dataset, too_large
+from resx.data.dataset import DATASETS, Dataset, check_sizes
 from resx.data.maps import linear_map
 from resx.seeding import generator
-from resx.spec import SpecError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,14 +36,10 @@ def load_teacher(
     """
     import torch
 
-    given = {"d": d, "layers": layers, "train": train, "test": test}
+    sizes = {"d": d, "layers": layers, "train": train, "test": test}
     least = {"d": 4, "layers": 1, "train": 2, "test": 1}
-    errors = [f"dataset 'teacher': {key} must be at least {least[key]}" for key in given if given[key] < least[key]]
-    if eps < 0:
-        errors.append("dataset 'teacher': eps must not be negative")
-    errors += too_large("teacher", (train + test) * d + layers * d * d)
-    if errors:
-        raise SpecError(errors)
+    more = ["eps must not be negative"] if eps < 0 else []
+    check_sizes("teacher", sizes, least, (train + test) * d + layers * d * d, *more)
 
     def examples(split: str, count: int) -> tuple[Tensor, Tensor]:
         x = torch.randn(count, d, generator=generator(0, "teacher", split, d), dtype=torch.float64)

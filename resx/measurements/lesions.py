@@ -136,13 +136,19 @@ def lesions(
     rows = []
     for lesion in plans(network, counts, draws, pairs):
         with lesioned(network, lesion.without, lesion.order):
-            for kind in STATISTICS:
-                context = reestimated(network, statistics) if kind == "re-estimated" else nullcontext()
-                with context:
-                    outcome = evaluate(network, evaluation, task)
-                rows.append({**lesion.row, "statistics": kind, "loss": outcome.loss, "error": outcome.error})
+            rows += [{**lesion.row, **cells} for cells in _evaluated(network, evaluation, statistics, task)]
     columns = ["lesion", "blocks", "count", "draw", "statistics", "loss", "error"]
     return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def _evaluated(
+    network: Blocks, evaluation: Sequence[Batch], statistics: Sequence[Tensor], task: str
+) -> Iterator[dict[str, object]]:
+    """Yield statistics, loss and error of a network as it is now, with those of training and re-estimated ones."""
+    for kind in STATISTICS:
+        with reestimated(network, statistics) if kind == "re-estimated" else nullcontext():
+            outcome = evaluate(network, evaluation, task)
+        yield {"statistics": kind, "loss": outcome.loss, "error": outcome.error}
 
 
 def interactions(measured: pd.DataFrame) -> pd.DataFrame:
@@ -192,10 +198,8 @@ def short_paths(
     rows = []
     for blocks, draw, tested, without in cases:
         with lesioned(tested, without):
-            for kind in STATISTICS:
-                with reestimated(tested, statistics) if kind == "re-estimated" else nullcontext():
-                    outcome = evaluate(tested, evaluation, task)
-                rows.append((blocks, kind, draw, outcome.loss, outcome.error))
+            outcomes = _evaluated(tested, evaluation, statistics, task)
+            rows += [{"blocks": blocks, "draw": draw, **cells} for cells in outcomes]
     return pd.DataFrame(rows, columns=["blocks", "statistics", "draw", "loss", "error"])
 
 

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from resx import claims, paper
 from resx.claims import Claim, Combination, Contrast, Verdict
-from resx.spec import MAX_RUNS, Foreign, Frozen, RunSpec, SpecError, TrainSpec, did_you_mean
+from resx.spec import MAX_RUNS, Foreign, Frozen, RunSpec, SpecError, TrainSpec, did_you_mean, without
 
 if TYPE_CHECKING:
     from resx.measurements.inputs import Specimen
@@ -384,14 +384,13 @@ def planned(probe: Probe, request: Request) -> list[RunSpec]:
     specs = _plan(probe, request)
     recorded = [spec.flat() for spec in specs]
     requests: list[tuple[str, list[Any], Request]] = [
-        (key, [value], replace(request, base=_rest(request.base, key)))
-        for key, value in request.base.items()
-        if key != "preset"
+        (key, [value], replace(request, base=without(request.base, key)))
+        for key, value in without(request.base, "preset").items()
     ]
     for grid in request.grids:
         for key, values in grid.items():
-            without = tuple(_rest(one, key) if one is grid else one for one in request.grids)
-            requests.append((key, list(values), replace(request, grids=without)))
+            others = tuple(without(one, key) if one is grid else one for one in request.grids)
+            requests.append((key, list(values), replace(request, grids=others)))
     for key, values, without_it in requests:
         if all(any(flat.get(key) == value for flat in recorded) for value in values):
             continue
@@ -415,10 +414,6 @@ def _plan(probe: Probe, request: Request) -> list[RunSpec]:
             raise SpecError(f"--network: {name} is there with several weights; compare one network of a name at a time")
         return specs
     return list(dict.fromkeys(probe.plan(request)))
-
-
-def _rest(fields: Mapping[str, Any], left_out: str) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if key != left_out}
 
 
 @cache

@@ -20,6 +20,7 @@ where it does not and the test errors are equivalent within the margin (two one-
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +31,7 @@ from resx import paper, stats
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction, plain, residual
 from resx.probes import Findings, Frames, Probe, Request, Settings, Tables
 from resx.probes.tidy import OUTCOMES, Outcome, arm, check_margin, outcomes, summary
-from resx.spec import RunSpec
+from resx.spec import RunSpec, without
 
 BASELINES = ("none", "identity")
 ARM_FIELDS = ("adapter", "order", "norm", "width", "widths")  # fields that tell arms with one shortcut apart
@@ -51,9 +52,7 @@ def plan(request: Request) -> list[RunSpec]:
     for grid in request.grids:
         shortcuts = grid.get("shortcut") or ([request.base["shortcut"]] if "shortcut" in request.base else [])
         grids.append({**grid, "shortcut": list(dict.fromkeys([*BASELINES, *shortcuts]))})
-    base = {key: value for key, value in request.base.items() if key != "shortcut"}
-    own = Request(base, request.seeds, request.settings, request.resolve, grids)
-    specs = own.runs(depth=[20, 56])
+    specs = replace(request, base=without(request.base, "shortcut"), grids=grids).runs(depth=[20, 56])
     if any(spec.model.shortcut not in BASELINES for spec in specs):
         check_margin(request.settings.margin, specs)
     return specs

@@ -20,6 +20,7 @@ is decided.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -29,7 +30,7 @@ from pydantic import Field
 from resx.claims import DEEP, Cell, Claim, Contrast, contrast, plain, residual
 from resx.probes import Frames, Probe, Request, gradients
 from resx.probes.tidy import OUTCOMES, outcomes, summary
-from resx.spec import RunSpec
+from resx.spec import RunSpec, without
 
 LOSS, HALF = "log10_train_loss", "log10_half"
 PLAIN: dict[str, Any] = {"shortcut": "none"}
@@ -68,10 +69,9 @@ def plan(request: Request) -> list[RunSpec]:
         width = {"width": round(request.base.get("width", 16) / sqrt(2))} if "activation" in ARMS[arm] else {}
         fields = {"depth": depth, "norm": norm, **ARMS[arm], **width}
         grids.append({**request.grid, **{key: [value] for key, value in fields.items()}})
-    base = {key: value for key, value in request.base.items() if key != "width"}
     if "width" in request.base:
         grids = [{"width": [request.base["width"]], **grid} for grid in grids]
-    return Request(base, request.seeds, settings, request.resolve, grids).runs()
+    return replace(request, base=without(request.base, "width"), grids=grids).runs()
 
 
 def tables(frames: Frames, settings: InterventionsSettings) -> dict[str, pd.DataFrame]:

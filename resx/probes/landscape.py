@@ -29,7 +29,7 @@ from pydantic import Field
 
 from resx.claims import DEEP, Claim, Contrast, contrast, plain
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import arm, join, summary, without_blocks
+from resx.probes.tidy import arm_symbol, join, summary, without_blocks
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -113,11 +113,6 @@ def _outcome(rows: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def symbols(tables: Tables, settings: LandscapeSettings) -> Mapping[str, Any]:
-    """Return the kind that is compared with plain networks: residual ones, where there are any."""
-    return {"arm": arm(tables["outcomes"])}
-
-
 def extras(tables: Tables, settings: LandscapeSettings) -> Mapping[str, Sequence[Contrast]]:
     """Return what plain networks have more than every other kind."""
     return {"effects": [_more(quantity, "{statistics}", "{kind}") for quantity in ("not_convex", "rise")]}
@@ -164,7 +159,7 @@ PROBE = Probe(
         "middle": "loss in the middle",
     },
     extras=extras,
-    symbols=symbols,
+    symbols=arm_symbol,
     comment=comment,
     limits=(
         "This is the neighbourhood of where training ended; it does not say why training got there: a plain network "

@@ -205,13 +205,15 @@ def tables(frames: Frames, settings: LesionsSettings) -> dict[str, pd.DataFrame]
     rows = rows[rows["status"] == "finished"]
     rows = rows.assign(network=rows["kind"] + "-" + rows["depth"].astype(str))
     pairs = _pairs(rows)
+    together = pairs[(pairs["kind"] != "plain") & (pairs["depth"] == settings.deep)]
+    together = together.assign(together=(together["both"] - together["sum"]) / together["sum"])  # as a share of the sum
     columns = ["run_id", "network", *NETWORK, "lesion", "blocks", "count", "error"]
     return {
         "lesions": lesion_table(rows),
         "pairs": pairs.groupby(["statistics", "network"], sort=False)[["sum", "both"]].mean().reset_index(),
         "controls": _control_table(frames, runs, settings),
         "damage": _damage(rows),
-        "together": _together(pairs[(pairs["kind"] != "plain") & (pairs["depth"] == settings.deep)]),
+        "together": together[["statistics", "seed", "together"]],
         "errors": _control_errors(frames, runs, settings),
         "test_images": runs[["test_images"]].drop_duplicates(),
         "points": rows[columns],
@@ -245,11 +247,6 @@ def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
     return table[table["sum"] > 0]
 
 
-def _together(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return by how much two removals together differ from their sum, as a share of the sum."""
-    return pairs.assign(together=(pairs["both"] - pairs["sum"]) / pairs["sum"])[["statistics", "seed", "together"]]
-
-
 def _control_errors(frames: Frames, runs: pd.DataFrame, settings: LesionsSettings) -> pd.DataFrame:
     """Return the test error by control and seed: the deep network, ensembles, networks trained with k active blocks."""
     full = runs[runs["active_blocks"].isna() & (runs["depth"] == settings.deep) & (runs["status"] == "finished")]
@@ -259,15 +256,11 @@ def _control_errors(frames: Frames, runs: pd.DataFrame, settings: LesionsSetting
         rows = frames["ensembles"].merge(runs[["run_id", "seed"]], on="run_id")
         parts.append(rows.assign(control="ensemble " + rows["ensemble"], control_error=rows["error"]))
     if "short_paths" in frames:
-        rows = _short(frames, runs)
+        rows = frames["short_paths"].merge(runs[["run_id", "seed", "active_blocks", "status"]], on="run_id")
+        rows = rows.astype({"active_blocks": int}).sort_values("active_blocks", kind="stable")
         rows = rows[(rows["blocks"] == "all") & (rows["statistics"] == "re-estimated") & (rows["status"] == "finished")]
         parts.append(rows.assign(control=rows["active_blocks"].astype(str) + " active", control_error=rows["error"]))
     return pd.concat([part[["control", "seed", "control_error"]] for part in parts], ignore_index=True)
-
-
-def _short(frames: Frames, runs: pd.DataFrame) -> pd.DataFrame:
-    rows = frames["short_paths"].merge(runs[["run_id", "seed", "active_blocks", "status"]], on="run_id")
-    return rows.assign(active_blocks=rows["active_blocks"].astype(int)).sort_values("active_blocks", kind="stable")
 
 
 def lesion_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -155,10 +155,10 @@ def tables(frames: Frames, settings: MismatchSettings) -> dict[str, pd.DataFrame
     networks = _networks(named, _gains(named, frames.get("composed")))
     values = _values(named)
     values = pd.concat([values, _means(values, networks)], ignore_index=True)
-    margin = settings.margin or _default_margin(named)
+    margin = settings.margin or (MARGIN_WHOLE if named["reference"].notna().all() else MARGIN)
     return {
         "networks": networks,
-        "ways": _ways(values, networks, margin, _test_images(named)),
+        "ways": _ways(values, networks, margin, int(min(named["test_images"].dropna(), default=0))),
         "outcomes": values,
         "correlations": _correlations(named, networks, settings.primary),
     }
@@ -307,15 +307,6 @@ def _correlations(named: pd.DataFrame, networks: pd.DataFrame, primary: str) -> 
             rows.append({"seed": seed, "rho": ranked.rank().corr(values[ranked.index].rank())})
     means = pd.DataFrame(rows, columns=["seed", "rho"]).groupby("seed")["rho"].mean()
     return means.reset_index()
-
-
-def _default_margin(named: pd.DataFrame) -> float:
-    """Return the margin (points of test error) that is fixed for this data."""
-    return MARGIN_WHOLE if named["reference"].notna().all() else MARGIN
-
-
-def _test_images(named: pd.DataFrame) -> int:
-    return int(named["test_images"].dropna().min()) if named["test_images"].notna().any() else 0
 
 
 def symbols(tables: Tables, settings: MismatchSettings) -> Mapping[str, Any]:

@@ -32,7 +32,7 @@ from pydantic import Field
 from resx import paper
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import Statistics, arm, join, phases, summary, without_blocks
+from resx.probes.tidy import Statistics, arm_symbol, join, phases, summary, without_blocks
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -106,11 +106,6 @@ def _outcomes(rows: pd.DataFrame) -> pd.DataFrame:
     return table.assign(middle=table["half"] / table["n"])
 
 
-def symbols(tables: Tables, settings: PathsSettings) -> Mapping[str, Any]:
-    """Return the kind of networks that is judged: residual ones, where there are any."""
-    return {"arm": arm(tables["outcomes"])}
-
-
 def _at(depth: Any, phase: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": "{arm}", "depth": depth, **phase}
 
@@ -168,7 +163,7 @@ PROBE = Probe(
     measures={"paths": Measure(measure, refuses, keys=("inputs", "samples", "statistics"))},
     labels={"middle": "half/n", "paths": "% of all paths", "n": "blocks"},
     extras=extras,
-    symbols=symbols,
+    symbols=arm_symbol,
     comment=comment,
     limits=(
         "This says through how many blocks the gradient comes. The paths share their weights and their activation "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -47,6 +47,11 @@ def arm(table: pd.DataFrame) -> str:
     """Return the kind of network that is compared with plain ones: residual, or the first other kind of a table."""
     kinds = [str(kind) for kind in table["kind"].unique() if kind != "plain"]
     return "residual" if "residual" in kinds or not kinds else kinds[0]
+
+
+def arm_symbol(tables: Mapping[str, pd.DataFrame], settings: Any) -> dict[str, str]:
+    """Return what {arm} stands for in a probe's claims: `arm` of its outcomes."""
+    return {"arm": arm(tables["outcomes"])}
 
 
 def outcomes(runs: pd.DataFrame) -> pd.DataFrame:

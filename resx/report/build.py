@@ -225,14 +225,8 @@ def markdown(content: Content) -> str:
     """Return the ledger as a Markdown table."""
     lines = ["| | statement | verdict | scale | effect | experiments |", "|---|---|---|---|---|---|"]
     for entry in content.entries:
-        one, best = entry.statement, entry.evidence[0] if entry.evidence else None
-        effect = one.fact or (str(best.estimates[0]) if best and best.estimates else "–")
-        names = dict.fromkeys(item.experiment.name for item in entry.evidence)
-        links = ", ".join(f"[{name}](results/{name})" for name in names) or "–"
-        word = entry.word + (" (experiments disagree)" if entry.disagrees else "")
-        lines.append(
-            f"| {one.number} | {one.text} | {word} | {entry.scale if entry.evidence else '–'} | {effect} | {links} |"
-        )
+        links = ", ".join(f"[{name}](results/{name})" for name in entry.experiments) or "–"
+        lines.append(f"| {' | '.join([*entry.row, entry.effect, links])} |")
     return "\n".join(lines) + "\n"
 
 

@@ -83,16 +83,11 @@ def remove_leftovers(results: Path) -> int:
 
 def _leftovers(path: Path) -> list[Path]:
     """Return the temporary files of killed writes, and snapshots that were never committed."""
-    manifest = read_manifest(path)
-    stray = (
-        []
-        if manifest is None
-        else [
-            file
-            for file in (path / "snapshots").glob("step-*.pt")
-            if FILE.fullmatch(name := f"snapshots/{file.name}") and name not in {**manifest.files, **manifest.coming}
-        ]
-    )
+    manifest, stray = read_manifest(path), []
+    for file in (path / "snapshots").glob("step-*.pt") if manifest else ():
+        name = f"snapshots/{file.name}"
+        if FILE.fullmatch(name) and manifest and name not in {**manifest.files, **manifest.coming}:
+            stray.append(file)
     return [*path.rglob(TEMPORARY), *stray]
 
 

@@ -23,7 +23,7 @@ from resx.data import Dataset
 from resx.data.batches import ASSEMBLED, chunk_rows
 from resx.model import Block
 from resx.model.construction import skeleton
-from resx.spec import RunSpec, SpecError, TrainSpec
+from resx.spec import RunSpec, SpecError
 from resx.training.evaluate import evaluation_batch
 
 OPTION = "--checkpoint-activations"
@@ -157,7 +157,8 @@ def refuse_too_large(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int
     need = _needed(spec, input_shape, n_outputs, checkpointed)
     if need <= available:
         return
-    one = _needed(spec.model_copy(update={"train": _batch_of(spec, 1)}), input_shape, n_outputs, checkpointed)
+    train = spec.train.model_copy(update={"batch_size": 1})
+    one = _needed(spec.model_copy(update={"train": train}), input_shape, n_outputs, checkpointed)
     each = (need - one) / max(1, spec.train.batch_size - 1)
     fits = int((available - one) / each) + 1 if each and one < available else 0
     advice = f"a --batch-size up to {fits:,} fits" if fits else "make the network smaller (--width, --depth)"
@@ -166,10 +167,6 @@ def refuse_too_large(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int
         f"{need / 2**30:.1f} GiB to train, and {available / 2**30:.1f} GiB are available; {advice}"
         + ("" if checkpointed or not fits else f", and {OPTION} needs less")
     )
-
-
-def _batch_of(spec: RunSpec, size: int) -> TrainSpec:
-    return spec.train.model_copy(update={"batch_size": size})
 
 
 def _roughly(spec: RunSpec, input_shape: tuple[int, ...]) -> float:

@@ -20,7 +20,7 @@ from resx.model.network import FAMILIES
 from resx.model.shortcuts import SHORTCUTS
 from resx.model.subset import check_active_blocks
 from resx.registry import load_plugins, used_plugins
-from resx.spec import ADOPTED, MAX_RUNS, DataSpec, Foreign, ModelSpec, RunSpec, SpecError, build_spec
+from resx.spec import ADOPTED, MAX_RUNS, DataSpec, Foreign, ModelSpec, RunSpec, SpecError, build_spec, without
 from resx.store.files import LOG, StoreError, read_file, say_once
 from resx.store.run import find_runs, read_run
 from resx.training.initial import TRANSFORMS
@@ -72,7 +72,7 @@ def of_others(fields: Mapping[str, Any]) -> dict[str, Any]:
 
     A preset is for training here and does not count. Raises SpecError for a field that such weights have of their own.
     """
-    given = {key: value for key, value in fields.items() if key != "preset"}
+    given = without(fields, "preset")
     foreign = Foreign.model_validate(given["foreign"])
     layout = None if foreign.blocks else LAYOUTS.get(foreign.network)
     own: dict[str, Any] = {"family": ADOPTED, "depth": foreign.layers, "width": None, "norm": None, "order": None}
