@@ -83,10 +83,10 @@ def load_folder(root: Path | None = None, image_size: int | None = None) -> Data
 
 def _cached(listing: Listing, image_size: int | None) -> tuple[int | None, dict[str, Images] | None]:
     """Return what is decoded already, and the size to which images of different sizes were brought for it."""
-    cached = _read_cache(listing, None)
-    if cached is not None or image_size is None:
-        return None, cached
-    return image_size, _read_cache(listing, image_size)
+    for size in dict.fromkeys((None, image_size)):
+        if cached := _read_cache(_cache_path(listing, size), listing, "train", "test", "content"):
+            return size, cached
+    return None, None
 
 
 @LOOKUPS.register("folder")
@@ -106,7 +106,8 @@ def look_folder(root: Path, verify: bool) -> Found:
             del path, image
     except SpecError as error:
         return Found("damaged", root, str(error))
-    changed = [file for file in _caches(listing) if _content(file, listing) not in (None, digest.hexdigest())]
+    kept = {file: _read_cache(file, listing, "content") for file in _caches(listing)}
+    changed = [file for file, cached in kept.items() if cached and str(cached["content"]) != digest.hexdigest()]
     for file in changed:
         file.unlink(missing_ok=True)
     if changed:
@@ -287,22 +288,11 @@ def _caches(listing: Listing) -> list[Path]:
     return list(path.parent.glob(f"{path.stem}*.npz"))
 
 
-def _content(file: Path, listing: Listing) -> str | None:
-    """Return the content hash in a cache that counts as one of this tree's, else None."""
+def _read_cache(file: Path, listing: Listing, *keys: str) -> dict[str, Images] | None:
+    """Return what a cache holds if it was made from these very files; None otherwise or if it is broken."""
     try:
         with np.load(file, allow_pickle=False) as archive:
-            return str(archive["content"]) if str(archive["stamp"]) == listing.stamp else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _read_cache(listing: Listing, image_size: int | None) -> dict[str, Images] | None:
-    """Return what the cache holds if it was made from these very files; None otherwise or if it is broken."""
-    try:
-        with np.load(_cache_path(listing, image_size), allow_pickle=False) as archive:
-            if str(archive["stamp"]) != listing.stamp:
-                return None
-            return {key: archive[key] for key in ("train", "test", "content")}
+            return {key: archive[key] for key in keys} if str(archive["stamp"]) == listing.stamp else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 

@@ -413,10 +413,6 @@ def _result(run: RunFolder, files: Committed) -> dict[str, Any] | None:
     data = files.read("result.json")
     if data is None:
         return None
-    return _parse_result(data, run)
-
-
-def _parse_result(data: bytes, run: RunFolder) -> dict[str, Any]:
     path = run.path / "result.json"
     result = parse_json(data, path)
     if not isinstance(result, dict) or result.get("status") not in ("finished", "diverged"):

@@ -26,38 +26,35 @@ class _Gate(nn.Module):
         return torch.sigmoid(self.linear(x.movedim(1, -1))).movedim(-1, 1)
 
 
+class _Gated(nn.Module):
+    """A shortcut with a gate: `bias` is b at the start."""
+
+    kind = "gated"
+    examples = ("bias=0", "bias=-6")
+
+    def __init__(self, channels: int, *, bias: float = -6.0) -> None:
+        super().__init__()
+        self.gate = _Gate(channels, bias)
+
+
 @SHORTCUTS.register("exclusive-gate")
-class ExclusiveGate(nn.Module):
+class ExclusiveGate(_Gated):
     """(1−g(x)) ⊙ x + g(x) ⊙ F(x), g(x) = σ(W x + b), as in a highway network (He et al. 2016b, section 3.1).
 
     bias: b at the start; the more negative, the nearer the block is to the identity without its branch.
     C² + C parameters (Srivastava et al. 2015).
     """
 
-    kind = "gated"
-    examples = ("bias=0", "bias=-6")
-
-    def __init__(self, channels: int, *, bias: float = -6.0) -> None:
-        super().__init__()
-        self.gate = _Gate(channels, bias)
-
     def forward(self, x: Tensor, fx: Tensor) -> Tensor:
         return torch.lerp(x, fx, self.gate(x))
 
 
 @SHORTCUTS.register("shortcut-gate")
-class ShortcutGate(nn.Module):
+class ShortcutGate(_Gated):
     """(1−g(x)) ⊙ x + F(x), g(x) = σ(W x + b): only the shortcut is gated (He et al. 2016b, section 3.1).
 
     bias: b at the start; the more negative, the nearer the shortcut is to the identity. C² + C parameters.
     """
-
-    kind = "gated"
-    examples = ("bias=0", "bias=-6")
-
-    def __init__(self, channels: int, *, bias: float = -6.0) -> None:
-        super().__init__()
-        self.gate = _Gate(channels, bias)
 
     def forward(self, x: Tensor, fx: Tensor) -> Tensor:
         return (1 - self.gate(x)) * x + fx
