@@ -215,21 +215,10 @@ def _learned(measured: pd.DataFrame, settings: MappingSettings) -> pd.DataFrame:
     rows = []
     for (teacher, case, seed), group in measured.groupby(["teacher", "case", "seed"], sort=False):
         ordered = group.sort_values("step")
-        start, end = ordered["composed"].iloc[0], ordered["composed"].iloc[-1]
+        start, last = ordered["composed"].iloc[0], ordered.iloc[-1]
         halved = ordered.loc[ordered["composed"] <= start / 2, "step"] if start > SAME else pd.Series(dtype=float)
-        rows.append(
-            {
-                "teacher": teacher,
-                "case": case,
-                "seed": seed,
-                "start": start,
-                "end": end,
-                "each": ordered["distance"].iloc[-1],
-                "odd": ordered["odd"].iloc[-1],
-                "halved": halved.iloc[0] if len(halved) else np.nan,
-                "nearer": settings.near - end,
-            }
-        )
+        step, end = halved.iloc[0] if len(halved) else np.nan, last["composed"]
+        rows.append([teacher, case, seed, start, end, last["distance"], last["odd"], step, settings.near - end])
     return pd.DataFrame(rows, columns=columns)
 
 
