@@ -196,7 +196,7 @@ def comment(findings: Findings) -> list[str]:
     """Return which networks all diverged, and how kinds that are neither plain nor residual do against the identity."""
     networks = findings.tables["networks"]
     lost = networks[networks["diverged"] == networks["seeds"]]
-    lines = [f"All {row.seeds} networks {row.network} diverged." for row in lost.itertuples()]
+    lines = [f"{row.network}: all networks diverged ({row.seeds})." for row in lost.itertuples()]
     arms = findings.tables.get("arms", pd.DataFrame({"kind": []}))
     for kind, rows in arms[arms["kind"] != "plain"].groupby("kind", sort=False):
         places = {
