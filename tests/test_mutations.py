@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from resx.engines import train_all
 from resx.figures import FIGURES
 from resx.probes import judge, load_probe, parse_settings
 from resx.spec import FIELDS, RunSpec, SpecError, build_spec, load_toml, printable
-from resx.store.run import OUTCOMES
+from resx.store.files import StoreError
+from resx.store.run import OUTCOMES, RunFolder
 from resx.store.tables import load_frames
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
@@ -31,6 +34,7 @@ FILES = [
     "result.json",
     "manifest.json",
     "snapshots/step-0000000.pt",
+    "snapshots/step-0000004.pt",
 ]
 
 
@@ -59,13 +63,26 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Any:
     return command
 
 
+Mutation = tuple[str, str, float, bytes]
+
+
 @st.composite
-def mutations(draw: st.DrawFn) -> tuple[str, str, float, bytes]:
-    kind = draw(st.sampled_from(["flip", "cut", "insert", "replace", "remove", "other"]))
-    return draw(st.sampled_from(FILES)), kind, draw(st.floats(0, 1)), draw(st.binary(max_size=40))
+def mutations(draw: st.DrawFn) -> list[Mutation]:
+    """What is done to one file; or to several, the manifest among them, which may be as another run's as the rest."""
+    kinds = ["flip", "cut", "insert", "replace", "remove", "other", "renamed"]
+    strange = st.sampled_from(["remove", "other", "renamed"])
+
+    def mutation(name: str, kind: st.SearchStrategy[str]) -> Mutation:
+        return name, draw(kind), draw(st.floats(0, 1)), draw(st.binary(max_size=40))
+
+    if draw(st.booleans()):
+        return [mutation(draw(st.sampled_from(FILES)), st.sampled_from(kinds))]
+    names = draw(st.sets(st.sampled_from([name for name in FILES if name != "manifest.json"]), min_size=1))
+    return [mutation("manifest.json", strange), *(mutation(name, strange) for name in sorted(names))]
 
 
 def mutate(file: Path, other: Path, kind: str, place: float, junk: bytes) -> None:
+    """Harm a file; `other` is the same file of another run."""
     data = file.read_bytes()
     at = int(place * (len(data) - 1))
     if kind == "flip":
@@ -78,8 +95,31 @@ def mutate(file: Path, other: Path, kind: str, place: float, junk: bytes) -> Non
         file.write_bytes(junk)
     elif kind == "remove":
         file.unlink()
-    else:
+    elif kind == "other":
         file.write_bytes(other.read_bytes())
+    else:
+        old, new = (path.parts[path.parts.index("runs") + 1].encode() for path in (other, file))
+        file.write_bytes(other.read_bytes().replace(old, new))  # with this run's id in it
+
+
+def served(run: RunFolder) -> dict[str, Any]:
+    """Return what is read of a run, without what cannot be."""
+    readers: dict[str, Callable[[], Any]] = {
+        "rows": run.rows,
+        "result": lambda: (run.result or {}).get("test_error"),
+        "first": lambda: {name: tensor.tolist() for name, tensor in run.load_weights(0).items()},
+        "last": lambda: run.result and {name: tensor.tolist() for name, tensor in run.load_weights().items()},
+        "outputs": lambda: run.load_predictions()[0].tolist(),
+    }
+    values = {}
+    for name, read in readers.items():
+        with suppress(StoreError):
+            values[name] = read()
+    return values
+
+
+def wrong(values: dict[str, Any], whole: dict[str, Any]) -> list[str]:
+    return [name for name, value in values.items() if value not in (None, [], whole[name])]
 
 
 def rows(printed: Any, results: Path) -> dict[str, dict[str, Any]]:
@@ -89,7 +129,7 @@ def rows(printed: Any, results: Path) -> dict[str, dict[str, Any]]:
 @FAST
 @given(mutation=mutations())
 def test_a_mutated_file_is_never_served_and_harms_no_other_run(
-    recorded: tuple[Path, list[RunSpec]], printed: Any, tmp_path: Path, mutation: tuple[str, str, float, bytes]
+    recorded: tuple[Path, list[RunSpec]], printed: Any, tmp_path: Path, mutation: list[Mutation]
 ) -> None:
     results, specs = recorded
     here = tmp_path / "results"
@@ -97,11 +137,13 @@ def test_a_mutated_file_is_never_served_and_harms_no_other_run(
     shutil.copytree(results, here)
     before = rows(printed, here)
     first, second = (here / "runs" / spec.run_id for spec in specs)
-    name, *how = mutation
-    mutate(first / name, second / name, *how)
+    whole = served(RunFolder(first, specs[0]))
+    assert len(whole) == 5
+    for name, *how in mutation:
+        mutate(first / name, second / name, *how)
     after = rows(printed, here)
     assert after[second.name] == before[second.name]
-    row = after[first.name]
+    row = after.get(first.name, {"status": "unfinished"})  # nothing that was recorded may be left
     good = {key: value for key, value in before[first.name].items() if key not in ("status", "written")}
     assert row["status"] in ("damaged", "unfinished") or {key: row[key] for key in good} == good
     for words in (
@@ -112,10 +154,12 @@ def test_a_mutated_file_is_never_served_and_harms_no_other_run(
     ):
         printed(*words, "--results", here)
     printed("runs", "export", "--format", "bundle", tmp_path / "b.zip", second.name, "--results", here)
+    assert wrong(served(RunFolder(first, specs[0])), whole) == []
     [outcome, other] = train_all(specs, Machine(results=here, jobs=1))
     assert other.result is not None and other.result["test_error"] == before[second.name]["test_error"]
     assert outcome.result is None or outcome.result["test_error"] == before[first.name]["test_error"]
     assert outcome.result is not None or outcome.error
+    assert wrong(served(RunFolder(first, specs[0])), whole) == []
 
 
 @FAST

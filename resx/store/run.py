@@ -26,7 +26,7 @@ import secrets
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -577,6 +577,9 @@ def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
     checks = {name: check for name, check in checks.items() if name in names}
     steps = [int(name[15:-3]) for name in names if name.startswith("snapshots/")]
     if steps and not run.spec.foreign:  # weights of others have no initial ones
+        with suppress(StoreError):
+            result = run.result or {}
+            steps += [result.get("steps_done", 0)] if result.get("status") == "finished" else []
         steps = sorted({0, *steps})
     for step in steps:
         checks[f"snapshots/step-{step:07d}.pt"] = partial(run.load_weights, step)
