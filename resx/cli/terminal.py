@@ -117,7 +117,7 @@ def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: st
         for row in (heading, *cells)
     ]
     CONSOLE.print(Text(lines[0], style="bold"))
-    typer.echo("\n".join([" " + "─" * (sum(widths) + 3 * len(widths) - 3), *lines[1:]]))
+    typer.echo("\n".join([" " + "─" * (sum(widths) + 3 * len(widths) - 3), *lines[1:], ""]))
 
 
 def _to_the_right(cell: str, width: int) -> str:
