@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from resx.model.construction import skeleton
+from resx.registry import state as registry_state
 from resx.spec import ModelSpec
 
 IMAGENET_INPUT, IMAGENET_CLASSES = (3, 224, 224), 1000
@@ -70,9 +72,16 @@ def count(model: nn.Module | ModelSpec, input_shape: tuple[int, ...], n_outputs:
     n_outputs is needed for a spec; a module has its own. The module is left as it was. Raises SpecError.
     """
     if isinstance(model, ModelSpec):
-        meta = skeleton(model, input_shape, n_outputs)
-    else:
-        meta = copy.deepcopy(model).to("meta")
+        return _count_spec(model, tuple(input_shape), n_outputs, registry_state())
+    return _count(copy.deepcopy(model).to("meta"), input_shape)
+
+
+@cache  # every seed of a network asks; a name may be registered anew
+def _count_spec(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int, state: int) -> Complexity:
+    return _count(skeleton(spec, input_shape, n_outputs), input_shape)
+
+
+def _count(meta: nn.Module, input_shape: tuple[int, ...]) -> Complexity:
     parameters = sum(parameter.numel() for parameter in meta.parameters())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         meta.eval()(torch.empty(1, *input_shape, device="meta"))

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from resx import model
 from resx.data import Dataset
 from resx.data.batches import CHUNK, Batches, Feed
 from resx.model.construction import skeleton
+from resx.registry import state as registry_state
 from resx.seeding import generator
-from resx.spec import RunSpec
+from resx.spec import ModelSpec, RunSpec
 from resx.training.drive import Driver, driver
 from resx.training.evaluate import autocast, loss_of
 from resx.training.initial import build_network
@@ -181,6 +182,9 @@ def make_learner(
     network = build_network(spec, dataset, results).to(feed.device).train()
     if checkpointed:
         checkpoint_activations(network)
+    called_once = _called_once(
+        spec.model, dataset.input_shape, dataset.n_outputs, spec.train.batch_size, registry_state()
+    )
     rate = torch.tensor(spec.train.lr, device=feed.device)
     optimizer = torch.optim.SGD(
         network.parameters(),
@@ -198,7 +202,7 @@ def make_learner(
         optimizer=optimizer,
         feed=feed,
         # gradients of rounded copies are not those that the processes average; autocast rounds to the same values
-        together=Together(network, _called_once(spec, dataset), spec.train.precision if ranks.size == 1 else "fp32"),
+        together=Together(network, called_once, spec.train.precision if ranks.size == 1 else "fp32"),
         rate=rate,
         warming=torch.tensor(spec.train.warmup, device=feed.device),
         running_error=torch.ones((), device=feed.device),
@@ -208,14 +212,17 @@ def make_learner(
     )
 
 
-def _called_once(spec: RunSpec, dataset: Dataset) -> set[str]:
+@cache  # every seed of a network asks; a name may be registered anew
+def _called_once(
+    spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int, batch_size: int, state: int
+) -> frozenset[str]:
     """Return the names of the modules that a forward pass calls exactly once."""
-    network = skeleton(spec.model, dataset.input_shape, dataset.n_outputs).train()
+    network = skeleton(spec, input_shape, n_outputs).train()
     calls: Counter[str] = Counter()
     for name, module in network.named_modules():
         module.register_forward_hook(lambda *passed, name=name: calls.update([name]))
-    network(torch.empty(spec.train.batch_size, *dataset.input_shape, device="meta"))
-    return {name for name, count in calls.items() if count == 1}
+    network(torch.empty(batch_size, *input_shape, device="meta"))
+    return frozenset(name for name, count in calls.items() if count == 1)
 
 
 def _make_chunk(spec: RunSpec, network: nn.Module, feed: Feed, ranks: Ranks) -> Chunk:

@@ -288,7 +288,7 @@ def test_a_sweep_on_a_card_writes_what_a_cpu_writes(tmp_path: Path, cards: Cards
         there, here = (tmp_path / name / "runs" / spec.run_id for name in ("cuda", "cpu"))
         assert {file.name for file in there.iterdir()} == {file.name for file in here.iterdir()}
         assert (there / "metrics.csv").read_text().count("\n") == (here / "metrics.csv").read_text().count("\n")
-        weights = [torch.load(max((path / "snapshots").iterdir()), weights_only=True) for path in (there, here)]
+        weights = [read_run(path).load_weights() for path in (there, here)]
         for one, two in zip(weights[0].values(), weights[1].values(), strict=True):
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pretended_cuda import Machine as Cards
 
+from resx.data.batches import CHUNK
 from resx.engines import train_all
 from resx.spec import RunSpec
 from resx.training import estimate
@@ -96,6 +97,7 @@ def test_nothing_is_announced_without_a_card_or_runs(tmp_path: Path, cards: Card
 
 def test_a_step_is_timed_in_the_precision_of_its_run(monkeypatch: pytest.MonkeyPatch, cards: Cards) -> None:
     monkeypatch.setattr(estimate, "TIMED_SECONDS", 0.0)
+    monkeypatch.setitem(CHUNK, "cuda", 20)
     allowed: list[bool] = []
     drive = estimate.drive
     monkeypatch.setattr(
