@@ -14,6 +14,7 @@ from resx.probes import Findings
 from resx.probes.construct import CONSTRUCTED, DEEP, NAMES, SHALLOW
 from resx.spec import SpecError
 
+LABELS = 1.5  # inches to the right of a panel, for "constructed 0.20 %"
 QUANTITIES = {"error": "error (%)", "loss": "loss"}
 SPLITS = {"train": "training images", "test": "test images"}
 HIGHEST_LOSS = 10.0  # in eval mode the loss of the first iterations has no bound; the axis ends here
@@ -32,7 +33,7 @@ def draw(findings: Findings) -> Figure:
     if lines.empty:
         raise SpecError("no curve of these runs is recorded")
     half = int(runs["steps"].max())
-    figure, grid = style.panels(len(QUANTITIES), len(SPLITS), 1.5, labels=1.5)  # for "constructed 0.20 %"
+    figure, grid = style.panels(len(QUANTITIES), len(SPLITS), 1.5, labels=LABELS)
     grid[0, 0].set_ylim(0, 100)
     grid[1, 0].set_yscale("log")
     losses = lines.filter(like="loss").drop(columns="running_loss").to_numpy()
@@ -73,4 +74,4 @@ def _draw(axes: Axes, lines: pd.DataFrame, column: str, words: dict[str, str], c
         end = float(mean.iloc[-1])
         shown = f"{end:.2g}" if column.endswith("loss") else parts.percent(end)
         labels.append((float(mean.index[-1]), end, f"{words[name]}  {shown}", colour[name]))
-    style.end_labels(axes, labels)
+    style.end_labels(axes, labels, room=LABELS - 0.18)

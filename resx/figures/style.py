@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from resx.store.files import write_atomic
@@ -151,11 +152,11 @@ def seed_lines(
     return mean
 
 
-def end_labels(axes: Axes, labels: Sequence[EndLabel], size: float = 7.5) -> None:
+def end_labels(axes: Axes, labels: Sequence[EndLabel], size: float = 7.5, room: float = _LABELS - 0.18) -> None:
     """Write (x, y, text, colour) at the right edge at the height of the curve's end, moved apart.
 
-    A leader joins the end of the curve with a label that could not stay at its height. Call it with the axes'
-    limits set.
+    A leader joins the end of the curve with a label that could not stay at its height. room: inches; a longer label is
+    set smaller. Call it with the axes' limits set.
     """
     axes.autoscale_view()  # matplotlib puts this off until it draws, the transform below does not wait
     to_axes = axes.transData + axes.transAxes.inverted()
@@ -173,7 +174,7 @@ def end_labels(axes: Axes, labels: Sequence[EndLabel], size: float = 7.5) -> Non
             alpha=0.7,
             clip_on=False,
         )
-        axes.text(
+        label = axes.text(
             1 + 0.14 * inch / box.width,
             place,
             text,
@@ -183,6 +184,7 @@ def end_labels(axes: Axes, labels: Sequence[EndLabel], size: float = 7.5) -> Non
             va="center",
             gid=END_LABEL,
         )
+        shrink(label, room)
 
 
 def mark_drops(axes: Axes, steps: Sequence[float]) -> None:
@@ -243,10 +245,8 @@ def shrink(line: Text, room: float) -> None:
 
 
 def inches(text: Text) -> float:
-    """Return the width of a text that stands in a figure."""
-    figure = text.get_figure()
-    assert figure is not None
-    return float(text.get_window_extent().width / figure.dpi)
+    """Return the width of a text as its outlines have it: on a screen's pixels letters are narrower by a tenth."""
+    return float(TextPath((0, 0), text.get_text(), prop=text.get_fontproperties()).get_extents().width / 72)
 
 
 def key(figure: Figure, *rows: Sequence[Artist]) -> None:

@@ -1,6 +1,7 @@
 """Every registered figure: drawn from tables, same bytes twice, and what the degradation figure must show."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from matplotlib import rcParams
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from resx import paper
+from resx import lab, paper
 from resx.figures import FIGURES, select, style, terminal
 from resx.figures.style import END_LABEL, OKABE_ITO
 from resx.probes import Findings, Settings
@@ -299,3 +300,17 @@ def test_spread_moves_nothing_without_need():
     assert style.spread([0.9, 0.1, 0.5], 0.1, 0.0, 1.0) == pytest.approx([0.9, 0.1, 0.5])
     assert style.spread([0.5, 0.5], 0.2, 0.0, 1.0) == pytest.approx([0.4, 0.6])
     assert style.spread([], 0.1, 0.0, 1.0) == []
+
+
+def test_names_of_functions_and_labels_of_depths_have_room_as_a_vector_file_writes_them() -> None:
+    published = Path(__file__).parents[2] / "results"
+    figure = FIGURES["shortcuts"](lab.read(published / "shortcuts-2026-digits"))
+    figure.set_dpi(1000)  # letters are on no screen's pixels
+    names = [label for axes in figure.axes for label in axes.get_yticklabels()]
+    assert any(label.get_text().startswith("hyper-doubly-stochastic") for label in names)
+    assert min(label.get_window_extent().x0 for label in names) >= 0
+    figure = FIGURES["degradation"](lab.read(published / "very-deep-1202-digits"))
+    figure.set_dpi(1000)
+    plain, residual = figure.axes
+    [lost] = [text for text in plain.texts if "diverged" in text.get_text()]
+    assert lost.get_window_extent().x1 < residual.get_window_extent().x0
