@@ -17,6 +17,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.abc import Loader, MetaPathFinder
@@ -249,8 +250,8 @@ def _refuse_unseen(path: Path, names: Iterable[str]) -> None:
     for name in names:
         module, top = sys.modules[name], name.partition(".")[0]
         file = Path(getattr(module, "__file__", None) or "/").resolve()
-        is_ours = top in sys.stdlib_module_names or top == "resx" or "site-packages" in file.parts
-        if path.parent.resolve() in file.parents and not hasattr(module, "__resx_source__") and not is_ours:
+        is_installed = top in sys.stdlib_module_names or top == "resx" or "site-packages" in file.parts
+        if path.parent.resolve() in file.parents and not hasattr(module, "__resx_source__") and not is_installed:
             del sys.modules[name]
             raise ImportError(
                 f"{file} would be no part of its runs; put it next to the plugin and write `import {name}`"
@@ -307,7 +308,7 @@ def _imported(path: Path, source: bytes) -> dict[str, tuple[Path, bytes]]:
 def _imports(package: str, source: bytes) -> list[str]:
     """Return the names of what a source imports anywhere, functions included; none where it is not Python.
 
-    package: that it is of, from which `from . import x` counts.
+    package: that it is in, where `from . import x` looks; empty for a plugin itself, which is in none.
     """
     try:
         nodes = list(ast.walk(ast.parse(source)))
@@ -316,9 +317,9 @@ def _imports(package: str, source: bytes) -> list[str]:
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     for node in nodes:
         if isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            module = ".".join([*above, *([node.module] if node.module else [])])
-            names += [module, *(f"{module}.{alias.name}" for alias in node.names)] if module else []
+            with suppress(ImportError):  # from above the top, which Python refuses as well
+                module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return names
 
 

@@ -308,6 +308,8 @@ def test_a_file_that_would_be_no_part_of_the_source_is_refused(
         ("raise SystemExit\n", "SystemExit"),
         ("exit()\n", "SystemExit"),
         ("\0\n", "does not import"),
+        ("from .near import GAIN\n", "relative import"),
+        ("from ..near import GAIN\n", "relative import"),
     ],
 )
 def test_a_file_that_registers_what_cannot_be_is_named(resx: Any, source: str, words: str, tmp_path: Path) -> None:
