@@ -30,9 +30,10 @@ from resx.training.foreign import load_foreign
 
 @dataclass(frozen=True)
 class Specimen:
-    """A recorded run that is measured, its data, and the device on which.
+    """A recorded run that is measured, its data, and the device that computes.
 
-    statistics: what normalisations use, see above; they decide on the network's mode and on its inputs.
+    Its methods take `statistics`, those that normalisations use (see above): they decide on the network's mode and on
+    its inputs.
     """
 
     run: RunFolder
@@ -44,15 +45,23 @@ class Specimen:
 
         Raises StoreError where none were.
         """
-        steps = list(self.run.snapshots())
-        if not steps:
-            raise StoreError(f"{self.run.path}: no weights were kept on the way (--snapshots none)")
+        steps = self._snapshots()
         return steps if self.run.spec.train.steps > 1 else steps[:1]
 
     def first_and_last(self) -> list[int]:
         """Return the first and the last kept step: initialisation, and the end of training."""
         steps = self.kept_steps()
         return sorted({steps[0], steps[-1]})
+
+    def last_step(self) -> int:
+        """Return the last step whose weights were kept, of any run. Raises StoreError where none were."""
+        return self._snapshots()[-1]
+
+    def _snapshots(self) -> list[int]:
+        steps = list(self.run.snapshots())
+        if not steps:
+            raise StoreError(f"{self.run.path}: no weights were kept on the way (--snapshots none)")
+        return steps
 
     def network(
         self, batch: int, step: int | None = None, statistics: str = "batch", dtype: torch.dtype = torch.float32
@@ -63,7 +72,7 @@ class Specimen:
         no layout knows is adopted. Raises StoreError where the step was not kept.
         """
         spec, dataset = self.run.spec, self.dataset
-        step = max(self.run.snapshots()) if step is None else step
+        step = self.last_step() if step is None else step
         if spec.foreign and spec.model.family == ADOPTED:
             patterns = spec.foreign.blocks.split(",") if spec.foreign.blocks else None
             x, _ = next(Batches(dataset, spec.data, 2, 0, "cpu").evaluation("test", 2, 2))

@@ -184,7 +184,7 @@ def measure_gain(specimen: Specimen, settings: ShortcutsSettings) -> pd.DataFram
 
     from resx.measurements.gain import amax_gain
 
-    steps = dict.fromkeys((0, max(specimen.run.snapshots())))
+    steps = dict.fromkeys((0, specimen.last_step()))
     return specimen.followed(lambda network, x, y: amax_gain(network, x), steps, IMAGES, dtype=torch.float64)
 
 

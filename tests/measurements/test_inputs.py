@@ -11,6 +11,7 @@ from resx import data
 from resx.data.batches import Batches
 from resx.engines import train_all
 from resx.measurements.inputs import Specimen
+from resx.store.files import StoreError
 from resx.store.run import RunFolder, read_run
 from resx.training.evaluate import EVAL_BATCH
 from resx.training.machine import Machine
@@ -20,8 +21,8 @@ FIELDS = {"dataset": "synthetic:classes=3,size=8,train=96,test=48", "depth": 8, 
 CPU = torch.device("cpu")
 
 
-def trained(results: Path, steps: int) -> RunFolder:
-    machine = Machine(results=results)
+def trained(results: Path, steps: int, snapshots: str = "log") -> RunFolder:
+    machine = Machine(results=results, snapshots=snapshots)
     [spec] = resolve([{**FIELDS, "steps": steps, "batch_size": 16, "eval_every": 50}], machine)
     [outcome] = train_all([spec], machine)
     assert outcome.result
@@ -55,3 +56,11 @@ def test_statistics_decide_on_the_mode_and_on_the_images(tmp_path: Path) -> None
 def test_a_run_of_one_step_stands_for_its_initial_weights(tmp_path: Path, steps: int, expected: list[int]) -> None:
     run = trained(tmp_path, steps)
     assert Specimen(run, data.load(run.spec.data), CPU).first_and_last() == expected
+
+
+def test_a_run_without_weights_is_named(tmp_path: Path) -> None:
+    run = trained(tmp_path, 4, snapshots="none")
+    specimen = Specimen(run, data.load(run.spec.data), CPU)
+    for ask in (specimen.kept_steps, specimen.last_step, lambda: specimen.network(2)):
+        with pytest.raises(StoreError, match=f"{run.run_id}: no weights were kept"):
+            ask()
