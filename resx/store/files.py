@@ -44,10 +44,8 @@ class StoreError(RuntimeError):
 
 
 LOOKS, LOOK = 5, 0.01  # times and seconds: who only asks whether a lock is held has it for a moment
-RENEWED, STALE = (
-    20.0,
-    120.0,
-)  # seconds: how often a file that stands for a lock is renewed, after how long it is not held
+# seconds: how often a file that stands for a lock is renewed, and after how long without that it is not held
+RENEWED, STALE = 20.0, 120.0
 
 
 class Busy(StoreError):
@@ -259,7 +257,7 @@ def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Itera
                         yield partial(_is_mine, owned, lock, path)
                     return
             finally:
-                if owned is not None and _text(owned) == _me():
+                if owned is not None and _names_me(owned):
                     owned.unlink(missing_ok=True)
 
 
@@ -337,7 +335,7 @@ def _renewing(owner: Path | None) -> Iterator[None]:
     done = threading.Event()
 
     def renew() -> None:
-        while not done.wait(RENEWED) and _text(owner) == _me():
+        while not done.wait(RENEWED) and _names_me(owner):
             with suppress(OSError):
                 os.utime(owner)  # to the time of the file system's machine
 
@@ -387,8 +385,12 @@ def _own(owner: Path) -> Path:
 
 
 def _is_mine(owner: Path | None, lock: IO[bytes], path: Path) -> bool:
-    """Whether a lock is this process's: the kernel's where its file is still there, or else the file for it is."""
-    return _is_still(lock, path) and (owner is None or _text(owner) == _me())
+    """Whether a lock is still this process's: its file is the one at `path`, and a file that stands for it names it."""
+    return _is_still(lock, path) and (owner is None or _names_me(owner))
+
+
+def _names_me(owner: Path) -> bool:
+    return _text(owner) == _me()
 
 
 def _me() -> str:

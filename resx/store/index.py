@@ -22,10 +22,10 @@ from resx.store.run import Record, find_runs, read_record
 
 INDEX = ".index.json"
 SOURCES = (MANIFEST, "spec.json", "result.json")  # what a row is read from
-WORTHWHILE = 64  # new rows, from which on the index is written
+WORTHWHILE = 64  # new rows that the index is written anew for
 SETTLED = 5.0  # seconds since the last change of a file, within which another change may bear the same time
 VERSION = [resx.__version__, *FIELDS]  # what rows hold
-Mark = list[list[int]]  # of each source: times of the last change, place and size; empty where there is none
+Mark = list[list[int]]  # of each source: times of the last change, inode and size; empty where there is none
 
 
 def read_records(results: Path) -> list[Record]:
@@ -34,13 +34,14 @@ def read_records(results: Path) -> list[Record]:
     One that comes from the index has no `run`. Raises StoreError where the folder of the runs cannot be read.
     """
     file = results / "runs" / INDEX
-    known = _load(file)
+    index = _load(file)
     records, rows, new = [], {}, 0
     for path in find_runs(results):
         mark = _mark(str(path))
-        if path.name in known and known[path.name][0] == mark:
-            rows[path.name] = known[path.name]
-            record = Record({**known[path.name][1], "run_id": path.name, "folder": str(path)})
+        marked, row = index.get(path.name, (None, {}))
+        if marked == mark:
+            rows[path.name] = (mark, row)
+            record = Record({**row, "run_id": path.name, "folder": str(path)})
         else:
             record = read_record(path)
             if record.run and _is_settled(mark) and _mark(str(path)) == mark and _is_plain(record.row):
@@ -71,7 +72,7 @@ def _is_settled(mark: Mark) -> bool:
 
 
 def _is_plain(row: dict[str, Any]) -> bool:
-    """Whether JSON gives back what a row holds, lists as tuples."""
+    """Whether JSON gives back what a row holds, tuples as lists."""
     return all(isinstance(value, str | int | float | tuple | None) for value in row.values())
 
 
@@ -90,9 +91,8 @@ def _load(file: Path) -> dict[str, tuple[Mark, dict[str, Any]]]:
 
 
 def _row(keys: list[str], values: list[Any]) -> dict[str, Any]:
-    row = dict(zip(keys, values, strict=True))
-    row["drops"] = tuple(row["drops"])
-    return row
+    row = zip(keys, values, strict=True)
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row}
 
 
 def _save(file: Path, rows: dict[str, tuple[Mark, dict[str, Any]]]) -> None:

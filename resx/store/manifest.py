@@ -136,17 +136,16 @@ class Committed:
             raise Damaged(path, "is not this run's: it was never committed")
 
 
-def is_record(folder: Path) -> bool:
+def has_committed_file(folder: Path) -> bool:
     """Whether a folder holds a file that only a commit writes, which announces it in a manifest."""
     return any((folder / name).exists() for name in ("spec.json", "checkpoint.pt", "result.json", "metrics.csv"))
 
 
 def _of_nothing(folder: Path) -> Manifest:
-    if is_record(folder):
-        raise Damaged(
-            folder / MANIFEST,
-            "is missing, which says what was committed; `resx runs check --repair` makes it again from the checkpoint",
-        )
+    """Return the manifest of a folder in which nothing was committed. Raises Damaged where something was."""
+    if has_committed_file(folder):
+        repair = "`resx runs check --repair` makes it again from the checkpoint"
+        raise Damaged(folder / MANIFEST, f"is missing, so that nothing says what was committed; {repair}")
     return Manifest(folder.name)
 
 

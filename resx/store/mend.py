@@ -34,8 +34,9 @@ def problems(path: Path) -> list[str]:
 def mend(path: Path) -> list[str]:
     """Make again what the rest of a damaged run says, and return what was done, a line each.
 
-    The manifest is made from files that can be read, metrics.csv from the checkpoint; a damaged log is set aside. What
-    needs the network (predictions, the result) is made by training the run again, which goes on from its checkpoint.
+    The manifest is made from the files that are surely the run's own, metrics.csv from the checkpoint; a damaged log is
+    set aside. What needs the network (predictions, the result) is made by training the run again, which goes on from
+    its checkpoint.
     Raises StoreError where the spec itself cannot be read, and where another process works on the run.
     """
     lines = []
@@ -83,12 +84,12 @@ def remove_leftovers(results: Path) -> int:
 
 def _leftovers(path: Path) -> list[Path]:
     """Return the temporary files of killed writes, and snapshots that were never committed."""
-    manifest, stray = read_manifest(path), []
-    for file in (path / "snapshots").glob("step-*.pt") if manifest else ():
-        name = f"snapshots/{file.name}"
-        if FILE.fullmatch(name) and manifest and name not in {**manifest.files, **manifest.coming}:
-            stray.append(file)
-    return [*path.rglob(TEMPORARY), *stray]
+    leftovers, manifest = list(path.rglob(TEMPORARY)), read_manifest(path)
+    if manifest is not None:
+        names = {f"snapshots/{file.name}": file for file in (path / "snapshots").glob("step-*.pt")}
+        stray = names.keys() - {*manifest.files, *manifest.coming}
+        leftovers += [names[name] for name in sorted(stray) if FILE.fullmatch(name)]
+    return leftovers
 
 
 def thin_snapshots(run: RunFolder, which: str) -> int:

@@ -55,7 +55,7 @@ from resx.store.manifest import (
     Stamp,
     as_they_lie,
     commit,
-    is_record,
+    has_committed_file,
     read_manifest,
     stamp,
 )
@@ -159,8 +159,9 @@ class RunFolder:
 
     def snapshots(self) -> dict[int, Path]:
         """Return the file of each saved step, in order."""
-        names = sorted({*self._files().names(), *self._session.written})
-        return {int(name[15:-3]): self.path / name for name in names if name.startswith("snapshots/")}
+        names = {*self._files().names(), *self._session.written}
+        steps = {int(name[15:-3]): self.path / name for name in names if name.startswith("snapshots/")}
+        return dict(sorted(steps.items()))
 
     def load_weights(self, step: int | None = None) -> dict[str, torch.Tensor]:
         """Return the weights of a saved step, by default the last. Raises StoreError where there is none."""
@@ -475,7 +476,7 @@ def open_run(results: Path, spec: RunSpec) -> Iterator[RunFolder]:
             if session.written or session.staged:
                 run._commit({})
         finally:
-            session.holds_lock, session.is_mine = False, lambda: True
+            session.holds_lock, session.is_mine = False, lambda: True  # there is no lock left to look at
             if is_mine() and not is_recorded(path):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -495,7 +496,7 @@ def is_recorded(path: Path) -> bool:
         return True
     if manifest is not None:
         return bool(manifest.files)  # else it was killed in its first commit
-    return is_record(path)
+    return has_committed_file(path)
 
 
 def _adopt(run: RunFolder) -> None:
@@ -505,11 +506,11 @@ def _adopt(run: RunFolder) -> None:
     listed with a hash that nothing has; measurements, which have no id, are set aside, to be made again.
     """
     try:
-        if read_manifest(run.path) is not None or not is_recorded(run.path):
-            return
-    except Damaged as error:
-        LOG.warning("%s; it is made again from the run's files", error)
-        (run.path / MANIFEST).unlink()
+        Committed(run.path)
+        return
+    except Damaged:
+        LOG.warning("%s: damaged or missing; it is made again from the run's files", run.path / MANIFEST)
+        (run.path / MANIFEST).unlink(missing_ok=True)
     files: dict[str, Stamp] = {}
     run._session.lying = lying = as_they_lie(run.path)
     try:
@@ -530,8 +531,10 @@ def _adopt(run: RunFolder) -> None:
 
 
 def _refuse_strange(run: RunFolder, name: str) -> None:
-    """Raise Damaged for a file without the run's id, or with one that may have been written into it, that does not
-    agree with the checkpoint."""
+    """Raise Damaged for a measurement, which has no id, and for a table or a result that the checkpoint contradicts.
+
+    An id in a file of text may have been written into it. The others have been compared with their ids.
+    """
     path = run.path / name
     if name.startswith("probes/"):
         raise Damaged(path, "does not say of which run it is; it is set aside, and measured again where it is needed")
@@ -545,11 +548,9 @@ def _refuse_strange(run: RunFolder, name: str) -> None:
         same = run._read(name) == metrics_text(rows).encode()
     else:
         result, last = run.result or {}, rows[-1] if rows else {}
-        same = (last.get("step"), bool(state.get("diverged"))) == (
-            result.get("steps_done"),
-            result.get("status") == "diverged",
-        )
-        same = same and all(last.get(key) == result.get(key) for key in OUTCOMES)
+        expected = {"status": "diverged" if state.get("diverged") else "finished", "steps_done": last.get("step")}
+        expected |= {key: last.get(key) for key in OUTCOMES}
+        same = all(result.get(key) == value for key, value in expected.items())
     if not same:
         raise Damaged(path, "does not agree with checkpoint.pt")
 
@@ -575,13 +576,13 @@ def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
     }
     names = run._files().names()
     checks = {name: check for name, check in checks.items() if name in names}
-    steps = [int(name[15:-3]) for name in names if name.startswith("snapshots/")]
-    if steps and not run.spec.foreign:  # weights of others have no initial ones
+    steps = set(run.snapshots())
+    if steps and not run.spec.foreign:  # where any weights are kept the first and the last are; others' have no first
+        steps.add(0)
         with suppress(StoreError):
-            result = run.result or {}
-            steps += [result.get("steps_done", 0)] if result.get("status") == "finished" else []
-        steps = sorted({0, *steps})
-    for step in steps:
+            if (result := run.result) and result["status"] == "finished":
+                steps.add(result.get("steps_done", 0))
+    for step in sorted(steps):
         checks[f"snapshots/step-{step:07d}.pt"] = partial(run.load_weights, step)
     for name in run.probes():
         checks[f"probes/{name}.csv"] = partial(run.read_probe, name)

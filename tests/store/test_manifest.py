@@ -132,10 +132,12 @@ def test_without_a_manifest_only_what_is_surely_the_runs_is_read(
     harm(run.path / name, other.path / name)
     with open_run(tmp_path, run.spec):
         pass
-    if harm is not remove or name.startswith("snapshots/"):
-        with pytest.raises(StoreError):
-            READERS[name](run)
-        assert any(name in line for line in problems(run.path))
+    if harm is remove and not name.startswith("snapshots/"):
+        assert name not in Committed(run.path).names(), "what is gone is made again by training, not missed"
+        return
+    with pytest.raises(StoreError):
+        READERS[name](run)
+    assert any(name in line for line in problems(run.path))
 
 
 @pytest.mark.parametrize("gone", [[], ["checkpoint.pt"]])
@@ -144,7 +146,7 @@ def test_a_folder_of_another_runs_files_is_never_served(
     tmp_path: Path, copy: Callable[[Path, Path], None], gone: list[str]
 ) -> None:
     run, other = record(tmp_path, 1), record(tmp_path, 2)
-    for name in [*(name for name in READERS if name != "spec.json"), "environment.json"][:7]:
+    for name in READERS.keys() - {"spec.json"}:
         copy(run.path / name, other.path / name)
     for name in ["manifest.json", *gone]:
         (run.path / name).unlink()

@@ -22,7 +22,7 @@ def check(
     """Read every file of runs as it will be read later, and say what is wrong with which; then exit code 1.
 
     With --repair what can be made again is: the manifest, metrics.csv, predictions and the result from the
-    checkpoint. Nothing else is changed.
+    checkpoint. A log or measurements of which nothing says whose they are, are set aside. Nothing else is changed.
     """
     from resx.store.files import StoreError, results_root
     from resx.store.mend import mend, problems
