@@ -18,6 +18,7 @@ from resx.bench.process import Sample, spread, timed
 from resx.bench.show import cell
 from resx.bench.subjects import engine
 from resx.model.shortcuts import SHORTCUTS
+from resx.probes.page import markdown
 from resx.store.environment import describe_environment
 from resx.store.files import write_atomic
 from resx.training.machine import computing
@@ -86,7 +87,7 @@ def publish(result: dict[str, Any], folder: Path) -> list[Path]:
         "",
         f"`{result['environment']['command']}`, commit {result['environment']['commit']}. {caption(result)}.",
         "",
-        *("| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *table_rows(result))),
+        *markdown(columns, table_rows(result)),
     ]
     write_atomic(folder / "shortcuts.md", "\n".join(lines) + "\n")
     return [folder / "shortcuts.md"]

@@ -37,7 +37,7 @@ Kernels = Annotated[
 ]
 EachShortcut = Annotated[
     bool,
-    typer.Option("--each-shortcut", help="Only time a training step with each shortcut, against the identity's."),
+    typer.Option("--each-shortcut", help="Only time a step at the first depth with each shortcut."),
 ]
 
 
@@ -103,51 +103,44 @@ def bench(
     files = show.publish(result, publish) if publish else []
     for warning in result["warnings"]:
         typer.echo(f"resx: warning: {warning}", err=True)
-    _print(result, files, json)
+    columns = [f"<{name}" if name in ("what", "loop") else name for name in show.COLUMNS]
+    title = f"{result['environment']['hardware']}: median (least–most) of {repetitions}"
+    _print(result, files, json, show.table_rows(result), columns, title, show.summary_lines(result))
 
 
-def _print(result: Mapping[str, Any], files: Sequence[Path], json: bool) -> None:
-    from resx.bench import show
+def _print(
+    result: Mapping[str, Any],
+    files: Sequence[Path],
+    json: bool,
+    rows: Sequence[Sequence[str]],
+    columns: Sequence[str],
+    title: str,
+    lines: Sequence[str] = (),
+) -> None:
+    """Print a result as a JSON document, or as a table and lines below it; either says which files were written."""
     from resx.cli.terminal import print_json, print_table
 
     if json:
         print_json({**result, "files": files})
         return
-    columns = [f"<{name}" if name in ("what", "loop") else name for name in show.COLUMNS]
-    repetitions = result["plan"]["repetitions"]
-    title = f"{result['environment']['hardware']}: median (least–most) of {repetitions}"
-    print_table(show.table_rows(result), columns, title=title)
-    for line in show.summary_lines(result):
+    print_table(rows, columns, title=title)
+    for line in (*lines, *(f"written: {file}" for file in files)):
         typer.echo(line)
-    for file in files:
-        typer.echo(f"written: {file}")
 
 
 def _time_shortcuts(plan: Plan, publish: Path | None, json: bool, quiet: bool) -> None:
     from resx.bench import shortcuts
-    from resx.cli.terminal import print_json, print_table
 
     result = shortcuts.measure(plan, lambda line: None if quiet else typer.echo(line, err=True))
     files = shortcuts.publish(result, publish) if publish else []
-    if json:
-        print_json({**result, "files": files})
-        return
-    print_table(shortcuts.table_rows(result), shortcuts.COLUMNS, title=shortcuts.caption(result))
-    for file in files:
-        typer.echo(f"written: {file}")
+    _print(result, files, json, shortcuts.table_rows(result), shortcuts.COLUMNS, shortcuts.caption(result))
 
 
 def _count_kernels(publish: Path | None, json: bool) -> None:
     from resx.bench import kernels as library
-    from resx.cli.terminal import print_json, print_table
 
     count = library.count_all()
     files = library.publish(count, publish) if publish else []
-    if json:
-        print_json({**count, "files": files})
-        return
     rows = [[precision, *map(str, numbers.values())] for precision, numbers in count["kernels"].items()]
     columns = ["<precision", *(f"{depth} layers" for depth in library.DEPTHS)]
-    print_table(rows, columns, title="Kernels of a training step")
-    for file in files:
-        typer.echo(f"written: {file}")
+    _print(count, files, json, rows, columns, "Kernels of a training step")

@@ -14,6 +14,7 @@ from pretended_cuda import Machine as Cards
 from resx import data, model
 from resx.bench import process, roofline, shortcuts, show, subjects
 from resx.bench.plan import ENGINE, Plan
+from resx.cli import run
 from resx.data.batches import CHUNK
 from resx.training.step import drive, load_chunk, make_feeds, make_learner
 
@@ -171,12 +172,14 @@ def test_the_limit_is_measured_in_the_precision_of_the_plan(monkeypatch: pytest.
 
 
 def test_a_step_with_each_shortcut_is_compared_with_the_identitys(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shortcuts, "SHORTCUTS", ["none", "identity", "hyper"])
-    result = shortcuts.measure(TINY)
+    sizes = ["--depth", "8,14", "--batch-size", "8", "--image-size", "8", "--repetitions", "2", "--seconds", "0.001"]
+    assert run(["bench", "--each-shortcut", *sizes, "--publish", str(tmp_path), "-q", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
     assert set(result["shortcuts"]) == {"none", "identity", "hyper"}
     assert result["shortcuts"]["identity"]["ratio"] == [1.0, 1.0, 1.0]
     assert all(0 < row["ms_per_step"][1] <= row["ms_per_step"][2] for row in result["shortcuts"].values())
-    [page] = shortcuts.publish(result, tmp_path)
-    assert all(f"| {name} |" in page.read_text() for name in result["shortcuts"])
+    page = (tmp_path / "shortcuts.md").read_text()
+    assert "8 layers" in page and all(f"| {name} |" in page for name in result["shortcuts"])
