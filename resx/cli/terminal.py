@@ -29,20 +29,9 @@ from rich.text import Text
 from resx.spec import printable
 
 CONSOLE = Console(width=None if sys.stdout and sys.stdout.isatty() else 140)  # a file is not cut at 80 columns
-_PLAIN = {
-    "–": "-",
-    "−": "-",
-    "—": "-",
-    "─": "-",
-    "×": "x",
-    "·": "*",
-    "…": "...",
-    "→": "->",
-    "≤": "<=",
-    "≥": ">=",
-    "±": "+/-",
-}
-_PLAIN |= {"‘": "'", "’": "'", "“": '"', "”": '"', "•": "*", "σ": "sigma", "ε": "eps", "λ": "lambda"}
+_PLAIN = {"–": "-", "−": "-", "—": "-", "─": "-", "×": "x", "·": "*", "•": "*", "…": "...", "→": "->"}
+_PLAIN |= {"≤": "<=", "≥": ">=", "±": "+/-", "‘": "'", "’": "'", "“": '"', "”": '"'}
+_PLAIN |= {"σ": "sigma", "ε": "eps", "λ": "lambda"}
 
 
 def prepare_streams() -> None:
@@ -106,9 +95,10 @@ def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: st
     heading = [column.removeprefix("<") for column in columns]
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(heading, *cells, strict=True)]
+    width = sum(widths) + 3 * len(widths)  # three spaces between columns, and the edges
     if title:
         CONSOLE.print(Text(printable(title), style="bold"))
-    if sum(widths) + 3 * len(widths) > CONSOLE.width:
+    if width > CONSOLE.width:
         _print_wrapped(cells, columns)
         return
     aligned = [set_cell_size if column.startswith("<") else _to_the_right for column in columns]
@@ -117,7 +107,7 @@ def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: st
         for row in (heading, *cells)
     ]
     CONSOLE.print(Text(lines[0], style="bold"))
-    typer.echo("\n".join([" " + "─" * (sum(widths) + 3 * len(widths) - 3), *lines[1:], ""]))
+    typer.echo("\n".join([" " + "─" * (width - 3), *lines[1:], ""]))
 
 
 def _to_the_right(cell: str, width: int) -> str:
@@ -125,7 +115,7 @@ def _to_the_right(cell: str, width: int) -> str:
 
 
 def _print_wrapped(cells: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
-    """Print a table that is wider than the terminal; rich takes half a millisecond a row to lay it out."""
+    """Print a table that is wider than the terminal, by rich, which takes half a millisecond a row to lay it out."""
     table = Table(header_style="bold", box=SIMPLE_HEAD)
     for column in columns:
         table.add_column(Text(column.removeprefix("<")), justify="left" if column.startswith("<") else "right")

@@ -23,7 +23,7 @@ from resx.store.files import StoreError
 from resx.training.loop import Progress, Report, Stopped
 from resx.training.machine import Machine, own_settings
 
-OTHERS = ("torch._dynamo", "sklearn.datasets")  # what tasks import when they need it, and which takes a second each
+OTHERS = ("torch._dynamo", "sklearn.datasets")  # modules of a second each that tasks import when they need them
 
 
 @dataclass

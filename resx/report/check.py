@@ -67,9 +67,9 @@ class _Reader(HTMLParser):
         if tag in ("td", "tr") and self.open and self.open[-1][0] == "td":  # a cell may be left unclosed
             self.open.pop()
         if tag == "table":
-            self.cells, self.row = values.get("data-cells") or "", -1
+            self.cells = values.get("data-cells") or ""
         elif tag == "tbody":
-            self.row = -1
+            self.row = -1  # not that of the headings
         elif tag == "tr":
             self.row, self.column = self.row + 1, -1
         elif tag == "td":

@@ -59,7 +59,10 @@ def test_what_is_committed_follows_from_the_tables(name: str, tmp_path: Path) ->
     folder = RESULTS / name
     for file in ("experiment.toml", "README.md"):
         (tmp_path / file).write_bytes((folder / file).read_bytes())
-    for file in lab.write(findings(name), tmp_path, folder, publish=True)[0]:
+    files, _ = lab.write(findings(name), tmp_path, folder, publish=True)
+    tables = {file.name for file in files if file.suffix == ".csv"}
+    assert {file.name for file in folder.glob("*.csv")} == {"runs.csv", *tables}, "nothing writes the others any more"
+    for file in files:
         committed = folder / file.relative_to(tmp_path)
         assert file.read_bytes() == committed.read_bytes(), f"{committed}: `make results` writes it again"
 

@@ -50,7 +50,7 @@ def list_runs(
     if records:
         _print_records(records, f"{len(records)} runs in {root / 'runs'}")
     elif any((where, status, tag, older)):
-        typer.echo(f"none of the runs in {root / 'runs'} is meant", err=True)
+        typer.echo(f"no run in {root / 'runs'} matches", err=True)
     else:
         typer.echo("Nothing is recorded yet: `resx compare` trains four small networks in about a minute.", err=True)
 

@@ -48,7 +48,7 @@ def remove(
         paths = [path for path in (sorted(there) if paths is None else paths) if path in there]
     paths = list(dict.fromkeys(paths or []))
     if not paths:
-        typer.echo("no run is meant; nothing was removed", err=True)
+        typer.echo("no run matches; nothing was removed", err=True)
         return
     listed = ", ".join(path.name for path in paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
     if not yes and not typer.confirm(f"Remove {len(paths)} runs: {listed}?", err=True):
