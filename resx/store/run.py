@@ -577,8 +577,8 @@ def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
     names = run._files().names()
     checks = {name: check for name, check in checks.items() if name in names}
     steps = set(run.snapshots())
-    if steps and not run.spec.foreign:  # where any weights are kept the first and the last are; others' have no first
-        steps.add(0)
+    if steps and run._session.lying is not None and not run.spec.foreign:
+        steps.add(0)  # no manifest says which weights were kept: the first and the last are; others' have no first
         with suppress(StoreError):
             if (result := run.result) and result["status"] == "finished":
                 steps.add(result.get("steps_done", 0))

@@ -16,7 +16,7 @@ import torch
 from resx.spec import RunSpec
 from resx.store import manifest
 from resx.store.files import StoreError
-from resx.store.manifest import Committed, Damaged, Manifest, commit, read_manifest
+from resx.store.manifest import Committed, Damaged, Manifest, commit, forget, read_manifest
 from resx.store.mend import problems
 from resx.store.run import RunFolder, finished_result, open_run, read_record, read_run
 
@@ -177,6 +177,15 @@ def test_weights_and_outputs_of_an_older_version_are_read_where_a_manifest_vouch
     for name in contents:
         with pytest.raises(StoreError):
             READERS[name](run)
+
+
+def test_which_weights_were_kept_the_manifest_says(tmp_path: Path) -> None:
+    """As of a run that went on with another `--snapshots`."""
+    run = record(tmp_path, 1)
+    for step in (0, 276):
+        forget(run.path, [f"snapshots/step-{step:07d}.pt"])
+        (run.path / f"snapshots/step-{step:07d}.pt").unlink()
+        assert problems(run.path) == []
 
 
 @pytest.mark.parametrize("step", ["-inf", "inf", "nan", "-1", "0.5", ""])
