@@ -447,6 +447,8 @@ def _written(plan: Plan) -> str:
     settings = request.settings.model_dump(mode="json")
     experiment = Experiment(plan.name, plan.probe, plan.uses, request.base, grids, settings)
     command = f"resx run experiments/{plan.name}.toml" if plan.is_written else "resx run experiment.toml"
+    if any(spec.data.dataset == "folder" for spec in plan.specs):
+        command += " --data-dir FOLDER"
     return write_toml(experiment, command)
 
 

@@ -300,8 +300,8 @@ def _entry(one: Statement, evidence: Sequence[Evidence]) -> Entry:
     if one.fact:
         return Entry(one, "counted" if one.fact.startswith("Counted") else "cited", "paper")
     keys = (*one.claims, *one.against)
-    own = [item for item in evidence if any(is_of(item.claim, key) for key in keys)]
-    own.sort(key=lambda item: item.rank, reverse=True)
+    own = [item for key in keys for item in evidence if is_of(item.claim, key)]
+    own.sort(key=lambda item: item.rank, reverse=True)  # where they are as strong, the first claim's first
     missing = tuple(key for key in keys if not any(is_of(item.claim, key) for item in own))
     if not own:
         return Entry(one, "not available", "–", (), missing)
