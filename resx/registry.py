@@ -29,6 +29,7 @@ from typing import Any, Generic, TypeVar
 from resx.spec import SpecError, did_you_mean, parse_part, with_kind
 
 F = TypeVar("F", bound=Callable[..., Any])
+IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}  # types of arguments
 
 
 class Registry(Generic[F]):
@@ -110,8 +111,8 @@ class Registry(Generic[F]):
             try:
                 values[key] = _typed(given[key], type(defaults[key]))
             except ValueError:
-                kind = type(defaults[key]).__name__
-                errors.append(f"{self.kind} '{name}': {key} must be a {kind}, not '{given[key]}'")
+                kind = IN_WORDS[type(defaults[key])]
+                errors.append(f"{self.kind} '{name}': {key} must be {kind}, not '{given[key]}'")
         if errors:
             raise SpecError(errors)
         return name, values

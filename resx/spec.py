@@ -56,15 +56,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def parse_part(text: str) -> tuple[str, dict[str, str]]:
     """Split `name:key=value,key=value` into the name and its arguments, still as strings.
 
-    Raises SpecError where an argument has no `=`.
+    Raises SpecError where an argument has no `=` or is given twice.
     """
-    name, _, rest = text.partition(":")
-    arguments = {}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
+    name, colon, rest = text.partition(":")
+    arguments: dict[str, str] = {}
+    for item in rest.split(",") if colon else ():
+        key, equals, value = (part.strip() for part in item.partition("="))
         if not equals or not key or not value:
             raise SpecError(f"'{text}': write arguments as name:key=value,key=value, not '{item}'")
-        arguments[key.strip()] = value.strip()
+        if key in arguments:
+            raise SpecError(f"'{text}': {key} is given twice")
+        arguments[key] = value
     return name.strip(), arguments
 
 

@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 CAPTION = (
     "Parameters and multiply-adds are what the shortcuts of a 20-layer network of the CIFAR family add to residual "
-    "learning, 32×32 images, default arguments. |x|: what becomes of its length where F = 0, at the start: kept, set "
-    "to one value, or multiplied."
+    "learning, 32×32 images, default arguments unless others are given. |x|: what becomes of its length where F = 0, "
+    "at the start: kept, set to one value, or multiplied."
 )
 HEADER = ("shortcut", "formula, source, parameters of a block of C channels", "parameters", "multiply-adds", "|x|")
 
 
 def shortcuts(
-    names: Annotated[list[str] | None, typer.Argument(help="Which; all where none is named")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which, with arguments or without; all where none is named")
+    ] = None,
     plugin: Annotated[
         list[Path] | None, typer.Option("--plugin", help="A file that registers shortcuts of your own; it is executed")
     ] = None,

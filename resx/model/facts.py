@@ -14,7 +14,7 @@ from resx.model.construction import skeleton
 from resx.model.init import initialise
 from resx.model.network import Network
 from resx.model.shortcuts import SHORTCUTS
-from resx.spec import ModelSpec
+from resx.spec import ModelSpec, parse_part
 
 DEPTH = 20
 TRIAL = (4, 16, 8, 8)  # [B, C, H, W] of the x whose length is compared
@@ -22,7 +22,7 @@ TRIAL = (4, 16, 8, 8)  # [B, C, H, W] of the x whose length is compared
 
 @dataclass(frozen=True)
 class Facts:
-    """One shortcut function, as registered, with its default arguments.
+    """One shortcut function, as registered, with arguments that are not given at their defaults.
 
     summary: the first line of its docstring. parameters, multiply_adds: what the shortcuts of a CIFAR network of 20
     layers add to residual learning, multiply-adds for one image and as a share of the whole network's too. length: what
@@ -44,7 +44,7 @@ def facts(names: Iterable[str] = ()) -> Iterator[Facts]:
         network = _network(name)
         parameters = sum(item.numel() for block in network.blocks for item in block.shortcut.parameters())
         added = _counted(network)
-        yield Facts(name, SHORTCUTS.summary(name), parameters, added, added / whole, length(name))
+        yield Facts(name, SHORTCUTS.summary(parse_part(name)[0]), parameters, added, added / whole, length(name))
 
 
 def _network(shortcut: str) -> Network:

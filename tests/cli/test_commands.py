@@ -33,7 +33,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["train", "--depth", "57"], "6n+2"),
         (["train", "--shortcut", "identiy"], "did you mean 'identity'"),
-        (["train", "--shortcut", "scaled:alpha=much"], "alpha must be a float"),
+        (["train", "--shortcut", "scaled:alpha=much"], "alpha must be a number"),
         (["train", "--dataset", "digts"], "did you mean 'digits'"),
         (["train", "--lr", "-1"], "lr: "),
         (["train", "--lr", "fast"], "--lr"),

@@ -163,7 +163,7 @@ def test_a_spec_is_completed(fields: dict, expected: dict) -> None:
         ({"family": "vgg", "depth": 16}, ["shortcut: the vgg family is plain"]),
         ({"family": "cifr", "shortcut": "identitty"}, ["did you mean 'cifar'", "did you mean 'identity'"]),
         ({"depth": 57, "shortcut": "scaled:beta=1"}, ["no argument 'beta'", "6n+2"]),
-        ({"shortcut": "scaled:alpha=much"}, ["alpha must be a float"]),
+        ({"shortcut": "scaled:alpha=much"}, ["alpha must be a number"]),
         ({"adapter": "subsampel+chop"}, ["did you mean 'subsample'", "growing adapter: no 'chop'"]),
         ({"adapter": "subsample+chop"}, ["no 'chop', which is a shrinking adapter; a shortcut goes from 16 to 32"]),
         ({"adapter": "subsample+pad+pad"}, ["shrinking adapter: no 'pad', which is a growing adapter"]),

@@ -334,7 +334,7 @@ def test_a_file_that_changed_since_the_command_began_is_refused(resx: Any, tmp_p
 def test_a_gate_bias_that_is_no_number(resx: Any) -> None:
     done = resx("train", *TINY, "--shortcut", "exclusive-gate:bias=low")
     assert done.code == 2
-    assert done.err.strip() == "resx: shortcut 'exclusive-gate': bias must be a float, not 'low'"
+    assert done.err.strip() == "resx: shortcut 'exclusive-gate': bias must be a number, not 'low'"
 
 
 def test_a_plain_function_is_a_shortcut_and_defaults_need_no_star(resx: Any, tmp_path: Path) -> None:

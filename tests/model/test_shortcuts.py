@@ -384,7 +384,12 @@ def test_hashed_numbers_are_uniform_and_independent() -> None:
         ("hyper:streams=0", "streams: must be 1 or more"),
         ("laurel-lr:rank=0", "rank must be 1 or more"),
         ("conv:init=zeros", "init must be identity or he"),
-        ("exclusive-gate:bias=nan", "bias must be a float"),
+        ("laurel-lr:rank=9", "at most its 8 channels"),
+        ("laurel-lr:rank=2.5", "rank must be a whole number"),
+        ("exclusive-gate:bias=nan", "bias must be a number"),
+        ("hyper:", "write arguments as name:key=value"),
+        ("hyper:streams=2,", "write arguments as name:key=value"),
+        ("hyper:streams=2,streams=3", "streams is given twice"),
     ],
 )
 def test_arguments_that_mean_nothing_are_refused(text: str, words: str) -> None:

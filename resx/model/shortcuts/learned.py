@@ -124,8 +124,10 @@ class LaurelLowRank(nn.Module):
 
     def __init__(self, channels: int, *, rank: int = 4) -> None:
         super().__init__()
-        if rank < 1:
-            raise SpecError(f"shortcut 'laurel-lr': rank must be 1 or more, not {rank}")
+        if not 1 <= rank <= channels:
+            raise SpecError(
+                f"shortcut 'laurel-lr': rank must be 1 or more and at most its {channels} channels, not {rank}"
+            )
         self.down = nn.Linear(channels, rank, bias=False)
         self.up = nn.Parameter(torch.zeros(channels, rank))
 
