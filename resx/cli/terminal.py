@@ -31,7 +31,7 @@ from resx.spec import printable
 CONSOLE = Console(width=None if sys.stdout and sys.stdout.isatty() else 140)  # a file is not cut at 80 columns
 _PLAIN = {"–": "-", "−": "-", "—": "-", "─": "-", "×": "x", "·": "*", "•": "*", "…": "...", "→": "->"}
 _PLAIN |= {"≤": "<=", "≥": ">=", "±": "+/-", "‘": "'", "’": "'", "“": '"', "”": '"'}
-_PLAIN |= {"σ": "sigma", "ε": "eps", "λ": "lambda"}
+_PLAIN |= {"‖": "||", "⊙": "*", "≠": "!=", "√": "sqrt", "′": "'"}
 
 
 def prepare_streams() -> None:
@@ -54,11 +54,26 @@ class _Printable(logging.Formatter):
         return printable(super().format(record))
 
 
+def _in_words(letter: str) -> str:
+    """Return the name of a Greek letter and a superscript as a power; nothing for any other."""
+    kind, _, plain = unicodedata.decomposition(letter).partition(" ")
+    if kind == "<super>":
+        return "^" + "".join(chr(int(code, 16)) for code in plain.split())
+    alphabet, _, name = unicodedata.name(letter, "").partition(" LETTER ")
+    return {"GREEK SMALL": name.lower(), "GREEK CAPITAL": name.capitalize()}.get(alphabet, "")
+
+
+def _writable(text: str) -> str:
+    """Return a text as stdout will write it, so that columns are as wide as what is seen."""
+    text, encoding = printable(text), getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text if text.isascii() else text.encode(encoding, "resx").decode(encoding)
+
+
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    plain = (_PLAIN.get(letter) or unicodedata.normalize("NFKD", letter) for letter in text)
+    plain = (_PLAIN.get(letter) or _in_words(letter) or unicodedata.normalize("NFKD", letter) for letter in text)
     return "".join(part if part.isascii() else "?" for part in plain), error.end
 
 
@@ -92,8 +107,9 @@ def print_json(content: Any) -> None:
 
 def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: str | None = None) -> None:
     """Print a table; columns whose name starts with '<' are text and aligned to the left."""
+    columns = [_writable(column) for column in columns]
     heading = [column.removeprefix("<") for column in columns]
-    cells = [[printable(cell) for cell in row] for row in rows]
+    cells = [[_writable(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(heading, *cells, strict=True)]
     width = sum(widths) + 3 * len(widths)  # three spaces between columns, and the edges
     if title:

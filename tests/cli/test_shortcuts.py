@@ -1,6 +1,8 @@
 """`resx shortcuts`: what is registered, as JSON, with a plugin, and as the page of the documentation."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,10 +17,24 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_json_has_the_facts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["shortcuts", "identity", "rezero", "--json"]) == 0
+    assert run(["shortcuts", "identity", "rezero", "mixing:groups=2", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == ["identity", "rezero"]
-    assert [row["parameters"] for row in rows] == [0, 9]
+    assert [row["name"] for row in rows] == ["identity", "rezero", "mixing:groups=2"]
+    assert [row["parameters"] for row in rows] == [0, 9, 9 * 4]
+
+
+def test_a_formula_keeps_its_meaning_in_ascii() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "resx", "shortcuts", "delta", "conv", "depth-attention"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    text = " ".join(done.stdout.split())
+    assert "x + beta(x) (v(x) - k*x) k, k = F/||F||" in text and "C^2 parameters" in text and "?" not in text
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("|", "+"))]
+    assert len({len(line) for line in rows}) == 1, "columns are as wide as what is written in them"
 
 
 def test_an_unknown_name_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
