@@ -69,6 +69,11 @@ def results_root(option: Path | None = None) -> Path:
     return Path(option or os.environ.get("RESX_RESULTS") or "results")
 
 
+def is_published(source: Path) -> bool:
+    """Return whether a folder holds a published experiment rather than live runs."""
+    return (source / "fields.json").is_file()
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file that takes the place of `path` when the block ends without an exception.

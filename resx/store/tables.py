@@ -30,7 +30,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from resx.spec import FIELDS, Frozen, RunSpec, SpecError
-from resx.store.files import LOG, StoreError, read_file, read_json, results_root, to_json, write_atomic
+from resx.store.files import LOG, StoreError, is_published, read_file, read_json, results_root, to_json, write_atomic
 from resx.store.index import read_records
 from resx.store.run import METRICS, OUTCOMES, TEXTS, Record, RunFolder, find_runs, is_recorded, read_record
 
@@ -196,11 +196,6 @@ def _damaged(file: Path) -> str:
 
 
 # published experiments
-
-
-def is_published(source: Path) -> bool:
-    """Return whether a folder holds a published experiment rather than live runs."""
-    return (source / "fields.json").is_file()
 
 
 def _read_published(

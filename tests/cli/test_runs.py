@@ -321,3 +321,35 @@ def test_markup_is_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert call(["runs", "list", "--results", str(results)]) == 0
     out = capsys.readouterr().out
     assert "old[copy]" in out and "[/b] $x$" in out
+
+
+PUBLISHED = Path(__file__).parents[2] / "results" / "digits-depths"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["show", "plain"],
+        ["diff", "plain", "residual"],
+        ["note", "plain", "--tag", "a"],
+        ["check"],
+        ["rm", "--yes", "--where", "depth=56"],
+        ["gc"],
+        ["export", "a.csv"],
+        ["export", "a.zip", "--format", "bundle"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_folders_of_runs_says_that_a_published_experiment_has_none(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(["runs", *words, "--results", str(PUBLISHED)]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith(f"resx: {PUBLISHED}: a published experiment") and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_published_experiment_is_listed_under_its_own_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["runs", "list", "--results", str(PUBLISHED)]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(f"runs in {PUBLISHED}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resx.cli.options import Results
-from resx.cli.runs.which import Names
+from resx.cli.runs.which import Names, live_root
 from resx.spec import SpecError
 
 
@@ -24,11 +24,11 @@ def check(
     With --repair what can be made again is: the manifest, metrics.csv, predictions and the result from the
     checkpoint. A log or measurements of which nothing says whose they are, are set aside. Nothing else is changed.
     """
-    from resx.store.files import StoreError, results_root
+    from resx.store.files import StoreError
     from resx.store.mend import mend, problems
     from resx.store.run import find_path, find_runs
 
-    root = results_root(results)
+    root = live_root(results)
     paths = [find_path(root, name) for name in names] if names else find_runs(root)
     wrong = 0
     for path in paths:

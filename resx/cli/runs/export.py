@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from resx.cli.options import Results, Where
-from resx.cli.runs.which import Names, select_runs
+from resx.cli.runs.which import Names, live_root, select_runs
 
 
 class Format(StrEnum):
@@ -64,10 +64,9 @@ def export(
     """
     from resx import exporters
     from resx.store.bundle import export_bundle
-    from resx.store.files import results_root
     from resx.store.tables import export_table, export_tables
 
-    runs = select_runs(results_root(results), names, where)
+    runs = select_runs(live_root(results), names, where)
     kind = kind or (Format.parquet if target.endswith(".parquet") else Format.csv)
     if kind in exporters.EXPORTERS:
         new = exporters.export(kind, runs, target)

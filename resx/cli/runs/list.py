@@ -35,11 +35,12 @@ def list_runs(
     [bold]resx runs list --status unfinished --older 7 --sort written[/bold]
     """
     from resx.cli.terminal import print_json
-    from resx.store.files import results_root
+    from resx.store.files import is_published, results_root
     from resx.store.run import read_notes
     from resx.store.select import sort_records
 
     root = results_root(results)
+    place = root if is_published(root) else root / "runs"
     records = sort_records(select_records(root, where, status, tag, older), sort)
     for record in records:
         if record.damage:
@@ -48,9 +49,9 @@ def list_runs(
         print_json([{**record.row, **read_notes(Path(record.row["folder"]))} for record in records])
         return
     if records:
-        _print_records(records, f"{len(records)} runs in {root / 'runs'}")
+        _print_records(records, f"{len(records)} runs in {place}")
     elif any((where, status, tag, older)):
-        typer.echo(f"no run in {root / 'runs'} matches", err=True)
+        typer.echo(f"no run in {place} matches", err=True)
     else:
         typer.echo("Nothing is recorded yet: `resx compare` trains four small networks in about a minute.", err=True)
 

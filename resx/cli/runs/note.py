@@ -8,7 +8,7 @@ import typer
 
 from resx.cli import complete
 from resx.cli.options import Results
-from resx.cli.runs.which import select_runs
+from resx.cli.runs.which import live_root, select_runs
 from resx.spec import SpecError
 
 
@@ -26,12 +26,11 @@ def note(
     Example: [bold]resx runs note 1a2b3c4d --tag lecture --text "first try"[/bold]
     """
     from resx.spec import printable
-    from resx.store.files import results_root
 
     bad = [word for word in tag or [] if word.split() != [word] or printable(word) != word]
     if bad:
         raise SpecError(f"--tag: one word each, not '{bad[0]}'")
-    for run in select_runs(results_root(results), names):
+    for run in select_runs(live_root(results), names):
         notes = run.notes()
         tags = dict.fromkeys([*notes["tags"], *(tag or [])])
         run.save_notes([word for word in tags if word not in (untag or [])], notes["note"] if text is None else text)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resx.cli.options import Results, Where
-from resx.cli.runs.which import Names, Older, Status, WithStatus, WithTag, Yes, select_records, select_runs
+from resx.cli.runs.which import Names, Older, Status, WithStatus, WithTag, Yes, live_root, select_records, select_runs
 from resx.spec import SpecError
 
 
@@ -35,10 +35,9 @@ def remove(
     Examples: [bold]resx runs rm 1a2b3c4d[/bold], [bold]resx runs rm --unfinished --older 7[/bold],
     [bold]resx runs rm --where lr=1[/bold]
     """
-    from resx.store.files import results_root
     from resx.store.run import find_path, remove_run
 
-    root = results_root(results)
+    root = live_root(results)
     status = Status.unfinished if unfinished else status
     if not (names or where or status or tag or older is not None):
         raise SpecError("runs rm: say which: run ids, --where, --status, --unfinished, --tag or --older")
@@ -72,10 +71,9 @@ def collect(
 
     A probe that needs weights which are gone says so; training the run again after `runs rm` makes them again.
     """
-    from resx.store.files import results_root
     from resx.store.mend import remove_leftovers, thin_snapshots
 
-    root = results_root(results)
+    root = live_root(results)
     question = f"Remove the weights of finished runs in {root / 'runs'} but for {snapshots}?"
     if snapshots is not Snapshots.log and not yes and not typer.confirm(question, err=True):
         typer.echo("nothing was removed", err=True)

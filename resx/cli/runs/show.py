@@ -8,6 +8,7 @@ import typer
 
 from resx.cli import complete
 from resx.cli.options import Json, Results
+from resx.cli.runs.which import live_root
 from resx.spec import SpecError
 
 
@@ -18,10 +19,9 @@ def show(
 ) -> None:
     """Show one run: its spec, its result, and on what it was made."""
     from resx.cli.terminal import number, print_json, print_lines, print_table
-    from resx.store.files import results_root
     from resx.store.run import find_run
 
-    run = find_run(results_root(results), name)
+    run = find_run(live_root(results), name)
     notes, attempts = run.notes(), run.attempts()
     content = {
         "run_id": run.run_id,
@@ -65,11 +65,10 @@ def diff(
 ) -> None:
     """Show in what two runs differ: fields of their specs, then their results."""
     from resx.cli.terminal import print_json, print_table
-    from resx.store.files import results_root
     from resx.store.run import find_path, read_record
     from resx.store.select import NAMES, as_text
 
-    root = results_root(results)
+    root = live_root(results)
     records = [read_record(find_path(root, name)) for name in (first, second)]
     for record in records:
         if record.damage:

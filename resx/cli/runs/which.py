@@ -46,6 +46,19 @@ WithTag = Annotated[str | None, typer.Option(help="Only runs with this tag.", sh
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
+def live_root(results: Path | None) -> Path:
+    """Return the folder of everything recorded. Raises SpecError for a published experiment: it has no run folders."""
+    from resx.store.files import is_published, results_root
+
+    root = results_root(results)
+    if is_published(root):
+        raise SpecError(
+            f"{root}: a published experiment: tables (runs.csv, curves.csv.gz), no folders of runs; "
+            "`resx runs list` and `resx plot` read it"
+        )
+    return root
+
+
 def select_records(
     root: Path,
     where: Sequence[str] | None = None,
@@ -57,12 +70,13 @@ def select_records(
 
     A live run's row has `written`, when something was last written to it, as local time. older: days since then.
     """
+    from resx.store.files import is_published
     from resx.store.index import read_records
     from resx.store.run import Record, read_notes
     from resx.store.select import matches, parse_where
 
     conditions = parse_where([*(where or []), *([f"status={status}"] if status else [])])
-    if (root / "fields.json").is_file():
+    if is_published(root):
         from resx.store.tables import load_runs
 
         rows = load_runs(root)[0].to_dict("records")
