@@ -89,7 +89,7 @@ def _cell(table: pd.DataFrame, name: str, row: int) -> str:
 
 
 def _table(title: str, table: pd.DataFrame) -> list[str]:
-    more = [f"… and {len(table) - MANY_ROWS} more rows in {title}.csv"] if len(table) > MANY_ROWS else []
+    more = ["", f"… and {len(table) - MANY_ROWS} more rows in {title}.csv"] if len(table) > MANY_ROWS else []
     return [*markdown(*formatted(table.head(MANY_ROWS))), *more]
 
 
