@@ -165,8 +165,8 @@ def _is_papers_network(group: pd.DataFrame) -> bool:
 def symbols(tables: Tables, settings: DegradationSettings) -> Mapping[str, Any]:
     """Return the kind that is compared with plain networks, residual ones where there are any, and all the others.
 
-    deep: the greatest depth at which not all networks of either kind diverged, deepest: of the compared kind alone,
-    where there is one.
+    deep: the greatest depth at which not all networks of either kind diverged, where there is one. deepest: of the
+    compared kind alone, or the greatest there is.
     """
     rows = tables["outcomes"]
     compared = arm(rows)
@@ -174,7 +174,7 @@ def symbols(tables: Tables, settings: DegradationSettings) -> Mapping[str, Any]:
         set(rows.loc[(rows["kind"] == kind) & rows[settings.primary].notna(), "depth"]) for kind in ("plain", compared)
     ]
     others = tuple(kind for kind in rows["kind"].unique() if kind not in ("plain", compared))
-    greatest = {"deep": set.intersection(*trained), "deepest": trained[1]}
+    greatest = {"deep": set.intersection(*trained), "deepest": trained[1] or set(rows["depth"])}
     depths = {name: int(max(there)) for name, there in greatest.items() if there}
     return {"arm": compared, "others": others} | depths
 
