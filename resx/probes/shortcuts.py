@@ -433,7 +433,7 @@ def comment(findings: Findings) -> list[str]:
         worse = int((surely["difference"] > 0).sum())
         lines.append(
             f"{ORDERS[str(order)]}, {depth} layers: the identity ranks {place} of {len(ranking)}; after adjustment for "
-            f"all of them {', '.join(better) or 'none'} trained better and {worse} trained worse."
+            f"all of them {', '.join(better) or 'no function'} trained better and {worse or 'no'} trained worse."
         )
         if len(diverged := ranking.loc[ranking["diverged"] > 0, "shortcut"]):
             lines.append(f"Diverged in some seed: {', '.join(diverged)}.")
