@@ -38,7 +38,9 @@ def together(command: Callable[[], int]) -> int:
     """Run a command in the first process while the others train along, and return the exit code."""
     ranks = join()
     if ranks.rank:
-        return _train_along(ranks)
+        code = _train_along(ranks)
+        sys.stderr.flush()
+        os._exit(code)  # torch's threads can abort a process that takes its time to end; this one holds nothing
     try:
         return command()
     finally:
