@@ -102,6 +102,7 @@ def plan(
 
     fields: of every run, the preset among them. grid: values of fields that vary. Raises SpecError with all mistakes.
     """
+    from resx import data
     from resx.training.resolve import resolve
 
     written = load_toml(experiment) if isinstance(experiment, Path) else experiment or Experiment("")
@@ -111,6 +112,7 @@ def plan(
             f"`resx probe {written.probe}` takes it, and so does `resx run`"
         )
     definition = load_probe(probe)
+    data.look_again()  # once: the cells of a grid are resolved a few at a time
     fields = _in_steps({**written.run, **fields}, machine) if "epochs" in fields else fields
     grids = [{**without(one, *fields), **(grid or {})} for one in written.grids or ({},)]
     if seeds:
@@ -123,7 +125,7 @@ def plan(
         base={**written.run, **fields},
         seeds=list(seeds or range(definition.seeds)),
         settings=parse_settings(definition, {**written.settings, **(settings or {})}),
-        resolve=lambda cells: resolve(cells, machine),
+        resolve=lambda cells: resolve(cells, machine, same_files=True),
         grids=grids,
     )
     specs = planned(definition, request)

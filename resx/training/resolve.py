@@ -32,14 +32,15 @@ from resx.training.schedule import WARMUP_UNTIL
 NORMALIZATIONS = ("symmetric", "channel-mean", "pixel-mean", *CHANNELS)
 
 
-def resolve(fields: Iterable[Mapping[str, Any]], machine: Machine) -> list[RunSpec]:
+def resolve(fields: Iterable[Mapping[str, Any]], machine: Machine, *, same_files: bool = False) -> list[RunSpec]:
     """Turn flat fields into complete specs: names checked, parts' defaults filled in, data and plugin hashed.
 
-    Raises SpecError with every mistake of every spec, each once; also for networks that the machine's memory or a
-    batch of one cannot train.
+    same_files: the images of a folder are those of the last call, as while one grid is planned. Raises SpecError with
+    every mistake of every spec, each once; also for networks that the machine's memory or a batch of one cannot train.
     """
     load_plugins(machine.plugin)
-    data.look_again()
+    if not same_files:
+        data.look_again()
     specs: dict[RunSpec, None] = {}
     errors: dict[str, None] = {}
     completed: dict[DataSpec, DataSpec] = {}  # a folder is hashed once, not once a run

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resx import data
+from resx import data, lab
 from resx.data import DATASETS, FACTS, folder
 from resx.data.batches import Batches
 from resx.spec import DataSpec, SpecError
@@ -282,6 +282,16 @@ def test_images_that_change_between_two_calls_are_seen(tree):
         Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tree / "train" / "ant" / "00000.png")
         ids += [one.run_id for one in resolve([{"dataset": "folder", "steps": 1}], Machine(data_dir=tree))]
     assert ids[0] != ids[1]
+
+
+def test_the_images_of_a_grid_are_read_once(tree, monkeypatch):
+    read, real = [], data._read_files
+    monkeypatch.setattr(data, "_read_files", lambda *given: (read.append(given), real(*given))[1])
+    fields = {"preset": "digits", "dataset": "folder", "batch_size": 2, "depth": 8, "normalize": "pixel-mean"}
+    grid = {"shortcut": ["scaled"], "order": ["pre", "post"]}
+    planned = lab.plan("shortcuts", fields=fields, grid=grid, seeds=[0, 1], machine=Machine(data_dir=tree))
+    assert len(planned.specs) == 12
+    assert len(read) == 1
 
 
 def test_what_a_kill_left_of_the_cache_goes(tree, tmp_path):
