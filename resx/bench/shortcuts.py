@@ -21,7 +21,7 @@ from resx.model.shortcuts import SHORTCUTS
 from resx.probes.page import markdown
 from resx.store.environment import describe_environment
 from resx.store.files import write_atomic
-from resx.training.machine import computing
+from resx.training.machine import computing, own_settings
 
 REFERENCE = "identity"
 COLUMNS = ("<shortcut", "ms/step", "of the identity's")
@@ -34,8 +34,9 @@ def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict
     """
     samples: dict[str, list[float]] = {}
     by = "wall" if plan.device.startswith("cuda") else "core"
-    torch.set_num_threads(plan.threads)
     with ExitStack() as stack:
+        stack.enter_context(own_settings())
+        torch.set_num_threads(plan.threads)
         stack.enter_context(computing(plan.precision))
         subjects = {
             name: stack.enter_context(engine(replace(plan, shortcut=name), plan.depths[0])) for name in SHORTCUTS
