@@ -37,7 +37,7 @@ from resx.probes import (
     probe_names,
 )
 from resx.probes.page import MANY_ROWS, page, shown_tables, updated
-from resx.spec import MAX_RUNS, Experiment, RunSpec, SpecError, load_toml, recipe, slug, without, write_toml
+from resx.spec import MAX_RUNS, Experiment, RunSpec, SpecError, command_of, load_toml, recipe, slug, without, write_toml
 from resx.store import tables
 from resx.store.files import LOG, Busy, StoreError, write_atomic
 from resx.store.tables import load_environments, load_frames, write_frames
@@ -489,7 +489,7 @@ def write(
         files.append(folder / f"{name}.csv")
         write_atomic(files[-1], table.to_csv(index=False, float_format="%.6g"))
     drawn, errors = draw(findings, folder / "figures", PUBLISHED if publish else style.FORMATS)
-    command = (source / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    command = command_of(source / "experiment.toml")
     own = page(findings, source.name, command, _cost(findings, source))
     path = folder / "README.md"
     write_atomic(path, updated(path.read_text(encoding="utf-8") if path.exists() else "", source.name, own))

@@ -19,7 +19,7 @@ from pathlib import Path
 from resx import paper
 from resx.claims import BY_OTHERS, SCALES, is_of, scale_rank, weakest
 from resx.probes import Findings, check_key, is_claim, load_probe
-from resx.spec import SpecError, load_toml
+from resx.spec import SpecError, command_of, load_toml
 from resx.stats import MIN_SEEDS, Estimate
 from resx.store.files import StoreError
 from resx.store.tables import costs, read_rows
@@ -275,7 +275,7 @@ def _estimate(row: Mapping[str, str]) -> Estimate:
 def describe(folder: Path, own: bool) -> Experiment:
     """Return what a folder of findings says of itself. Raises StoreError and SpecError where it cannot be read."""
     load_toml(folder / "experiment.toml")
-    command = (folder / "experiment.toml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    command = command_of(folder / "experiment.toml")
     command = command.replace(" experiment.toml", f" {folder / 'experiment.toml'}")  # a page names its own folder's
     cost = costs(folder)
     seconds = math.fsum(seconds for seconds, _ in cost.values() if not math.isnan(seconds))

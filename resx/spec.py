@@ -550,6 +550,11 @@ def recipe(spec: RunSpec) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None and key != "plugin"}
 
 
+def command_of(file: Path) -> str:
+    """Return the command on top of an experiment's file, where `write_toml` puts it."""
+    return file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+
+
 def write_toml(experiment: Experiment, command: str) -> str:
     """Return an experiment as a file's text that `load_toml` reads back, the command that makes it on top."""
     lines = [f"# {command}", ""]
