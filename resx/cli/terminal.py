@@ -119,7 +119,7 @@ def print_table(rows: Sequence[Sequence[str]], columns: Sequence[str], title: st
         return
     aligned = [set_cell_size if column.startswith("<") else _to_the_right for column in columns]
     lines = [
-        " " + "   ".join(align(cell, width) for align, cell, width in zip(aligned, row, widths, strict=True)).rstrip()
+        " " + "   ".join(align(cell, room) for align, cell, room in zip(aligned, row, widths, strict=True)).rstrip()
         for row in (heading, *cells)
     ]
     CONSOLE.print(Text(lines[0], style="bold"))
