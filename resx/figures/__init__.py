@@ -7,9 +7,9 @@ tables and settings, and computes nothing that stands in a table; so a published
 from __future__ import annotations
 
 import importlib
-import math
 import pkgutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 
 import pandas as pd
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from resx.figures import style
 from resx.registry import Registry
 from resx.spec import FIELDS, SpecError, did_you_mean
+from resx.store.select import as_text, matches
 
 Frames = Mapping[str, pd.DataFrame]
 
@@ -46,19 +47,16 @@ def select(frames: Frames, **filters: object) -> dict[str, pd.DataFrame]:
     runs = frames["runs"]
     if runs.empty:
         raise SpecError("no run is recorded here; `resx compare` makes some, --results looks in another folder")
-    texts = {name: values for name, value in filters.items() if (values := _as_texts(value))}
-    unknown = [name for name in texts if name != "run" and name not in FIELDS]
+    wanted = {name: texts for name, value in filters.items() if (texts := _as_texts(value))}
+    unknown = [name for name in wanted if name != "run" and name not in FIELDS]
     if unknown:
         raise SpecError([f"{name}: no such field{did_you_mean(name, FIELDS)}" for name in unknown])
-    keep = pd.Series(True, index=runs.index)
-    for name, values in texts.items():
-        keep &= _matches(runs, name, values)
-    if not keep.any():
-        filter_text = ", ".join(f"{name} {' or '.join(values)}" for name, values in texts.items())
-        there = {name: sorted(runs[name].map(as_text).unique(), key=_by_number) for name in texts if name != "run"}
-        listed = "; ".join(f"{name} {', '.join(values)}" for name, values in there.items())
+    ids = {row["run_id"] for row in runs.to_dict("records") if matches(row, wanted)}
+    if not ids:
+        filter_text = ", ".join(f"{name} {' or '.join(values)}" for name, values in wanted.items())
+        there = {name: runs[name].map(as_text).unique() for name in wanted if name != "run"}
+        listed = "; ".join(f"{name} {', '.join(sorted(values, key=by_number))}" for name, values in there.items())
         raise SpecError(f"no recorded run has {filter_text}; there are: {listed or '`resx runs list` shows them'}")
-    ids = runs.loc[keep, "run_id"]
     return {name: frame[frame["run_id"].isin(ids)] if "run_id" in frame else frame for name, frame in frames.items()}
 
 
@@ -69,31 +67,19 @@ def _as_texts(value: object) -> list[str]:
     return [] if value is None else [as_text(value)]
 
 
-def _matches(runs: pd.DataFrame, name: str, values: list[str]) -> pd.Series:
-    if name == "run":
-        ends = tuple(values)
-        return runs["run_id"].map(lambda run_id: run_id.startswith(ends) or run_id.endswith(ends))
-    matching = runs[name].map(as_text).isin(values)
-    if name == "shortcut":
-        matching |= runs[name].str.partition(":")[0].isin(values)
-    if name == "dataset":
-        matching |= runs["label"].isin(values) | runs["data_label"].isin(values)
-    return matching
+def by_number(text: str) -> list[tuple[float, str]]:
+    """Return a key that sorts texts as a person does: 'width 8' before 'width 16', numbers before words."""
+    pieces = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
+    return [(float(piece), "") if place % 2 else (0.0, piece) for place, piece in enumerate(pieces)]
 
 
-def as_text(value: object) -> str:
-    """Write a field's value as a person would: 1500 for a column's 1500.0, null for nan."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "null"
-    try:
-        number = float(str(value))
-    except ValueError:
-        return str(value)
-    return str(int(number)) if number.is_integer() else repr(number)
+def refuse_mixed(texts: pd.DataFrame, counts: pd.Series) -> None:
+    """Raise SpecError where runs that belong together have several values of a field.
 
-
-def ask_for_one(mixed: Mapping[str, Sequence[str]]) -> None:
-    """Raise SpecError where runs that belong together have several values of a field. mixed: these values by field."""
+    texts: the fields of all runs, as text. counts: how many values each of them has among such runs.
+    """
+    fields = [field for field in FIELDS if field in texts and counts[field] > 1]
+    mixed = {field: sorted(texts[field].unique(), key=by_number) for field in fields}
     if mixed:
         listed = "; ".join(f"{field}: {', '.join(values)}" for field, values in mixed.items())
         field, values = next(iter(mixed.items()))
@@ -103,18 +89,9 @@ def ask_for_one(mixed: Mapping[str, Sequence[str]]) -> None:
 
 def refuse_two_of_a_seed(runs: pd.DataFrame) -> None:
     """Raise SpecError where runs of one shortcut, depth and seed differ in other fields, and name these."""
-    fields = [field for field in FIELDS if field not in ("shortcut", "depth", "seed")]
-    texts = runs[fields].map(as_text)
-    counts = texts.groupby([runs[field].map(as_text) for field in ("shortcut", "depth", "seed")]).nunique().max()
-    ask_for_one({field: sorted(texts[field].unique(), key=_by_number) for field in fields if counts[field] > 1})
-
-
-def _by_number(text: str) -> tuple[float, str]:
-    """Return a key that sorts numbers as such, before texts."""
-    try:
-        return float(text), ""
-    except ValueError:
-        return math.inf, text
+    texts = runs[[*FIELDS]].map(as_text)
+    of_a_seed = texts.groupby(["shortcut", "depth", "seed"])
+    refuse_mixed(texts.drop(columns=["shortcut", "depth", "seed"]), of_a_seed.nunique().max())
 
 
 for _module in pkgutil.iter_modules(__path__):  # a new figure is one file and nothing else

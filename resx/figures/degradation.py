@@ -17,10 +17,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from resx import paper
-from resx.figures import FIGURES, as_text, ask_for_one, parts, style
+from resx.figures import FIGURES, parts, refuse_mixed, style
 from resx.probes import Findings
 from resx.probes.tidy import kind_name
 from resx.spec import FIELDS
+from resx.store.select import as_text
 
 TOPS = (1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 100)  # where an axis of errors (%) may end
 ARM = ("shortcut", "adapter", "order", "norm", "width", "widths")  # fields that give a panel of its own
@@ -62,13 +63,14 @@ def draw(findings: Findings) -> Figure:
 
 def _check_one_recipe(runs: pd.DataFrame) -> None:
     """Raise SpecError where runs differ in more than the network and the seed."""
-    network = runs[[*ARM, "depth"]].map(as_text).agg(" ".join, axis=1)
-    mixed = {}
-    for field in [field for field in FIELDS if field not in (*ARM, "depth", "seed")]:
-        texts = runs[field].map(as_text)
-        if (texts.groupby(network).nunique().max() if field in OF_NETWORK else texts.nunique()) > 1:
-            mixed[field] = sorted(texts.unique())
-    ask_for_one(mixed)
+    texts = runs[[field for field in FIELDS if field not in (*ARM, "depth", "seed")]].map(as_text)
+    counts = texts.nunique()
+    counts.update(texts[list(OF_NETWORK)].groupby(_network(runs)).nunique().max())
+    refuse_mixed(texts, counts)
+
+
+def _network(runs: pd.DataFrame) -> pd.Series:
+    return runs[[*ARM, "depth"]].map(as_text).agg(" ".join, axis=1)
 
 
 def _top(runs: pd.DataFrame, curves: pd.DataFrame) -> float:
@@ -78,8 +80,7 @@ def _top(runs: pd.DataFrame, curves: pd.DataFrame) -> float:
         return TOPS[-1]
     rows = curves[curves["run_id"].isin(alive["run_id"])].sort_values("step")
     finals = rows.groupby("run_id")[["train_error", "test_error"]].last().max(axis=1)  # last: the last measured
-    network = alive.set_index("run_id")[[*ARM, "depth"]].map(as_text).agg(" ".join, axis=1)
-    worst = finals.groupby(network).mean().max()
+    worst = finals.groupby(_network(alive.set_index("run_id"))).mean().max()
     return next((top for top in TOPS if top >= 1.3 * worst), TOPS[-1])
 
 

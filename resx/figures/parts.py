@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from resx.figures import as_text, style
+from resx.figures import by_number, style
 from resx.probes.tidy import kind_name
 from resx.stats import Estimate
+from resx.store.select import as_text
 
 FOREST_ROW = 0.165  # inches
 WITHOUT_OUTCOME = ("unfinished", "damaged")  # statuses of runs that are not judged
@@ -35,13 +35,7 @@ def split(runs: pd.DataFrame, fields: Sequence[str]) -> dict[str, pd.DataFrame]:
             values_named = [f"{field} {value}" for field, value in zip(differing, values, strict=True)]
             names[", ".join([kind_name(str(shortcut)), *values_named])] = runs.loc[rows.index]
     rank = {"plain": 0, "residual": 1}
-    return dict(sorted(names.items(), key=lambda item: (rank.get(item[0].partition(",")[0], 2), _by_number(item[0]))))
-
-
-def _by_number(name: str) -> list[tuple[float, str]]:
-    """Return a key that sorts names as a person does: width 8 before width 16."""
-    pieces = re.split(r"(\d+(?:\.\d+)?)", name)
-    return [(float(piece), "") if place % 2 else (0.0, piece) for place, piece in enumerate(pieces)]
+    return dict(sorted(names.items(), key=lambda item: (rank.get(item[0].partition(",")[0], 2), by_number(item[0]))))
 
 
 def draw_network(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, quantity: str, colour: str) -> pd.Series:

@@ -21,7 +21,7 @@ def as_text(value: object) -> str:
         return str(value).lower()
     if isinstance(value, tuple | list):
         return ",".join(as_text(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def parse_where(texts: Iterable[str], names: Sequence[str] = NAMES) -> dict[str, list[str]]:
@@ -41,14 +41,19 @@ def parse_where(texts: Iterable[str], names: Sequence[str] = NAMES) -> dict[str,
     return conditions
 
 
-def matches(record: Record, conditions: Wanted) -> bool:
-    """Whether a run has one of the wanted values of every field; a shortcut matches without its arguments, too."""
-    return all(any(_is(record.row, field, value) for value in values) for field, values in conditions.items())
+def matches(row: Mapping[Any, Any], conditions: Wanted) -> bool:
+    """Whether a run has one of the wanted values of every field.
+
+    A shortcut matches without its arguments, too, a data set by its label, and `run` an id by how it begins or ends.
+    """
+    return all(any(_is(row, field, value) for value in values) for field, values in conditions.items())
 
 
-def _is(row: Mapping[str, Any], field: str, value: str) -> bool:
+def _is(row: Mapping[Any, Any], field: str, value: str) -> bool:
     text = as_text(row.get(field))
     if text == value or (field == "shortcut" and text.partition(":")[0] == value):
+        return True
+    if field == "run" and (row["run_id"].startswith(value) or row["run_id"].endswith(value)):
         return True
     if field == "dataset" and value in (row.get("label"), row.get("data_label")):
         return True

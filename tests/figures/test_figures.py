@@ -265,7 +265,7 @@ def test_networks_that_differ_have_their_own_panels(made_up):
         ({"shortcut": ["none", "scaled:alpha=0.5"]}, 8),
         ({"dataset": ["made-up digits"]}, 8),
         ({"dataset": ["digits"], "depth": ["20"]}, 4),
-        ({"lr": ["2e-2"], "drops": ["(0.5, 0.75)"]}, 8),
+        ({"lr": ["2e-2"], "drops": ["0.5,0.75"], "warmup": ["false"]}, 8),
         ({"run": ["plain-20"]}, 2),
     ],
 )

@@ -74,12 +74,14 @@ def diff(
         if record.damage:
             raise SpecError(record.damage)
     names = [name for name in NAMES if name != "run_id"]
-    rows = {name: [as_text(record.row.get(name)) for record in records] for name in names}
-    rows = {name: cells for name, cells in rows.items() if cells[0] != cells[1]}
+    rows = {name: [record.row.get(name) for record in records] for name in names}
+    rows = {name: values for name, values in rows.items() if as_text(values[0]) != as_text(values[1])}
     ids = [record.row["run_id"] for record in records]
     if json:
-        print_json(
-            {name: {run_id: record.row.get(name) for run_id, record in zip(ids, records, strict=True)} for name in rows}
-        )
+        print_json({name: dict(zip(ids, values, strict=True)) for name, values in rows.items()})
         return
-    print_table([[name, *cells] for name, cells in rows.items()], ["<field", *(f"<{run_id[-8:]}" for run_id in ids)])
+    cells = [[f"{one:g}" if isinstance(one, float) else as_text(one) for one in values] for values in rows.values()]
+    print_table(
+        [[name, *row] for name, row in zip(rows, cells, strict=True)],
+        ["<field", *(f"<{run_id[-8:]}" for run_id in ids)],
+    )

@@ -88,7 +88,7 @@ def select_records(
     if older is not None:
         since = (datetime.now() - timedelta(days=older)).isoformat(" ", "minutes")
         records = [record for record in records if (written := record.row.get("written")) and written <= since]
-    records = [record for record in records if matches(record, conditions)]
+    records = [record for record in records if matches(record.row, conditions)]
     return [record for record in records if not tag or tag in read_notes(Path(record.row["folder"]))["tags"]]
 
 
