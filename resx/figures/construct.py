@@ -29,7 +29,7 @@ def draw(findings: Findings) -> Figure:
     lines, rows, runs = findings.tables["curves"], findings.tables["outcomes"], findings.frames["runs"]
     depth = {name: int(rows.loc[rows["arm"] == name, "depth"].iloc[0]) for name in NAMES if name in set(rows["arm"])}
     words = {name: f"plain-{value}" for name, value in depth.items()} | {CONSTRUCTED: "constructed"}
-    colour = dict(zip((SHALLOW, DEEP, CONSTRUCTED), style.OKABE_ITO, strict=False))
+    colour = style.colours((SHALLOW, DEEP, CONSTRUCTED))
     if lines.empty:
         raise SpecError("no curve of these runs is recorded")
     half = int(runs["steps"].max())
@@ -44,8 +44,8 @@ def draw(findings: Findings) -> Figure:
             axes.set_xlim(0, 2 * half)
             _draw(axes, lines, f"{split}_{quantity}", words, colour)
             axes.axvline(half, color=style.QUIET, linewidth=0.6, alpha=0.6)
-    for axes, split in zip(grid[0], SPLITS, strict=True):
-        axes.set_title(SPLITS[split])
+    for axes, title in zip(grid[0], SPLITS.values(), strict=True):
+        axes.set_title(title)
     for axes in grid[-1]:
         style.count_iterations(axes)
     figure.align_ylabels(grid[:, 0])
@@ -55,8 +55,7 @@ def draw(findings: Findings) -> Figure:
         f"{parts.seed_words(rows['seed'].nunique())}. Every arm is two runs of {half} "
         "iterations; at the line the rate restarts and identities are inserted.",
     )
-    marks = [parts.handle("mean", linewidth=1.8), parts.handle("single seeds", linewidth=0.6, alpha=0.6)]
-    style.key(figure, marks)
+    style.key(figure, parts.seed_key())
     return figure
 
 

@@ -22,8 +22,7 @@ _WITHIN = ("shortcut", "depth", "seed", "warmup", "stride_in", "label", "referen
 def draw(findings: Findings) -> Figure:
     """Loss, error and learning rate of any recorded runs against iterations.
 
-    One column per kind of network and recipe, one colour per depth. Raises SpecError
-    where that makes too many columns.
+    One column per kind of network and recipe, one colour per depth. Raises SpecError where that makes too many columns.
     """
     runs, curves = findings.frames["runs"], findings.frames["curves"]
     arms = parts.split(runs, ["shortcut", *(field for field in FIELDS if field not in _WITHIN)])
@@ -50,8 +49,8 @@ def draw(findings: Findings) -> Figure:
                 if not means.empty:
                     end = means.iloc[-1]
                     shown = parts.percent(end) if quantity == "error" else f"{end:.3g}"
-                    text = f"{depth} layers  {shown}"
-                    labels.setdefault(axes, []).append((means.index[-1], end, text, colour[depth]))
+                    label = means.index[-1], end, f"{depth} layers  {shown}", colour[depth]
+                    labels.setdefault(axes, []).append(label)
         _draw_rates(rate, arm, curves, colour)
     for axes in (grid[0, 0], grid[2, 0]):
         style.log_ticks(axes)

@@ -1,8 +1,7 @@
-"""The degradation figure: training and test error against iterations, plain and residual.
+"""Training and test error against iterations, plain and residual (He et al. 2016, Figs. 1 and 6).
 
-He et al. 2016, Fig. 1 (plain-20 and plain-56) and Fig. 6 (plain | ResNet): thin dashed lines are training
-errors, bold ones test errors. As there, the axis ends shortly above the final errors, so the first iterations
-leave it.
+As there, thin dashed lines are training errors, bold ones test errors, and the axis ends shortly above the final
+errors, so the first iterations leave it.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ COLUMNS = 3
 def draw(findings: Findings) -> Figure:
     """Plain and residual networks: training and test error against iterations (the paper's Fig. 1 and Fig. 6).
 
-    One panel per kind of network, one colour per depth, a faint line per seed and a
-    full one for their mean; where the runs may be compared with the paper's, its final test errors at the right
-    edge. Raises SpecError where the runs do not share one recipe.
+    One panel per kind of network, one colour per depth, a faint line per seed and a full one for their mean; where the
+    runs may be compared with the paper's, its final test errors at the right edge. Raises SpecError where the runs do
+    not share one recipe.
     """
     runs, curves = findings.frames["runs"], findings.frames["curves"]
     arms = parts.split(runs, ARM)
     _check_one_recipe(runs)
-    columns = COLUMNS if len(arms) > 2 * COLUMNS else math.ceil(len(arms) / math.ceil(len(arms) / COLUMNS))
+    rows = math.ceil(len(arms) / COLUMNS)
     colour = style.depth_colours(runs["depth"])
-    figure, grid = style.panels(math.ceil(len(arms) / columns), columns, 1.85, titled=True)
+    figure, grid = style.panels(rows, math.ceil(len(arms) / rows), 1.85, titled=True)
     first = grid[0, 0]
     for axes in grid.flat[len(arms) :]:
         axes.set_axis_off()

@@ -1,7 +1,4 @@
-"""What depth does to each kind of network: final errors and log10 of the final training loss against depth.
-
-He et al. 2016 give the same numbers as the ends of the curves of Figs. 1 and 6 and as Table 6.
-"""
+"""Final errors and log10 of the final training loss against depth (in He et al. 2016 the ends of Figs. 1 and 6)."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from resx.probes import Findings
 from resx.probes.tidy import OUTCOMES
 
 PANELS = ("train_error", "test_error", "log10_train_loss")
-APART = 0.012  # of the range of depths: so far are kinds moved sideways that stand at one depth
+APART = 0.012  # how far apart kinds of one depth stand, as a share of the range of depths
 
 
 @FIGURES.register("depth")

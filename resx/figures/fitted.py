@@ -20,10 +20,10 @@ LOOKS = ("screen", "paper")
 
 
 def fitted(figure: Figure, *, title: bool = True, width: float | None = None, look: str = "screen") -> Figure:
-    """Return the figure as it is wanted.
+    """Return the figure, changed in place.
 
     title: with its heading. width: in inches, by default as drawn. look: of LOOKS. Raises SpecError for a width at
-    which the figure cannot be read, and for a look that there is not.
+    which the figure cannot be read, and for an unknown look.
     """
     if look not in LOOKS:
         raise SpecError(f"--style: no '{look}'; there are {', '.join(LOOKS)}")
@@ -79,7 +79,6 @@ def _resize(figure: Figure, width: float) -> None:
         height = _stack(figure, boxes, columns, width - left - right)
     else:
         raise SpecError(f"--width: this figure needs {left + right + LEAST:.1f} inches or more, not {width:g}")
-    rows = [list(legend.legend_handles) for legend in figure.legends]
     _place(figure, boxes, width, height)
     for text in figure.texts:
         if text.get_gid() == style.HEADING:
@@ -87,11 +86,11 @@ def _resize(figure: Figure, width: float) -> None:
     for axes, box in boxes.items():
         middle = (box.x0 + box.x1) / 2
         _wrap(axes.xaxis.label, 2 * min(middle, width - middle))
-    _explain(figure, rows[::-1], boxes)
+    _wrap_key(figure, boxes)
 
 
 def _stack(figure: Figure, boxes: dict[Axes, Bbox], columns: Sequence[Sequence[Axes]], panel: float) -> float:
-    """Place the columns of panels below one another, each panel so wide; return the figure's height in inches."""
+    """Place the columns of panels below one another, each `panel` inches wide; return the figure's height."""
     height = figure.get_size_inches()[1]
     low, high = min(box.y0 for box in boxes.values()), max(box.y1 for box in boxes.values())
     block = high - low + style.BELOW
@@ -117,21 +116,21 @@ def _wrap(label: Text, room: float) -> None:
         style.shrink(label, room)
 
 
-def _explain(figure: Figure, rows: Sequence[Sequence[Artist | None]], boxes: dict[Axes, Bbox]) -> None:
+def _wrap_key(figure: Figure, boxes: dict[Axes, Bbox]) -> None:
     """Write the key again, in as many rows as the width needs, and make room for it."""
-    for legend in list(figure.legends):
-        legend.remove()
     width, height = figure.get_size_inches()
     lines: list[list[Artist]] = []
-    for row in rows:
+    rows = list(reversed(figure.legends))
+    for legend in rows:
         line: list[Artist] = []
-        for artist in [artist for artist in row if artist is not None]:
+        for artist in filter(None, legend.legend_handles):
             length = sum(0.5 + 0.055 * len(str(one.get_label())) for one in [*line, artist])
             if line and length > width - 0.2:
                 lines.append(line)
                 line = []
             line.append(artist)
         lines.append(line)
+        legend.remove()
     more = style.KEY_ROW * (len(lines) - len(rows))
     _place(figure, {axes: box.translated(0, more) for axes, box in boxes.items()}, width, height + more)
     style.key(figure, *lines)
@@ -139,12 +138,7 @@ def _explain(figure: Figure, rows: Sequence[Sequence[Artist | None]], boxes: dic
 
 def _boxes(figure: Figure) -> dict[Axes, Bbox]:
     """Return where the axes are, in inches."""
-    width, height = figure.get_size_inches()
-    return {
-        axes: Bbox.from_extents(box.x0 * width, box.y0 * height, box.x1 * width, box.y1 * height)
-        for axes in figure.axes
-        for box in [axes.get_position()]
-    }
+    return {axes: Bbox(axes.get_position().get_points() * figure.get_size_inches()) for axes in figure.axes}
 
 
 def _columns(boxes: dict[Axes, Bbox]) -> list[list[Axes]]:
@@ -160,7 +154,7 @@ def _columns(boxes: dict[Axes, Bbox]) -> list[list[Axes]]:
 
 
 def _place(figure: Figure, boxes: dict[Axes, Bbox], width: float, height: float) -> None:
-    """Make the figure so large, with axes and heading where they are in inches from its lower left and its top."""
+    """Give the figure a size; axes stay where they are from its lower left, the heading from its top."""
     old = figure.get_size_inches()
     for text in figure.texts:
         x, y = text.get_position()

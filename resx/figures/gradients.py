@@ -15,6 +15,7 @@ from resx.probes import Findings
 
 ROWS = ("gradient norm", "growth per layer (%)", "gradient correlation")
 TABLES = ("norms", "growth_by_step", "correlations")
+PUBLISHED_GROWTH = 100 * (paper.PLAIN_GRADIENT_FACTOR.value - 1)  # percent per layer
 PHASES: dict[str, dict[str, Any]] = {
     "initial": {"linestyle": ":", "linewidth": 1.1},
     "trained": {"linestyle": "-", "linewidth": 1.6},
@@ -31,7 +32,7 @@ def draw(findings: Findings) -> Figure:
     if findings.tables["growth"][["padding", "images"]].nunique().max() > 1:
         return _by_size(findings)
     runs, norms = findings.frames["runs"], findings.tables["norms"]
-    arms = sorted(norms[["norm", "kind"]].drop_duplicates().itertuples(index=False, name=None))
+    arms = sorted(set(zip(norms["norm"], norms["kind"], strict=True)))
     colour = style.depth_colours(norms["depth"])
     figure, grid = style.panels(len(ROWS), len(arms), 1.5, free=True, labels=0.32)
     for row, name in zip(grid, ROWS, strict=True):
@@ -40,30 +41,27 @@ def draw(findings: Findings) -> Figure:
             axes.sharey(row[0])
             axes.tick_params(labelleft=False)
     for column, (norm, kind) in zip(grid.T, arms, strict=True):
-        column[0].set_title(f"{kind}, {'no' if norm == 'none' else norm} norm")
+        column[0].set_title(_title(norm, kind))
         for depth, shade in colour.items():
             for axes, table, line in zip(column, TABLES, (_draw_norms, _draw_growth, _draw_correlation), strict=True):
                 rows = findings.tables[table]
                 line(axes, rows[(rows["norm"] == norm) & (rows["kind"] == kind) & (rows["depth"] == depth)], shade)
         _label(column, kind, norm)
-    seeds = norms["seed"].nunique()
     diverged = int((runs["status"] == "diverged").sum())
     style.heading(
         figure,
         f"Gradients: {parts.data_label(runs)}",
-        f"{parts.seed_words(seeds)}; norms and distances on a log scale."
+        f"{parts.seed_words(norms['seed'].nunique())}; norms and distances on a log scale."
         + (f" {diverged} diverged runs: at initialisation only." if diverged else ""),
     )
-    depths = [parts.handle(f"{depth} layers", color=shade, linewidth=1.8) for depth, shade in colour.items()]
     published = paper.PLAIN_GRADIENT_FACTOR
-    percent = 100 * (published.value - 1)
-    source = f"{published.source} [{published.mark}]: {percent:+.0f} % at initialisation, wide plain networks"
+    source = f"{published.source} [{published.mark}]: {PUBLISHED_GROWTH:+.0f} % at initialisation, wide plain networks"
     marks = [
         parts.handle("at initialisation", linewidth=1.1, linestyle=":"),
         parts.handle("after training", linewidth=1.6),
         parts.handle(source, linestyle="", marker="D", markersize=4, markerfacecolor="white"),
     ]
-    style.key(figure, depths, marks)
+    style.key(figure, parts.depth_key(colour), marks)
     return figure
 
 
@@ -71,28 +69,30 @@ def _by_size(findings: Findings) -> Figure:
     """Draw the growth per layer at initialisation by size of the images, a panel per network, a colour per padding."""
     table = findings.tables["growth"]
     table = table[(table["phase"] == "initial") & (table["depth"] == table["depth"].max())]
-    arms = sorted(table[["norm", "kind"]].drop_duplicates().itertuples(index=False, name=None))
+    arms = table.groupby(["norm", "kind"])
     sizes = list(table["images"].unique())
     colour = style.colours(sorted(table["padding"].unique(), reverse=True))
     figure, grid = style.panels(1, len(arms), 1.6, titled=True, labels=0.2)
-    for axes, (norm, kind) in zip(grid[0], arms, strict=True):
-        axes.set_title(f"{kind}, {'no' if norm == 'none' else norm} norm")
+    for axes, ((norm, kind), rows) in zip(grid[0], arms, strict=True):
+        axes.set_title(_title(norm, kind))
         axes.axhline(0, color=style.QUIET, linewidth=0.6)
         for padding, shade in colour.items():
-            own = table[(table["norm"] == norm) & (table["kind"] == kind) & (table["padding"] == padding)]
-            own = own.set_index("images").reindex(sizes)
+            own = rows[rows["padding"] == padding].set_index("images").reindex(sizes)
             axes.plot(range(len(sizes)), own["growth"], color=shade, marker="o", markersize=3.5)
             axes.vlines(range(len(sizes)), own["growth_low"], own["growth_high"], color=shade, linewidth=1.2)
         axes.set_xticks(range(len(sizes)), sizes)
         axes.set_xlim(-0.4, len(sizes) - 0.6)
         axes.set_xlabel("images")
     grid[0, 0].set_ylabel("growth per layer (%)")
-    seeds = int(table["seeds"].max())
-    words = f"{parts.seed_words(seeds)}, 95 % intervals; above 0 gradients grow towards the input."
+    words = f"{parts.seed_words(table['seeds'].max())}, 95 % intervals; above 0 gradients grow towards the input."
     style.heading(figure, f"Gradients at initialisation: {parts.data_label(findings.frames['runs'])}", words)
     paddings = {padding or "zeros beyond the edge": shade for padding, shade in colour.items()}
     style.key(figure, [parts.handle(text, color=shade, linewidth=1.6) for text, shade in paddings.items()])
     return figure
+
+
+def _title(norm: str, kind: str) -> str:
+    return f"{kind}, {'no' if norm == 'none' else norm} norm"
 
 
 def _draw_norms(axes: Axes, rows: pd.DataFrame, shade: str) -> None:
@@ -128,5 +128,5 @@ def _label(column: Any, kind: str, norm: str) -> None:
     column[1].set_xscale("symlog", linthresh=1)
     column[1].set_xlim(left=-0.2)
     if kind == "plain" and norm == "batch":
-        value = 100 * (paper.PLAIN_GRADIENT_FACTOR.value - 1)
-        column[1].plot(0, value, "D", color=style.QUIET, markersize=4, markerfacecolor="white", zorder=5, clip_on=False)
+        look: dict[str, Any] = {"color": style.QUIET, "markersize": 4, "markerfacecolor": "white"}
+        column[1].plot(0, PUBLISHED_GROWTH, "D", zorder=5, clip_on=False, **look)

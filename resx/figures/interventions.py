@@ -34,9 +34,7 @@ def draw(findings: Findings) -> Figure:
         _draw(axes, arms, seeds, quantity)
         axes.set_title(title)
         axes.set_xlabel(label)
-    names = [
-        f"{row.kind}-{row.depth}" + (", no norm" if row.norm == "none" else "") for row in arms.itertuples(index=False)
-    ]
+    names = [f"{row.kind}-{row.depth}{', no norm' if row.norm == 'none' else ''}" for row in arms.itertuples()]
     grid[0].set_yticks(range(len(arms)), names)
     grid[0].set_ylim(len(arms) - 0.4, -0.6)
     words = f"{parts.seed_words(*arms['seeds'])}, 95 % intervals"

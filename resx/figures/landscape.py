@@ -22,8 +22,8 @@ LEVELS = 13
 def draw(findings: Findings) -> Figure:
     """A column per network; rows: the plane around it (statistics of the images), and the lines in both ways.
 
-    The plane is that of the lowest seed, colours are log10 of the loss, the same scale in
-    all panels; of lines every seed and direction is drawn faintly, and their median (of the logarithm) in full.
+    The plane is that of the lowest seed, colours are log10 of the loss, the same scale in all panels; of lines every
+    seed and direction is drawn faintly, and their median (of the logarithm) in full.
     """
     runs = findings.frames["runs"]
     rows = join(findings.frames["landscape"], runs)
@@ -32,14 +32,12 @@ def draw(findings: Findings) -> Figure:
     seed = rows["seed"].min()
     planes = rows[(rows["shape"] == "plane") & (rows["statistics"] == "batch") & (rows["seed"] == seed)]
     levels = np.linspace(planes["loss"].min(), planes["loss"].max() + 1e-6, LEVELS)
-    look = dict(zip(STATISTICS, style.OKABE_ITO, strict=False))
+    look = style.colours(list(STATISTICS))
     figure, grid = style.panels(2, len(networks), 2.0)
     labels: list[tuple[Axes, list[style.EndLabel]]] = []
     for column, ((kind, depth), group) in zip(grid.T, networks, strict=True):
         column[0].set_title(f"{kind}-{depth}")
-        shown = _draw_plane(column[0], planes[planes["run_id"].isin(group["run_id"])], levels)
-        if shown:
-            _draw_bar(column[0], shown)
+        _draw_plane(column[0], planes[planes["run_id"].isin(group["run_id"])], levels)
         labels.append((column[1], _draw_lines(column[1], group[group["shape"] == "line"], look)))
         column[1].set_xlabel("distance along a direction (filter norms)")
     for axes, ends in labels:  # only now are the limits that they share final
@@ -61,18 +59,17 @@ def draw(findings: Findings) -> Figure:
     return figure
 
 
-def _draw_plane(axes: Axes, rows: pd.DataFrame, levels: np.ndarray) -> QuadContourSet | None:
+def _draw_plane(axes: Axes, rows: pd.DataFrame, levels: np.ndarray) -> None:
     axes.grid(False)
     if rows.empty:
-        return None
+        return
     table = rows.pivot(index="b", columns="a", values="loss")
-    surface = axes.contourf(table.columns, table.index, table, levels=levels, cmap="cividis")
-    lines = axes.contour(
-        table.columns, table.index, table, levels=levels, colors="white", linewidths=0.5, linestyles="-"
-    )
+    places = table.columns, table.index, table
+    surface = axes.contourf(*places, levels=levels, cmap="cividis")
+    lines = axes.contour(*places, levels=levels, colors="white", linewidths=0.5, linestyles="-")
     axes.clabel(lines, levels[1:-1:2], fmt="%.1f", fontsize=5.5)
     axes.plot(0, 0, "+", color="white", markersize=6)
-    return surface
+    _draw_bar(axes, surface)
 
 
 def _draw_bar(axes: Axes, surface: QuadContourSet) -> None:

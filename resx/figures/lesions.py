@@ -14,6 +14,7 @@ from resx.probes import Findings
 TITLES = {"remove": "one block removed", "random": "random blocks removed", "permute": "blocks exchanged"}
 XLABELS = {"remove": "block, first to last (0–1)", "random": "blocks removed", "permute": "exchanges within stages"}
 ROWS = ("running", "re-estimated")  # statistics of batch normalisation
+INTACT = (0, (1, 1.5))  # dots of the line of a network without a lesion
 
 
 @FIGURES.register("lesions")
@@ -33,26 +34,20 @@ def draw(findings: Findings) -> Figure:
         own = rows[rows["statistics"] == statistics]
         for axes, lesion in zip(axes_row, TITLES, strict=True):
             _draw_lesion(axes, own, lesion, colour)
-    for axes, lesion in zip(grid[0], TITLES, strict=True):
-        axes.set_title(TITLES[lesion])
-    for axes, lesion in zip(grid[-1], TITLES, strict=True):
-        axes.set_xlabel(XLABELS[lesion])
-    seeds = rows["seed"].nunique()
+    for column, lesion in zip(grid.T, TITLES, strict=True):
+        column[0].set_title(TITLES[lesion])
+        column[-1].set_xlabel(XLABELS[lesion])
     style.heading(
         figure,
         f"Lesions: {parts.data_label(runs)}",
-        f"{parts.seed_words(seeds)}. "
+        f"{parts.seed_words(rows['seed'].nunique())}. "
         "A removed block is replaced by its shortcut, in a plain network by x. Batch normalisation: running "
         "statistics of training, or re-estimated.",
     )
     style.key(
         figure,
-        [
-            parts.handle("mean", linewidth=1.8),
-            parts.handle("single seeds", linewidth=0.6, alpha=0.6),
-            parts.handle("intact network", linewidth=0.8, linestyle=(0, (1, 1.5))),
-        ],
-        [parts.handle(words, linewidth=0) for words in _controls(findings.tables["controls"])],
+        [*parts.seed_key(), parts.handle("intact network", linewidth=0.8, linestyle=INTACT)],
+        [parts.handle(words, linewidth=0) for words in _ensembles(findings.tables["controls"])],
     )
     return figure
 
@@ -67,7 +62,7 @@ def _draw_lesion(axes: Axes, rows: pd.DataFrame, lesion: str, colour: Mapping[st
         if table.empty:
             continue
         intact = group.loc[group["lesion"] == "none", "error"].mean()
-        axes.axhline(intact, color=look, linewidth=0.8, linestyle=(0, (1, 1.5)))
+        axes.axhline(intact, color=look, linewidth=0.8, linestyle=INTACT)
         mean = style.seed_lines(axes, table, [], look)
         axes.plot(mean.index, mean, "o", color=look, markersize=2.2 if lesion == "remove" else 3.5)
         labels.append((float(mean.index[-1]), float(mean.iloc[-1]), str(network), look))
@@ -75,10 +70,7 @@ def _draw_lesion(axes: Axes, rows: pd.DataFrame, lesion: str, colour: Mapping[st
         axes.set_xlim(-0.02, 1.02)
         labels = [(1.02, y, text, look) for _, y, text, look in labels]
     elif labels:
-        counts = sorted(rows.loc[rows["lesion"] == lesion, "count"].dropna().unique())
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(counts, [f"{count:g}" for count in counts])
-        axes.minorticks_off()
+        style.count_blocks(axes, rows.loc[rows["lesion"] == lesion, "count"])
     style.end_labels(axes, labels)
 
 
@@ -90,12 +82,11 @@ def _positions(rows: pd.DataFrame, lesion: str) -> pd.Series:
     return rows["blocks"].map({name: place / max(len(names) - 1, 1) for place, name in enumerate(names)})
 
 
-def _place(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in name.split(".")[1:])
+def _place(name: str) -> list[int]:
+    return [int(part) for part in name.split(".")[1:]]
 
 
-def _controls(controls: pd.DataFrame) -> list[str]:
-    """Return the mean test error of each ensemble in words, for the key."""
-    rows = controls[controls["control"].str.startswith("ensemble")]
-    named = rows.set_index("control")["test_error"]
-    return [f"{name} layers: {parts.percent(value)}" for name, value in named.items()]
+def _ensembles(controls: pd.DataFrame) -> list[str]:
+    """Return the mean test error of each ensemble in words."""
+    rows = controls[controls["control"].str.startswith("ensemble")].to_dict("records")
+    return [f"{row['control']} layers: {parts.percent(row['test_error'])}" for row in rows]

@@ -1,8 +1,4 @@
-"""A shortcut that knows the map: final losses by what it knows, by its angle from the truth, and the learned map's way.
-
-He et al. 2016b, section 3, ask which shortcut functions work; here the wanted map is known. One row of panels per
-number of layers.
-"""
+"""A shortcut that knows the map: final losses by what it knows and by its angle from the truth, and a learned map."""
 
 from __future__ import annotations
 
@@ -24,26 +20,15 @@ LOOKS = {arm: {"color": colour, "marker": mark} for arm, colour, mark in zip(ARM
 def draw(findings: Findings) -> Figure:
     """Shortcuts that know the map R of a teacher, are wrong by an angle, or learn it.
 
-    A dot is a seed, a line the mean.
+    A row of panels per number of layers. A dot is a seed, a line the mean.
     """
     runs = findings.tables["students"]
     depths = sorted(runs["layers"].unique())
     height = 2.05 * len(depths) + 1.75
     figure = Figure(figsize=(style.WIDTH + 1.6, height))
-    grid = figure.subplots(
-        len(depths),
-        3,
-        squeeze=False,
-        gridspec_kw={
-            "left": 0.075,
-            "right": 0.87,
-            "top": 1 - 0.95 / height,
-            "bottom": 0.82 / height,
-            "wspace": 0.22,
-            "hspace": 0.62,
-            "width_ratios": [1.35, 1, 1],
-        },
-    )
+    room: dict[str, Any] = {"left": 0.075, "right": 0.87, "top": 1 - 0.95 / height, "bottom": 0.82 / height}
+    room |= {"wspace": 0.22, "hspace": 0.62, "width_ratios": [1.35, 1, 1]}
+    grid = figure.subplots(len(depths), 3, squeeze=False, gridspec_kw=room)
     maps = sorted(runs["map"].unique(), key=lambda name: (name != "identity", name))
     colour = style.colours(maps)
     for row, layers in zip(grid, depths, strict=True):

@@ -1,8 +1,4 @@
-"""Question 3: networks with one part of their adapters changed, as paired differences from zero-pad, chop, subsample.
-
-He et al. 2016, section 3.3, compare options A and B of their ImageNet networks. Here a row is one way of making shapes
-match (or a network without any), the unit is the seed, and points of one seed share weights and batches.
-"""
+"""Ways of making shapes match, as paired differences from zero-pad, chop, subsample (He et al. 2016, section 3.3)."""
 
 from __future__ import annotations
 
@@ -49,14 +45,13 @@ def draw(findings: Findings) -> Figure:
         axes.set_xlabel(f"difference in {OUTCOMES[outcome]}".replace("(%)", "(points)"))
     _draw_parameters(axes, rows, networks)
     depths = "/".join(map(str, sorted(networks["depth"].unique())))
-    diverged = int(networks["diverged"].sum())
     style.heading(
         figure,
         f"Shapes that do not match: each way against {AdapterSpec()}",
         f"{DESIGNS[settings.design]}. {parts.data_label(runs)}, {depths} layers, "
         f"{parts.seed_words(runs['seed'].nunique()).lower()}. Left of 0: better than the reference.",
     )
-    style.key(figure, parts.forest_key(runs["seed"].nunique(), diverged=diverged > 0))
+    style.key(figure, parts.forest_key(runs["seed"].nunique(), diverged=bool(networks["diverged"].any())))
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,14 +65,14 @@ def data_label(runs: pd.DataFrame) -> str:
 
 
 def data_names(runs: pd.DataFrame) -> str:
-    """Return the data sets' names for people; runs that have no result yet know only the short name."""
+    """Return the data sets' names for people; the short name where no result says the long one yet."""
     names = runs["data_label"].fillna(runs["label"]).fillna(runs["dataset"])
     by_data = names.groupby([runs["dataset"], runs["label"].map(as_text)]).agg(lambda name: name.mode().iloc[0])
     return ", ".join(by_data)
 
 
 def seed_words(*seeds: int) -> str:
-    """Say what a line is: the mean of so many seeds, or a single one; of several lines, from which number to which."""
+    """Say how many seeds a line is the mean of, from the number of seeds of every line."""
     low, high = min(seeds), max(seeds)
     if high == 1:
         return "One seed"
@@ -82,11 +82,10 @@ def seed_words(*seeds: int) -> str:
 def summary(runs: pd.DataFrame) -> str:
     """Return what is needed to read the lines: number of seeds, runs that did not finish, kind of error."""
     counts = runs.groupby(["shortcut", "depth"])["seed"].nunique()
-    mean = seed_words(*counts)
     others = _counts(runs, ("diverged", *WITHOUT_OUTCOME))
     missing = f"; of {len(runs)} runs {others}" if others else ""
-    missing += " (not in the mean)" if "diverged" in set(runs["status"]) and counts.max() > 1 else ""
-    return f"{mean}{missing}. Training curves in eval mode on un-augmented images."
+    missing += " (not in the mean)" if "diverged" in others and counts.max() > 1 else ""
+    return f"{seed_words(*counts)}{missing}. Training curves in eval mode on un-augmented images."
 
 
 def _counts(runs: pd.DataFrame, words: Sequence[str]) -> str:
@@ -102,10 +101,20 @@ def key(runs: pd.DataFrame, quantity: str) -> list[Line2D]:
         handle(f"training {quantity}", linewidth=1.0, linestyle=style.DASHED),
     ]
     if runs["seed"].nunique() > 1:
-        handles.append(handle("single seeds", linewidth=0.6, alpha=0.6))
+        handles.append(seed_key()[1])
     if (runs["status"] == "diverged").any():
         handles.append(handle("diverged", linestyle="", marker="x", markersize=5, markeredgewidth=1.4))
     return handles
+
+
+def seed_key() -> list[Line2D]:
+    """Return the marks of a mean and of the seeds that it is over."""
+    return [handle("mean", linewidth=1.8), handle("single seeds", linewidth=0.6, alpha=0.6)]
+
+
+def depth_key(colour: Mapping[Any, str]) -> list[Line2D]:
+    """Return the marks of depths by their colour."""
+    return [handle(f"{depth} layers", color=shade, linewidth=1.8) for depth, shade in colour.items()]
 
 
 def handle(label: str, **look: Any) -> Line2D:
@@ -136,9 +145,8 @@ def forest(axes: Axes, rows: Sequence[ForestRow]) -> None:
         if low <= estimate.mean <= high:
             if len(own) > 1:
                 axes.plot([estimate.low, estimate.high], [place] * 2, color=colour, linewidth=1.4)
-                axes.plot(
-                    own, [place + 0.3] * len(own), "o", color=colour, markersize=2.4, alpha=0.6, markeredgewidth=0
-                )
+                dot: dict[str, Any] = {"color": colour, "markersize": 2.4, "alpha": 0.6, "markeredgewidth": 0}
+                axes.plot(own, [place + 0.3] * len(own), "o", **dot)
             axes.plot(estimate.mean, place, "D", color=colour, markersize=3.6)
         elif len(own):
             mean = f"{estimate.mean:+.2g}"

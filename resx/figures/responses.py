@@ -23,8 +23,8 @@ def draw(findings: Findings) -> Figure:
     """Standard deviation of layer responses in layer order and sorted; ‖F(x)‖/‖x‖ and cosine by block.
 
     One colour per depth, means over seeds. Above: after training, plain dashed, residual full (at initialisation all
-    are 1 with batch normalisation, the thin line). The axis is that of the residual networks, so that they can be told
-    apart; where a plain one leaves it, a line says how far it goes. Below: residual, initialisation dotted.
+    are 1 with batch normalisation, the thin line). Residual networks set the axis; where a plain one leaves it, a line
+    says how far it goes. Below: residual, initialisation dotted.
     """
     runs, rows = findings.frames["runs"], findings.tables["layers"]
     colour = style.depth_colours(rows["depth"])
@@ -52,11 +52,11 @@ def draw(findings: Findings) -> Figure:
     for axes, name in zip(grid.flat, ("layer", "layers, strongest first", "block", "block"), strict=True):
         axes.set_xlabel(name)
     grid[1, 0].set_ylim(bottom=0)
-    seeds = rows["seed"].nunique()
     style.heading(
         figure,
         f"Responses of layers: {parts.data_label(runs)}",
-        f"{parts.seed_words(seeds)}. Response: standard deviation after normalisation, before ReLU or addition.",
+        f"{parts.seed_words(rows['seed'].nunique())}. "
+        "Response: standard deviation after normalisation, before ReLU or addition.",
     )
     kinds = [
         parts.handle(f"{kind}, after training", linewidth=1.2, linestyle=LOOKS.get(kind, ":"))
@@ -64,8 +64,7 @@ def draw(findings: Findings) -> Figure:
     ]
     if (rows["phase"] == "initial").any():  # not of networks that others trained
         kinds.append(parts.handle("residual, at initialisation", linewidth=1.0, linestyle=":"))
-    depths = [parts.handle(f"{depth} layers", color=shade, linewidth=1.8) for depth, shade in colour.items()]
-    style.key(figure, depths, kinds)
+    style.key(figure, parts.depth_key(colour), kinds)
     return figure
 
 

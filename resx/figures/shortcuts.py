@@ -1,7 +1,4 @@
-"""Shortcut functions next to each other: how each trains compared with the identity, and what its spectrum predicts.
-
-He et al. 2016b, table 1, does this for ResNet-110 on CIFAR-10; its errors stand next to the functions that it has.
-"""
+"""Shortcut functions next to each other: how each trains compared with the identity, and what its spectrum predicts."""
 
 from __future__ import annotations
 

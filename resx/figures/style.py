@@ -1,7 +1,6 @@
 """One look for all figures, and files of them that come out the same, byte for byte.
 
-Colours: Okabe & Ito 2008, distinct with every common colour vision. Nothing here goes through pyplot, so
-there is no global figure, no display and no window.
+Nothing here goes through pyplot, so there is no global figure, no display and no window.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from resx.store.files import write_atomic
 
-# blue, vermillion, bluish green, reddish purple, orange, sky blue, black; yellow is too light on white
+# Okabe & Ito 2008, distinct with every common colour vision, without their yellow, which is too light on white
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, QUIET, RULE = "#262626", "#6B6B6B", "#DADADA"  # text, second text, grid and guide lines
 WIDTH = 7.2  # inches: two columns of the paper
@@ -78,9 +77,9 @@ _RC = {
 }
 
 
-def context() -> AbstractContextManager[None]:
+def context(**settings: Any) -> AbstractContextManager[None]:
     """Return the context in which figures are drawn and saved, whatever the user's matplotlib settings."""
-    return matplotlib.style.context(["default", _RC])
+    return matplotlib.style.context(["default", _RC | settings])
 
 
 def colours(keys: Sequence[Any]) -> dict[Any, str]:
@@ -111,20 +110,32 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[P
 
     Raises StoreError where a file cannot be written; a file is replaced whole or not at all.
     """
-    paths = []
-    with context():
-        for kind in formats:
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, metadata=_NO_METADATA[kind])
-            paths.append(stem.with_name(f"{stem.name}.{kind}"))
-            write_atomic(paths[-1], buffer.getvalue())
-    return paths
+    paths = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in formats}
+    for kind, path in paths.items():
+        write_atomic(path, encoded(figure, kind))
+    return list(paths.values())
+
+
+def encoded(figure: Figure, kind: str, **settings: Any) -> bytes:
+    """Return the content of a figure's file. settings: of matplotlib, beyond those of every figure."""
+    buffer = io.BytesIO()
+    with context(**settings):
+        figure.savefig(buffer, format=kind, metadata=_NO_METADATA[kind])
+    return buffer.getvalue()
 
 
 def count_iterations(axes: Axes) -> None:
     """Label the x axis as iterations, in thousands (k) where there are many."""
     axes.set_xlabel("iterations")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 10_000 else f"{x:g}"))
+
+
+def count_blocks(axes: Axes, counts: pd.Series) -> None:
+    """Give the x axis a logarithmic scale with a tick at each of these counts."""
+    ticks = sorted(counts.dropna().unique())
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
 
 
 def seed_lines(
@@ -164,27 +175,11 @@ def end_labels(axes: Axes, labels: Sequence[EndLabel], size: float = 7.5, room: 
     box = axes.get_window_extent()  # in dots
     inch = axes.figure.dpi
     places = spread([y for _, y in ends], 1.25 * size / 72 * inch / box.height, 0.0, 1.0)
+    leader, bend, start = (1 + inches_beyond * inch / box.width for inches_beyond in (0.05, 0.12, 0.14))
     for (x, y), place, (_, _, text, colour) in zip(ends, places, labels, strict=True):
-        axes.plot(
-            [x, 1 + 0.05 * inch / box.width, 1 + 0.12 * inch / box.width],
-            [y, y, place],
-            transform=axes.transAxes,
-            color=colour,
-            linewidth=0.6,
-            alpha=0.7,
-            clip_on=False,
-        )
-        label = axes.text(
-            1 + 0.14 * inch / box.width,
-            place,
-            text,
-            transform=axes.transAxes,
-            color=colour,
-            size=size,
-            va="center",
-            gid=END_LABEL,
-        )
-        shrink(label, room)
+        look: dict[str, Any] = {"transform": axes.transAxes, "color": colour}
+        axes.plot([x, leader, bend], [y, y, place], linewidth=0.6, alpha=0.7, clip_on=False, **look)
+        shrink(axes.text(start, place, text, size=size, va="center", gid=END_LABEL, **look), room)
 
 
 def mark_drops(axes: Axes, steps: Sequence[float]) -> None:
@@ -230,12 +225,11 @@ def panels(
 def heading(figure: Figure, title: str, subtitle: str) -> None:
     """Write a title and a quiet second line above the panels; one that is too long for the figure is set smaller."""
     width, height = figure.get_size_inches()
-    lines = [
-        figure.text(_LEFT / width, 1 - 0.10 / height, title, size=10.5, weight="bold", va="top"),
-        figure.text(_LEFT / width, 1 - 0.32 / height, subtitle, size=7.5, color=QUIET, va="top"),
-    ]
-    for line in lines:
-        line.set_gid(HEADING)
+    look: dict[str, Any] = {"va": "top", "gid": HEADING}
+    for line in (
+        figure.text(_LEFT / width, 1 - 0.10 / height, title, size=10.5, weight="bold", **look),
+        figure.text(_LEFT / width, 1 - 0.32 / height, subtitle, size=7.5, color=QUIET, **look),
+    ):
         shrink(line, width - _LEFT)
 
 
@@ -252,8 +246,7 @@ def inches(text: Text) -> float:
 def key(figure: Figure, *rows: Sequence[Artist]) -> None:
     """Explain the kinds of lines and marks below the panels, a row for each sequence that is not empty."""
     width, height = figure.get_size_inches()
-    lines = [row for row in rows if row]
-    for position, row in enumerate(reversed(lines)):
+    for position, row in enumerate(reversed([row for row in rows if row])):
         figure.legend(
             handles=list(row),
             loc="lower left",
@@ -271,8 +264,7 @@ def key(figure: Figure, *rows: Sequence[Artist]) -> None:
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return positions moved as little as needed so that neighbours are `gap` apart and all lie in [low,
-    high].
+    """Return positions moved as little as needed so that neighbours are `gap` apart and all lie in [low, high].
 
     The order is kept. Where they do not all fit, the gap shrinks.
     """
@@ -289,7 +281,4 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> l
     flat = [start for members, start in clusters for _ in members]
     top = high - gap * (len(positions) - 1)
     placed = [min(max(start, low), top) + rank * gap for rank, start in enumerate(flat)]
-    result = [0.0] * len(positions)
-    for rank, k in enumerate(order):
-        result[k] = placed[rank]
-    return result
+    return [place for _, place in sorted(zip(order, placed, strict=True))]

@@ -1,13 +1,12 @@
-"""A figure as a small picture in the terminal, for people on a remote machine.
+"""A finished figure as a small picture in the terminal, for people on a remote machine.
 
-A braille character holds 2 × 4 dots, so a panel of 40 × 10 characters has 80 × 40. The picture is made from
-the finished figure, whichever it is: the same lines, limits and colours, and the labels at the ends of the
-curves.
+A braille character holds 2 × 4 dots, so a panel of 40 × 10 characters has 80 × 40.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from string import ascii_lowercase as LETTERS  # of curves, by which they are known without colour
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +20,6 @@ from rich.text import Text
 from resx.figures.style import END_LABEL
 
 DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # bit of the dot at [row, column]
-LETTERS = "abcdefghijklmnopqrstuvwxyz"  # of curves, by which they are known without colour
 MARKS = {"x": "×", "D": "◇", "<": "◁"}
 AXIS = 8  # characters that the y axis takes
 NARROWEST, WIDEST = 24, 64  # characters of a panel

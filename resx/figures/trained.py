@@ -36,10 +36,7 @@ def draw(findings: Findings) -> Figure:
             look: dict[str, Any] = {"linewidth": 1.3} if line in FIRST else {"linewidth": 1.0, "linestyle": ":"}
             axes.plot(means.index, means, color=colour[str(network)], **look)
         if panel in ("random", "permute"):
-            counts = sorted(lines.loc[lines["panel"] == panel, "x"].unique())
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(counts, [f"{count:g}" for count in counts])
-            axes.minorticks_off()
+            style.count_blocks(axes, lines.loc[lines["panel"] == panel, "x"])
     grid[1, 2].set_yscale("log")
     style.heading(
         figure,

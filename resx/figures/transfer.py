@@ -1,7 +1,4 @@
-"""A forest plot: what the shortcut is worth with growing depth, for every kind of network, and trees apart from them.
-
-The depth × skip interaction of He et al. 2016, figs. 1 and 6, as a log10 ratio of training losses: units cancel.
-"""
+"""A forest plot: what the shortcut is worth with growing size, for kinds of networks, and apart from them for trees."""
 
 from __future__ import annotations
 
@@ -30,18 +27,8 @@ def draw(findings: Findings) -> Figure:
     rows = sum(map(len, names)) + len(names) - 1
     height = 0.3 * rows + 1.75
     figure = Figure(figsize=(style.WIDTH, height))
-    left, right = figure.subplots(
-        1,
-        2,
-        sharey=True,
-        gridspec_kw={
-            "left": 0.25,
-            "right": 0.82,
-            "top": 1 - 1.02 / height,
-            "bottom": 0.72 / height,
-            "wspace": 0.1,
-        },
-    )
+    room = {"left": 0.25, "right": 0.82, "top": 1 - 1.02 / height, "bottom": 0.72 / height, "wspace": 0.1}
+    left, right = figure.subplots(1, 2, sharey=True, gridspec_kw=room)
     places: list[int] = []
     interactions: list[parts.ForestRow] = []
     for block, colour in zip(names, style.OKABE_ITO, strict=False):
@@ -89,15 +76,8 @@ def _draw_sizes(axes: Axes, own: pd.DataFrame, position: int, colour: str) -> No
     axes.plot(means.iloc[[0, -1]], [position] * 2, color=colour, linewidth=0.9, alpha=0.6)
     for place, face, shift in ((0, "white", -9), (-1, colour, 4)):
         axes.plot(means.iloc[place], position, "o", color=colour, markerfacecolor=face, markersize=4.6)
-        axes.annotate(
-            f"{means.index[place]:g}",
-            (means.iloc[place], position),
-            (0, shift),
-            textcoords="offset points",
-            size=5.5,
-            ha="center",
-            color=style.QUIET,
-        )
+        look: dict[str, Any] = {"textcoords": "offset points", "size": 5.5, "ha": "center", "color": style.QUIET}
+        axes.annotate(f"{means.index[place]:g}", (means.iloc[place], position), (0, shift), **look)
 
 
 def _interaction(own: pd.DataFrame, colour: str) -> parts.ForestRow:
@@ -107,14 +87,9 @@ def _interaction(own: pd.DataFrame, colour: str) -> parts.ForestRow:
 
 
 def _write_interactions(axes: Axes, rows: Sequence[parts.ForestRow]) -> None:
-    where: dict[str, Any] = {
-        "xycoords": axes.get_yaxis_transform(),
-        "size": 6.5,
-        "va": "center",
-        "annotation_clip": False,
-    }
+    look: dict[str, Any] = {"size": 6.5, "va": "center", "color": style.INK}
     for position, row in enumerate(rows):
         if row and np.isfinite(row[1].mean):
             one = row[1]
             text = f"{one.middle}  [{one.interval}]" if np.isfinite(one.low) else one.middle
-            axes.annotate(text, (1.02, position), color=style.INK, **where)
+            axes.text(1.02, position, text, transform=axes.get_yaxis_transform(), **look)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import html
-import io
 import re
 from collections import Counter
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from resx.figures import style
@@ -15,8 +13,6 @@ from resx.figures import style
 _NUMBER = re.compile(r"(?<=[ ML,(\"])-?\d+\.\d{2,}")
 _AROUND_LETTERS = re.compile(r"\s*([A-Za-z])\s*")  # of a path, which needs no space there
 _RUN = re.compile(r"-s\d+-[0-9a-f]{8}")  # the id of a seed's line is its run's, which the page highlights
-
-
 LEGIBLE = 4.5  # WCAG 2.2, 1.4.3: the least contrast of text with what is behind it
 
 
@@ -25,10 +21,7 @@ def inline(figure: Figure, prefix: str, words: str) -> str:
 
     words: for readers who cannot see it.
     """
-    buffer = io.StringIO()
-    with style.context(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
-        figure.savefig(buffer, format="svg", metadata={"Creator": None, "Date": None})
-    text = buffer.getvalue()
+    text = style.encoded(figure, "svg", **{"svg.fonttype": "none", "svg.hashsalt": prefix}).decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     used = set(re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', text))
