@@ -2,11 +2,11 @@
 
 An entry is a factory. Its keyword-only parameters are the arguments that a spec may set (`scaled:alpha=0.5`), and
 their defaults are filled in, so that the same network is always written the same way. A registry that users add to
-takes further parameters with a default as such arguments too, so that nobody has to know of the `*`.
+also takes other parameters with a default as arguments, so that nobody has to know about the `*`.
 
-A plugin is a user's Python file, and its code is executed. What runs are exactly the bytes that are hashed: the file
-and the files next to it that it imports, whole, comments and all. The hash is part of a run that uses something which
-the plugin registered, and of no other.
+A plugin is a user's Python file, and its code is executed. Exactly the bytes that are hashed are executed: the file and
+the files next to it that it imports, comments and all. The hash is part of a run that uses something which the plugin
+registered, and of no other.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from functools import cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from traceback import walk_tb
 from types import ModuleType, TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -170,7 +172,7 @@ _registered: list[str] = []  # in all registries, by whatever file
 
 
 def state() -> int:
-    """Return a number that is another one as soon as anything is registered: for what is kept by its name."""
+    """Return a number that changes whenever anything is registered, for caches whose keys are names."""
     return len(_registered)
 
 
@@ -180,7 +182,7 @@ _loaded: dict[str, Path] = {}  # hash -> file
 
 @dataclass(frozen=True)
 class Plugin:
-    """A user's file as it was read, with those next to it that it imports: it can be loaded where the files are not.
+    """A user's file as it was read, with those next to it that it imports, so it can be loaded on another machine.
 
     helpers: name, file and source of each module.
     """
@@ -191,7 +193,7 @@ class Plugin:
 
     @property
     def digest(self) -> str:
-        """The hash that stands for it in specs."""
+        """The hash that specs hold."""
         hashed = hashlib.sha256(self.source)
         for name, _, source in self.helpers:
             hashed.update(b"\0" + name.encode() + b"\0" + source)
@@ -206,16 +208,15 @@ def read_plugin(path: Path) -> Plugin:
 
 
 def load_plugins(plugins: Path | Sequence[Path | Plugin]) -> None:
-    """Load every one of some plugins. Raises SpecError that names the file where one does not import."""
+    """Load users' files, as `load_plugin` does."""
     for plugin in [plugins] if isinstance(plugins, Path) else plugins:
         load_plugin(plugin)
 
 
 def load_plugin(plugin: Path | Plugin) -> str:
-    """Execute a user's file, whose decorators register what it adds, and return the hash of its source.
+    """Execute a user's file, whose decorators register what it adds, and return its digest.
 
-    The source is the file and those next to it that it imports. Loading the same source twice does nothing. Raises
-    SpecError that names the file where it does not import.
+    Loading the same source twice does nothing. Raises SpecError that names the file where it does not import.
     """
     plugin = plugin if isinstance(plugin, Plugin) else read_plugin(Path(plugin))
     path, source, digest = plugin.path, plugin.source, plugin.digest
@@ -247,7 +248,7 @@ def load_plugin(plugin: Path | Plugin) -> str:
 
 
 def _refuse_unseen(path: Path, names: Iterable[str]) -> None:
-    """Raise ImportError where one of the modules that a plugin loaded is the user's and was not hashed with it."""
+    """Raise ImportError where a module that a plugin loaded is the user's and was not hashed with it."""
     for name in names:
         module, top = sys.modules[name], name.partition(".")[0]
         file = Path(getattr(module, "__file__", None) or "/").resolve()
@@ -260,7 +261,7 @@ def _refuse_unseen(path: Path, names: Iterable[str]) -> None:
 
 
 def used_plugins(digests: Iterable[str | None]) -> str | None:
-    """Return the hash that stands for some plugins in a spec: that of the one, or of all; None for none."""
+    """Return the hash that a spec holds for the plugins it uses, one over all where there are several."""
     distinct = sorted({digest for digest in digests if digest})
     if len(distinct) < 2:
         return distinct[0] if distinct else None
@@ -270,21 +271,16 @@ def used_plugins(digests: Iterable[str | None]) -> str | None:
 def failed_plugin(traceback: TracebackType | None) -> Path | None:
     """Return the file of the plugin whose code an exception came through, or None."""
     files = {str(path): path for path in _loaded.values()}
-    file = None
-    while traceback is not None:
-        file = files.get(traceback.tb_frame.f_code.co_filename, file)
-        traceback = traceback.tb_next
-    return file
+    names = [frame.f_code.co_filename for frame, _ in walk_tb(traceback)]
+    return next((files[name] for name in reversed(names) if name in files), None)
 
 
 def _read_source(file: Path, plugin: Path) -> bytes:
+    if os.path.exists(file) and not os.path.isfile(file):  # a pipe would be waited for
+        raise SpecError(f"plugin {plugin}: {file} is not a file")
     try:
-        if file.exists() and not file.is_file():
-            raise SpecError(f"plugin {plugin}: {file} is not a file")
         return file.read_bytes()
     except (OSError, ValueError) as error:
-        if isinstance(error, SpecError):
-            raise
         reason = getattr(error, "strerror", None) or error
         raise SpecError(f"plugin {plugin}: cannot be read ({reason})") from error
 
