@@ -287,12 +287,9 @@ class RunSpec(Frozen):
         nested: dict[str, Any] = {section: {} for section in _SECTIONS}
         for key, section in FIELDS.items():
             (nested[section] if section else nested)[key] = values.get(key)
-        if values.get("adapter") is not None:
-            parts, _, where = str(values["adapter"]).partition("@")
-            names = [None if name == "-" else name for name in parts.split("+")]
-            spatial, grow, shrink = [*names, None, None][:3]
-            nested["model"]["adapter"] = {"spatial": spatial, "grow": grow, "shrink": shrink}
-            nested["model"]["adapter"]["where"] = where or "mismatch"
+        if adapter := values.get("adapter"):  # `flat` leaves a shrinking part out where there is none
+            parts, at, where = str(adapter).partition("@")
+            nested["model"]["adapter"] = f"{parts}+-{at}{where}" if parts.count("+") == 1 else adapter
         return cls.model_validate(nested)
 
     def canonical(self) -> str:
@@ -378,15 +375,12 @@ def build_spec(fields: Mapping[str, Any], checks: Iterable[NameCheck] = ()) -> R
     partial = spec or _validated(right)[0]
     if partial is not None:
         sections = {key: getattr(getattr(partial, section), key) for key, section in FIELDS.items() if section}
+        as_given = {key: value for key, value in right.items() if not FIELDS[key] or key == "adapter"}
         for check in checks:
-            errors += [line for line in check({**sections, **_of_the_run(right)}) if line not in errors]
+            errors += [line for line in check({**sections, **as_given}) if line not in errors]
     if errors or spec is None:
         raise SpecError(errors)
     return spec
-
-
-def _of_the_run(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if not FIELDS[key] or key == "adapter"}
 
 
 def _preset_mistakes(preset: Any) -> list[str]:
@@ -489,8 +483,9 @@ def load_toml(path: Path) -> Experiment:
     grids = content.get("grid", [])
     grids = [grids] if isinstance(grids, dict) else grids
     errors = [f"{path}: no [{_short(key)}] here{did_you_mean(key, places)}" for key in content if key not in places]
-    errors += [f"{path}: [{key}] must be a table" for key in ("run", "settings") if not _is_table(content.get(key, {}))]
-    if not isinstance(grids, list) or not all(map(_is_table, grids)):
+    for key in ("run", "settings"):
+        errors += [] if isinstance(content.get(key, {}), dict) else [f"{path}: [{key}] must be a table"]
+    if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
         errors.append(f"{path}: [grid] must be a table, or several [[grid]]")
     if not isinstance(content.get("probe", ""), str):
         errors.append(f"{path}: probe must be a name")
@@ -538,10 +533,6 @@ def _field_mistakes(pairs: Iterable[tuple[str, Any]]) -> list[str]:
         else:
             lines |= {line: None for place, line in _validated({key: value})[1].items() if place == key}
     return list(lines)
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def recipe(spec: RunSpec) -> dict[str, Any]:
