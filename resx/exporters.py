@@ -23,16 +23,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import to_jsonable_python
+
 from resx.registry import Registry
-from resx.spec import Frozen, SpecError, with_kind
+from resx.spec import SpecError, with_kind
 from resx.store.bundle import without_places
 from resx.store.files import LOG, StoreError, to_json
 from resx.store.manifest import MANIFEST, Committed
-from resx.store.run import METRICS, RunFolder, parse_metrics, read_run
+from resx.store.run import METRICS, RunFolder, read_notes, read_run
 
 if TYPE_CHECKING:
     from resx.training.loop import Progress, Report
@@ -70,7 +71,7 @@ def export(tool: str, runs: Sequence[RunFolder], target: str) -> int:
 def follow(track: str | None, results: Path, run_ids: Collection[str], report: Report) -> Iterator[Report]:
     """Give what trains a report that also exports: each run where a checkpoint of it is new, and all in the end.
 
-    track: TOOL:TARGET, or None for the report as it is. What the tool fails at is one line in the log, and training
+    track: TOOL:TARGET, or None for the report as it is. Where the tool fails, that is one line in the log, and training
     goes on. Raises SpecError, before anything is trained, for a tool that is absent.
     """
     if track is None:
@@ -144,11 +145,11 @@ def _client(module: str, tool: str) -> Any:
 
 @dataclass(frozen=True)
 class Content:
-    """What a tool is given of a run.
+    """What a tool gets of a run.
 
-    fields: of the spec, those that are set, as JSON has them. points: numbers of the evaluations, and at the last step
-    what the run cost. files: spec, environment, curves, result and everything measured, by name. status: finished,
-    diverged or unfinished. times: when it was begun and when it ended, in milliseconds since 1970, if recorded.
+    fields: the spec's, without nulls, as JSON values. points: numbers of the evaluations, and at the last step what the
+    run cost. files: spec, environment, curves, result, notes and all measurements, by name. status: finished, diverged
+    or unfinished. times: when it began and ended, in milliseconds since 1970, if recorded.
     """
 
     run: RunFolder
@@ -157,12 +158,12 @@ class Content:
     files: Mapping[str, bytes]
     status: str
     times: tuple[int, int] | None
+    notes: Mapping[str, Any]
 
-    @cached_property
-    def digest(self) -> str:
-        """The hash of all files: the same digest is the same content."""
-        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
-        return hashlib.sha256(to_json(hashes).encode()).hexdigest()
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file."""
+        return {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
 
     def missing(self, there: Mapping[tuple[int, str], float]) -> Points:
         """Return the points that a tool does not have. Raises SpecError where it has another number."""
@@ -206,11 +207,11 @@ def _content(run: RunFolder) -> Content:
     files = {name: data for name in names if (data := committed.read(name)) is not None}
     if "environment.json" in files:
         files["environment.json"] = without_places(run)
-    notes, result = run.notes(), run.result or {}
+    notes, result = read_notes(run.path), run.result or {}
     if notes["tags"] or notes["note"]:
         files["notes.json"] = to_json(notes).encode()
     points: Points = {}
-    for row in parse_metrics(files.get("metrics.csv", b"") or ",".join(METRICS).encode(), run.path / "metrics.csv"):
+    for row in run.rows():
         numbers = dict(zip(METRICS, row, strict=True))
         step = int(numbers.pop("step"))
         points[step] = {name: value for name, value in numbers.items() if math.isfinite(value)}
@@ -218,14 +219,8 @@ def _content(run: RunFolder) -> Content:
         costs = {name: float(result[name]) for name in COSTS if result.get(name) is not None}
         last = result.get("steps_done", max(points, default=0))
         points[last] = {**points.get(last, {}), **costs}
-    fields = {key: _plain(value) for key, value in run.spec.flat().items() if value is not None}
-    return Content(run, fields, points, files, result.get("status", "unfinished"), _times(run))
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(
-        json.dumps(value, default=lambda part: part.model_dump() if isinstance(part, Frozen) else str(part))
-    )
+    fields = to_jsonable_python({key: value for key, value in run.spec.flat().items() if value is not None})
+    return Content(run, fields, points, files, result.get("status", "unfinished"), _times(run), notes)
 
 
 def _times(run: RunFolder) -> tuple[int, int] | None:
@@ -250,15 +245,15 @@ def _mlflow(target: str) -> Write:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
     experiment = client.get_experiment_by_name(name)
     place = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=artifacts)
-    statuses = {"finished": "FINISHED", "diverged": "FAILED", "unfinished": "RUNNING"}
 
     def write(run: RunFolder) -> bool:
         content = _content(run)
+        digest = hashlib.sha256(to_json(content.hashes).encode()).hexdigest()
         started, ended = content.times or (None, None)
         existing = client.search_runs([place], f"tags.`resx.run_id` = '{run.run_id}'")
         tags = {"resx.run_id": run.run_id}
         there = existing[0] if existing else client.create_run(place, started, tags, run.run_id)
-        if there.data.tags.get("resx.digest") == content.digest:
+        if there.data.tags.get("resx.digest") == digest:
             return False
         key = there.info.run_id
         names = {name for numbers in content.points.values() for name in numbers}
@@ -277,24 +272,23 @@ def _mlflow(target: str) -> Write:
         client.log_batch(key, params=new)
         with content.folder() as folder:
             client.log_artifacts(key, str(folder))
-        notes = run.notes()
         client.set_tag(key, "resx.status", content.status)
-        client.set_tag(key, "resx.tags", " ".join(notes["tags"]))
-        client.set_tag(key, "mlflow.note.content", notes["note"])
+        client.set_tag(key, "resx.tags", " ".join(content.notes["tags"]))
+        client.set_tag(key, "mlflow.note.content", content.notes["note"])
         if content.status != "unfinished":
-            client.set_terminated(key, statuses[content.status], ended)
+            client.set_terminated(key, "FINISHED" if content.status == "finished" else "FAILED", ended)
         elif there.info.status != "RUNNING":
             client.update_run(key, status="RUNNING")
-        client.set_tag(key, "resx.digest", content.digest)  # the last: what a kill interrupts is done again
+        client.set_tag(key, "resx.digest", digest)  # the last: what a kill interrupts is done again
         return True
 
     return write
 
 
 def _tracking_uri(target: str) -> tuple[str, str | None]:
-    """Return mlflow's tracking URI, and where artifacts go if that is not the server's to say.
+    """Return mlflow's tracking URI, and where artifacts go if no server decides that.
 
-    Raises SpecError for a folder: mlflow has given its file store up.
+    Raises SpecError for a folder: mlflow has given up its file store.
     """
     if "://" in target and not target.startswith(("sqlite:", "file:")):
         return target, None
@@ -330,9 +324,9 @@ def _trackio(target: str) -> Write:
         artifact = (store.get_artifact_manifest(target, run.run_id, "latest") or {}).get("manifest", [])
         digests = {entry["path"]: entry["digest"].rpartition(":")[2] for entry in artifact}
         points = content.missing(there)
-        if not points and all(digests.get(name) == _sha256(data) for name, data in content.files.items()):
+        if not points and all(digests.get(name) == digest for name, digest in content.hashes.items()):
             return False
-        config = {**content.fields, "status": content.status, **run.notes()}
+        config = {**content.fields, "status": content.status, **content.notes}
         with contextlib.redirect_stdout(io.StringIO()), content.folder() as folder:
             session = trackio.init(
                 target, run.run_id, config=config, resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False
@@ -361,7 +355,7 @@ def _wandb(target: str) -> Write:
     codes = {"finished": 0, "diverged": 1, "unfinished": 255}  # wandb shows the last as killed
 
     def write(run: RunFolder) -> bool:
-        content, notes = _content(run), run.notes()
+        content = _content(run)
         earlier = sorted(root.glob(f"offline-run-*-{run.run_id}"))
         if any(_holds(folder / "files", content.files) for folder in earlier):
             return False
@@ -378,8 +372,8 @@ def _wandb(target: str) -> Write:
                 dir=temporary,
                 mode="offline",
                 config=dict(content.fields),
-                tags=notes["tags"],
-                notes=notes["note"],
+                tags=content.notes["tags"],
+                notes=content.notes["note"],
                 settings=settings,
             )
             try:
@@ -406,14 +400,14 @@ def _tensorboard(target: str) -> Write:
     writer_class = _client("torch.utils.tensorboard", "tensorboard").SummaryWriter
 
     def write(run: RunFolder) -> bool:
-        folder = Path(target) / run.run_id
-        curve = run.curve()
+        folder, rows = Path(target) / run.run_id, run.rows()
         for earlier in folder.glob("events.out.tfevents.*"):
             earlier.unlink()  # else every point would be there twice
         with writer_class(str(folder)) as writer:
-            for _, row in curve.iterrows():
-                for name, value in row.drop("step").dropna().items():
-                    writer.add_scalar(str(name), float(value), int(row["step"]))
+            for step, *numbers in rows:
+                for name, value in zip(METRICS[1:], numbers, strict=True):
+                    if not math.isnan(value):
+                        writer.add_scalar(name, value, int(step))
         return True
 
     return write
@@ -422,10 +416,6 @@ def _tensorboard(target: str) -> Write:
 def _check_project(tool: str, name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
         raise SpecError(f"{tool}: a project's name has letters, digits, - and _, unlike '{name}'")
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:

@@ -1,8 +1,8 @@
 """Single-file bundles: runs that travel from one machine to another.
 
 A bundle comes from anywhere. Its directory is checked before anything of it is read (names, number, sizes, how far it
-would swell), its files are unpacked in a private folder and read there by the readers that will read them later, and
-only then do its runs take their places, each by one rename.
+would swell), its files are unpacked in a private folder and read there as they will be later, and only then do its runs
+take their places, each by one rename.
 
 For programs that know nothing of resx a bundle is an RO-Crate (version 1.1, researchobject.org): a description in
 schema.org's words, which an import passes over.
@@ -34,15 +34,13 @@ from resx.store.files import (
     to_json,
 )
 from resx.store.manifest import FILE, MANIFEST, Committed, Manifest, stamp
-from resx.store.mend import problems
+from resx.store.mend import problems, remove_imports
 from resx.store.run import RUN_ID, RunFolder, is_recorded
 
 FILES_A_RUN = 500  # of a run: about 20, more with many measurements
-MEMBERS = 1_000_000  # of a bundle
-SWELLING = 100  # times the packed size that a large member may have unpacked; weights hardly shrink
-LARGE = 64 * 2**20  # bytes from which that counts
+SWELLING = 100  # times its packed size that a large member may unpack to; weights hardly shrink
+LARGE = 64 * 2**20  # bytes
 CRATE = "ro-crate-metadata.json"
-PRIVATE = ".import-*"
 
 
 def export_bundle(runs: Sequence[RunFolder], target: Path) -> None:
@@ -75,8 +73,9 @@ def _crate(runs: Sequence[RunFolder]) -> dict[str, Any]:
             "@id": f"{run.run_id}/",
             "@type": "Dataset",
             "name": run.run_id,
-            "description": f"One network trained from one specification (spec.json), {_outcome(run)}: curves in "
-            "metrics.csv, measurements in probes/, size and SHA-256 of every file in manifest.json.",
+            "description": "One network trained from one specification (spec.json), "
+            f"{run.result['status'] if run.result else 'unfinished'}: curves in metrics.csv, measurements in probes/, "
+            "size and SHA-256 of every file in manifest.json.",
             **({"dateCreated": dates[run.run_id]} if dates[run.run_id] else {}),
         }
         for run in runs
@@ -98,10 +97,6 @@ def _crate(runs: Sequence[RunFolder]) -> dict[str, Any]:
     return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": [itself, whole, *folders]}
 
 
-def _outcome(run: RunFolder) -> str:
-    return str((run.result or {"status": "unfinished"})["status"])
-
-
 def _add(bundle: zipfile.ZipFile, name: str, data: bytes) -> None:
     member = zipfile.ZipInfo(name)  # dated 1980: a file's own date may be one that a zip file cannot hold
     member.compress_type = zipfile.ZIP_DEFLATED
@@ -121,9 +116,8 @@ def without_places(run: RunFolder) -> bytes:
 def import_bundle(source: Path, results: Path) -> tuple[list[str], list[str]]:
     """Take in the runs of a bundle; return the ids that are new and those that were here already and stay.
 
-    The whole file is checked before any run takes its place. Raises SpecError where it is no bundle, holds a name that
-    no run folder has, is damaged, or holds anything that is not what it should be; StoreError where it cannot be
-    written.
+    The whole file is checked before any run takes its place. Raises SpecError where it is no bundle, is damaged, or
+    holds anything but intact runs; StoreError where it cannot be written.
     """
     if source.exists() and not source.is_file():
         raise SpecError(f"{source}: not a file")  # a pipe would be waited for
@@ -138,9 +132,9 @@ def import_bundle(source: Path, results: Path) -> tuple[list[str], list[str]]:
                 for run_id in new:
                     _check(folder / run_id, source)
                 new = [run_id for run_id in new if _place(folder / run_id, results / "runs" / run_id)]
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, SpecError | StoreError):
-            raise
+    except (SpecError, StoreError):
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         reason = first_line(error)
         raise SpecError(f"{source}: not a bundle of runs, or damaged ({reason}); nothing was imported") from error
     except OSError as error:
@@ -154,8 +148,6 @@ def _members(bundle: zipfile.ZipFile, source: Path) -> dict[str, list[zipfile.Zi
     def refuse(why: str) -> SpecError:
         return SpecError(f"{source}: {why}; nothing was imported")
 
-    if len(bundle.infolist()) > MEMBERS:
-        raise refuse(f"holds {len(bundle.infolist()):,} files, more than {MEMBERS:,}")
     runs: dict[str, list[zipfile.ZipInfo]] = {}
     names = set()
     for member in bundle.infolist():
@@ -167,10 +159,6 @@ def _members(bundle: zipfile.ZipFile, source: Path) -> dict[str, list[zipfile.Zi
             raise refuse(f"holds {name!r:.200}, which is no file of a run")
         if name in names:
             raise refuse(f"holds {name} twice")
-        if member.flag_bits & 0x1:
-            raise refuse("is encrypted")
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise refuse(f"holds {name} in a compression that bundles do not have")
         if member.file_size > LARGE and member.file_size > SWELLING * member.compress_size:
             raise refuse(f"{name} would swell to {member.file_size / 2**30:.1f} GiB, which no file of a run does")
         if member.file_size > MAX_TEXT and file.endswith((".json", ".csv")):
@@ -194,14 +182,11 @@ def _check_room(members: dict[str, list[zipfile.ZipInfo]], new: list[str], resul
 
 @contextmanager
 def _private_folder(runs: Path) -> Iterator[Path]:
-    """Make a folder that no other import uses, and remove it in the end, with those that killed imports left."""
+    """Make a folder that no other import uses, and remove it in the end; those that killed imports left go, too."""
+    remove_imports(runs)
     folder = runs / f".import-{secrets.token_hex(8)}"
     with hold_lock(folder / ".lock", make=lambda: folder.mkdir(parents=True, exist_ok=True)):
         try:
-            for other in runs.glob(PRIVATE):
-                if other != folder:
-                    with suppress(StoreError), hold_lock(other / ".lock"):
-                        shutil.rmtree(other, ignore_errors=True)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -227,7 +212,7 @@ def _check(run: Path, source: Path) -> None:
 
 
 def _place(run: Path, target: Path) -> bool:
-    """Move an unpacked run to its place; return whether it was free. What stands there without a record goes."""
+    """Move an unpacked run to its place; return whether that was free. A folder without a record is replaced."""
     try:
         with hold_lock(target / ".lock", make=lambda: target.mkdir(exist_ok=True)):
             if is_recorded(target):

@@ -55,7 +55,7 @@ def shortened(text: str) -> str:
 def _commit() -> str | None:
     """Return the commit of resx's own checkout, with + where files differ from it; None outside a checkout.
 
-    A repository around a virtual environment that resx is installed into is another project's.
+    Installed in a virtual environment, resx may lie inside another project's repository.
     """
     root = Path(__file__).resolve().parents[2]
     try:
@@ -80,12 +80,13 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+def _driver() -> str | None:
     """Return the version of NVIDIA's driver, or None where it cannot be read."""
     try:
-        match = re.search(r"Module.*?\s(\d+\.[\d.]+)", path.read_text(errors="replace"))
+        text = Path("/proc/driver/nvidia/version").read_text(errors="replace")
     except OSError:
         return None
+    match = re.search(r"Module.*?\s(\d+\.[\d.]+)", text)
     return match.group(1) if match else None
 
 
@@ -95,9 +96,7 @@ def _hardware(device: str) -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(errors="replace"))
-        name = match.group(1) if match else name
+    match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(errors="replace")) if cpuinfo.exists() else None
+    name = match.group(1) if match else platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"

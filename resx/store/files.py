@@ -5,28 +5,31 @@ Reading and writing turn every fault of the system into one StoreError that name
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
+import io
 import json
 import logging
 import math
 import os
 import platform
 import secrets
+import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from resx.spec import SpecError
 
 LOG = logging.getLogger("resx")
 TEMPORARY = ".*.tmp"  # what a kill in the middle of a write leaves behind
-MAX_DIGITS = 30  # of a whole number
+MAX_DIGITS = 30  # of a whole number: more than any number here has, and than a float holds
 MAX_TEXT = 64 * 2**20  # bytes of a JSON file; a record takes a few thousand
 _NOT_SUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 _NO_SYNC = _NOT_SUPPORTED | {errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}  # of a folder, or no opening it
@@ -43,9 +46,8 @@ class StoreError(RuntimeError):
     """Something recorded cannot be read or written. One line: which file, what is wrong, what to do."""
 
 
-LOOKS, LOOK = 5, 0.01  # times and seconds: who only asks whether a lock is held has it for a moment
-# seconds: how often a file that stands for a lock is renewed, and after how long without that it is not held
-RENEWED, STALE = 20.0, 120.0
+LOOKS, LOOK = 5, 0.01  # tries, and seconds between them: asking whether a lock is held takes it for a moment
+RENEWED, STALE = 20.0, 120.0  # seconds between renewals of a file that replaces a lock, and until one is abandoned
 
 
 class Busy(StoreError):
@@ -61,11 +63,11 @@ class Busy(StoreError):
 
 
 class LeftToOthers(StoreError):
-    """Other processes work on what is missing, and nobody was to wait for them. One line."""
+    """Other processes work on what is missing, and the caller did not want to wait for them. One line."""
 
 
 def results_root(option: Path | None = None) -> Path:
-    """Return where results go: the option, else RESX_RESULTS, else results/ of the current folder."""
+    """Return the folder for results: the option, else RESX_RESULTS, else results/ in the current folder."""
     return Path(option or os.environ.get("RESX_RESULTS") or "results")
 
 
@@ -78,7 +80,7 @@ def is_published(source: Path) -> bool:
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file that takes the place of `path` when the block ends without an exception.
 
-    Its name is private: it is made anew (O_EXCL) and follows no link. Raises StoreError.
+    It is created exclusively (O_EXCL), under a random name, and follows no link. Raises StoreError.
     """
     if os.path.isdir(path):
         raise StoreError(f"{path}: is a folder; name a file in it")
@@ -91,7 +93,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         with open(os.open(temporary, flags, 0o666), "wb") as file:
             yield file
             file.flush()
-            _sync(file.fileno(), _NOT_SUPPORTED, "cannot sync files")
+            with _without_sync(_NOT_SUPPORTED, "files"):
+                os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -109,7 +112,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Raise SpecError where a file, or a folder, of this name cannot be written: for a check before long work."""
+    """Raise SpecError where a file or folder of this name cannot be written: a check before long work."""
     place = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists() or one.is_symlink())
     if place != path.absolute() and not place.is_dir():
         raise SpecError(f"{path}: cannot be written: {place} is no folder")
@@ -121,7 +124,7 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def is_replaceable(path: Path) -> bool:
-    """Whether a new file may take the place of what is there: of a regular file, of a broken link, of nothing."""
+    """Whether a new file may replace what is there: a regular file, a broken link, or nothing."""
     return os.path.isfile(path) or not os.path.exists(path)
 
 
@@ -130,30 +133,24 @@ def cannot_write(path: Path, error: OSError) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Let a rename reach the disk. Some file systems cannot; that is said once."""
-    line = "cannot sync folders"
-    try:
+    """Make a rename durable. Some file systems cannot; one line says so."""
+    with _without_sync(_NO_SYNC, "folders"):
         handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        _refuse_fault(error, _NO_SYNC, line)
-        return
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _without_sync(tolerated: Collection[int], what: str) -> Iterator[None]:
+    """Go on where the file system cannot sync, with a line; any other fault is raised."""
     try:
-        _sync(handle, _NO_SYNC, line)
-    finally:
-        os.close(handle)
-
-
-def _sync(handle: int, tolerated: Collection[int], line: str) -> None:
-    try:
-        os.fsync(handle)
+        yield
     except OSError as error:
-        _refuse_fault(error, tolerated, line)
-
-
-def _refuse_fault(error: OSError, tolerated: Collection[int], line: str) -> None:
-    if error.errno not in tolerated:
-        raise error
-    say_once(f"this file system {line}: a loss of power may lose the last files written")
+        if error.errno not in tolerated:
+            raise
+        say_once(f"this file system cannot sync {what}: a loss of power may lose the last files written")
 
 
 @cache
@@ -163,37 +160,46 @@ def say_once(line: str) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what killed writes left in a folder and below it; only for who holds the folder's lock."""
+    """Remove what killed writes left in a folder and below it; the caller holds the folder's lock."""
     for file in folder.rglob(TEMPORARY):
         with suppress(OSError):
             file.unlink()
 
 
+def remove_tree(folder: Path) -> int:
+    """Delete a folder and return the bytes of its files."""
+    size = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
+    shutil.rmtree(folder, ignore_errors=True)
+    return size
+
+
 def read_file(path: Path | str, limit: int | None = None) -> bytes:
     """Return a regular file's content; a pipe or a device is refused, not waited for.
 
-    limit: most bytes that are read. Raises FileNotFoundError where there is none, StoreError for all else.
+    limit: bytes, at most. Raises FileNotFoundError where there is no such file, StoreError for any other fault.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(handle)
+        with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise StoreError(f"{path}: not a regular file")
             if limit is not None and status.st_size > limit:
                 raise StoreError(f"{path}: damaged ({status.st_size:,} bytes, at most {limit:,} can be right)")
-            parts = []
-            while part := os.read(handle, max(status.st_size, 2**16)):  # thousands of small files: no file object
-                parts.append(part)
-            return b"".join(parts)
-        finally:
-            os.close(handle)
+            return file.read()
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise StoreError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    except MemoryError as error:
-        raise StoreError(f"{path}: cannot be read (not enough memory)") from error
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
+        raise StoreError(f"{path}: cannot be read ({reason})") from error
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table as CSV, empty where a row has no value; other values of a row are left out."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def to_json(content: Any) -> str:
@@ -201,15 +207,11 @@ def to_json(content: Any) -> str:
 
 
 def parse_json(data: bytes, path: Path) -> Any:
-    """Return what a JSON file's bytes say. Raises StoreError, for nan, endless digits and endless nesting too."""
+    """Parse a JSON file's bytes. Raises StoreError, for nan, endless digits and endless nesting too."""
     try:
         return _DECODER.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: damaged (not valid JSON)") from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
 
 
 def _finite(digits: str) -> float:
@@ -220,12 +222,12 @@ def _finite(digits: str) -> float:
 
 
 def _short(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:  # more than any number here has, and than a float holds
+    if len(digits) > MAX_DIGITS:
         raise ValueError(digits)
     return int(digits)
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_short)
+_DECODER = json.JSONDecoder(parse_constant=_finite, parse_float=_finite, parse_int=_short)
 
 
 def read_json(path: Path) -> Any:
@@ -238,12 +240,12 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
-    """Hold the lock file `path`, or raise Busy where another process does, for longer than a look at it takes.
+    """Hold the lock file `path`; raise Busy where another process does, and not just for a look at it.
 
-    The lock is the kernel's (flock): a killed process leaves none behind. Where the file system has no locks, a file
-    that only one process can make (O_EXCL) does the same: its owner renews it, and one that is not renewed for two
-    minutes is taken over. What is yielded says whether the lock is still this process's: not taken over, not removed
-    with its folder. make: makes the folder; called again where it was removed in the meantime. Raises StoreError.
+    The lock is the kernel's (flock), so a killed process leaves none behind. On a file system without locks, a file
+    that only one process can create (O_EXCL) replaces it: its owner renews it, and one that has not been renewed for
+    two minutes is taken over. Yields a function that tells whether this process still has the lock: it was neither
+    taken over nor removed with its folder. make: makes the folder, again if it is removed meanwhile. Raises StoreError.
     """
     while True:
         try:
@@ -267,7 +269,7 @@ def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Itera
 
 
 def lock_holder(path: Path) -> str | None:
-    """Return which process holds the lock file `path`, or None where none does; it is left as it is."""
+    """Return which process holds the lock file `path`, or None where none does; the file stays as it is."""
     try:
         with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b", buffering=0) as lock:
             owned = _take(lock, path)
@@ -275,7 +277,7 @@ def lock_holder(path: Path) -> str | None:
                 owned.unlink(missing_ok=True)
     except Busy as error:
         return error.holder or "another process"
-    except (OSError, StoreError):  # there is none, or this process may not take it
+    except (OSError, StoreError):  # there is no lock, or this process may not take it
         return None
     return None
 
@@ -284,19 +286,16 @@ def lock_holder(path: Path) -> str | None:
 def wait_for_lock(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file `path` as soon as no other process does; one line says what is waited for.
 
-    Where no lock can be made (a read-only folder), go on without: it only serves that work is not done twice.
+    Where no lock can be made (a read-only folder), go on without: the lock only saves doing the work twice.
     """
     with ExitStack() as stack:
-        waiting = False
         while True:
             try:
                 stack.enter_context(hold_lock(path, make=lambda: path.parent.mkdir(parents=True, exist_ok=True)))
-                stack.callback(path.unlink, missing_ok=True)  # while it is held: who waits for it makes another
+                stack.callback(path.unlink, missing_ok=True)  # while it is held: a waiting process creates another
                 break
             except Busy as error:
-                if not waiting:
-                    LOG.warning("waiting for %s (%s)", what, error.holder or "another process")
-                waiting = True
+                say_once(f"waiting for {what} ({error.holder or 'another process'})")
                 time.sleep(0.2)
             except StoreError:
                 break
@@ -304,36 +303,30 @@ def wait_for_lock(path: Path, what: str) -> Iterator[None]:
 
 
 def _take(lock: IO[bytes], path: Path) -> Path | None:
-    """Take the kernel's lock, or return the file that stands for it where the file system has no locks."""
-    for left in reversed(range(LOOKS)):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return None
-        except OSError as error:
-            if error.errno in _NOT_SUPPORTED:
-                break
-            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-                raise StoreError(cannot_write(path, error)) from error
-            if not left:
-                raise Busy(path, _text(path)) from error
-            time.sleep(LOOK)
-    say_once(
-        f"this file system has no locks: a file stands for each, and is taken over if it is not renewed for {STALE:g} s"
-    )
-    owner = path.with_name(f"{path.name}-owner")
-    for left in reversed(range(LOOKS)):
-        try:
-            return _own(owner)
-        except Busy:
-            if not left:
-                raise
-            time.sleep(LOOK)
-    raise AssertionError
+    """Take the kernel's lock, or return the file that replaces it where the file system has no locks."""
+    for _ in range(LOOKS - 1):
+        with suppress(Busy):
+            return _try_to_take(lock, path)
+        time.sleep(LOOK)
+    return _try_to_take(lock, path)
+
+
+def _try_to_take(lock: IO[bytes], path: Path) -> Path | None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            raise Busy(path, _text(path)) from error
+        if error.errno not in _NOT_SUPPORTED:
+            raise StoreError(cannot_write(path, error)) from error
+    say_once(f"this file system has no locks: files replace them, taken over if not renewed for {STALE:g} s")
+    return _own(path.with_name(f"{path.name}-owner"))
 
 
 @contextmanager
 def _renewing(owner: Path | None) -> Iterator[None]:
-    """Renew the file that stands for a lock, as long as it is this process's."""
+    """Renew the file that replaces a lock, as long as it names this process."""
     if owner is None:
         yield
         return
@@ -342,7 +335,7 @@ def _renewing(owner: Path | None) -> Iterator[None]:
     def renew() -> None:
         while not done.wait(RENEWED) and _names_me(owner):
             with suppress(OSError):
-                os.utime(owner)  # to the time of the file system's machine
+                os.utime(owner)  # by the file system's clock
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
@@ -354,7 +347,7 @@ def _renewing(owner: Path | None) -> Iterator[None]:
 
 
 def _is_stale(owner: Path) -> bool:
-    """Whether a file has not been renewed for long, by the clock of its file system, which all machines share."""
+    """Whether a file has not been renewed for long, by its file system's clock, which all machines share."""
     now = owner.with_name(f"{owner.name}-{secrets.token_hex(8)}")
     try:
         now.touch()
@@ -390,7 +383,7 @@ def _own(owner: Path) -> Path:
 
 
 def _is_mine(owner: Path | None, lock: IO[bytes], path: Path) -> bool:
-    """Whether a lock is still this process's: its file is the one at `path`, and a file that stands for it names it."""
+    """Whether this process still has a lock: its file is the one at `path`, and a file that replaces it names it."""
     return _is_still(lock, path) and (owner is None or _names_me(owner))
 
 
@@ -403,7 +396,7 @@ def _me() -> str:
 
 
 def _is_dead(holder: str) -> bool:
-    """Whether a holder was a process of this machine that is gone."""
+    """Whether a holder was a process of this machine that has ended."""
     words = holder.split()
     if len(words) != 4 or words[3] != platform.node() or not words[1].isdecimal():
         return False
@@ -412,7 +405,7 @@ def _is_dead(holder: str) -> bool:
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
-        return False
+        pass
     return False
 
 

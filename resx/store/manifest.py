@@ -1,13 +1,13 @@
-"""What was committed: the size and SHA-256 of every file of a run, so that nothing else is read as the run's.
+"""What is committed: the size and SHA-256 of every file of a run, so that nothing else is read as the run's.
 
     manifest.json   run_id
                     files    what is committed, by name
                     coming   what a commit under way puts in place of some of them
                     seal     SHA-256 of the above
 
-A commit first announces what is coming, then writes the files, then says that they are there. Killed at any point,
-every file is either what it was or what was coming, and both can be distinguished from anything else. A file that is in
-neither list was left by a kill before its commit, and is nobody's; so a record without a manifest is damaged.
+A commit first announces what is coming, then writes the files, then lists them as committed. Killed at any point, it
+leaves every file as it was or as announced, and the manifest tells both from anything else. A file in neither list was
+left by a kill before its commit and is ignored, so a record without a manifest is damaged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from resx.store.files import MAX_TEXT, StoreError, parse_json, read_file, to_jso
 
 MANIFEST = "manifest.json"
 Stamp = tuple[int, str]  # size in bytes, SHA-256
-# every name that is committed; a manifest or a bundle with any other is refused, so it reaches no file elsewhere
+# the names of a run's files; a manifest or a bundle with any other is refused, so it reaches no file elsewhere
 FILE = re.compile(
     r"spec\.json|environment\.json|checkpoint\.pt|metrics\.csv|predictions\.npz|result\.json"
     r"|snapshots/step-\d{7,15}\.pt|probes/[A-Za-z0-9_-]+\.csv"
@@ -33,13 +33,6 @@ FILE = re.compile(
 
 class Damaged(StoreError):
     """A file of a run is missing, or is not what was committed."""
-
-    def __init__(self, path: Path, what: str) -> None:
-        super().__init__(path, what)
-        self.path, self.what = path, what
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.what}"
 
 
 def stamp(data: bytes) -> Stamp:
@@ -54,9 +47,6 @@ class Manifest:
     files: Mapping[str, Stamp] = field(default_factory=dict)
     coming: Mapping[str, Stamp] = field(default_factory=dict)
 
-    def allows(self, name: str, content: Stamp) -> bool:
-        return content in (self.files.get(name), self.coming.get(name))
-
     def to_text(self) -> str:
         body = to_json({"run_id": self.run_id, "files": dict(sorted(self.files.items())), "coming": dict(self.coming)})
         body = body.removesuffix("\n}\n")
@@ -67,7 +57,7 @@ _SEAL = ',\n "seal": "'
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Return a run's manifest, or None where it has none. Raises Damaged where it is not as it was written."""
+    """Return a run's manifest, or None where it has none. Raises Damaged where it was changed."""
     path = folder / MANIFEST
     try:
         data = read_file(path, MAX_TEXT)
@@ -78,18 +68,16 @@ def read_manifest(folder: Path) -> Manifest | None:
         body, _, _ = data.rpartition(_SEAL.encode())
         if content["seal"] != hashlib.sha256(body).hexdigest():
             raise ValueError("seal")
-        files, coming = ({name: (size, digest) for name, (size, digest) in content[key].items()} for key in _PARTS)
+        parts = (content["files"], content["coming"])
+        files, coming = ({name: (size, digest) for name, (size, digest) in part.items()} for part in parts)
+        if not all(FILE.fullmatch(name) for name in (*files, *coming)):
+            raise ValueError("names")
         manifest = Manifest(content["run_id"], files, coming)
     except (StoreError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise Damaged(path, "damaged") from error
-    if not all(FILE.fullmatch(name) for name in (*files, *coming)):
-        raise Damaged(path, "damaged")
+        raise Damaged(f"{path}: damaged") from error
     if manifest.run_id != folder.name:
-        raise Damaged(path, f"belongs to {manifest.run_id}")
+        raise Damaged(f"{path}: belongs to {manifest.run_id}")
     return manifest
-
-
-_PARTS = ("files", "coming")
 
 
 class Committed:
@@ -100,11 +88,11 @@ class Committed:
 
     def __init__(self, folder: Path, manifest: Manifest | None = None) -> None:
         self.folder = folder
-        self._root = f"{folder}{os.sep}"  # thousands of runs: joining paths takes as long as reading
+        self._root = f"{folder}{os.sep}"  # joining paths takes as long as reading, and there are thousands
         self.manifest = manifest or read_manifest(folder) or _of_nothing(folder)
 
     def names(self) -> list[str]:
-        """Return the committed files."""
+        """Return the names of the committed files, sorted."""
         arrived = [name for name in self.manifest.coming if (self.folder / name).exists()]
         return sorted({*self.manifest.files, *arrived})
 
@@ -118,26 +106,25 @@ class Committed:
                 data = read_file(f"{self._root}{name}")
             except FileNotFoundError:
                 data = None
-            if data is not None and self.manifest.allows(name, stamp(data)):
+            if data is not None and stamp(data) in (self.manifest.files.get(name), self.manifest.coming.get(name)):
                 return data
             if data is None and name not in self.manifest.files:
                 return None
             before, self.manifest = self.manifest, read_manifest(self.folder) or _of_nothing(self.folder)
             if self.manifest == before:  # else a commit was made in between: look again
-                self._refuse(self.folder / name, name, data)
-                return None
-
-    def _refuse(self, path: Path, name: str, data: bytes | None) -> None:
+                break
+        path = self.folder / name
         if data is None:
-            raise Damaged(path, "is missing")
+            raise Damaged(f"{path}: is missing")
         if name in self.manifest.files or name in self.manifest.coming:
-            raise Damaged(path, "damaged, or of another run: it is not what was committed")
-        if os.path.dirname(name) != "snapshots" and name != "predictions.npz":  # a kill can leave those, and no other
-            raise Damaged(path, "is not this run's: it was never committed")
+            raise Damaged(f"{path}: damaged, or of another run: it is not what was committed")
+        if not name.startswith("snapshots/") and name != "predictions.npz":  # a kill can leave those, and no other
+            raise Damaged(f"{path}: is not this run's: it was never committed")
+        return None
 
 
 def has_committed_file(folder: Path) -> bool:
-    """Whether a folder holds a file that only a commit writes, which announces it in a manifest."""
+    """Whether a folder holds a file that only a commit writes, after announcing it in a manifest."""
     return any((folder / name).exists() for name in ("spec.json", "checkpoint.pt", "result.json", "metrics.csv"))
 
 
@@ -145,12 +132,12 @@ def _of_nothing(folder: Path) -> Manifest:
     """Return the manifest of a folder in which nothing was committed. Raises Damaged where something was."""
     if has_committed_file(folder):
         repair = "`resx runs check --repair` makes it again from the checkpoint"
-        raise Damaged(folder / MANIFEST, f"is missing, so that nothing says what was committed; {repair}")
+        raise Damaged(f"{folder / MANIFEST}: is missing, so nothing says what was committed; {repair}")
     return Manifest(folder.name)
 
 
-def as_they_lie(folder: Path) -> Manifest:
-    """Return a manifest of whatever files lie in a folder and can be read."""
+def manifest_of(folder: Path) -> Manifest:
+    """Return a manifest of the files that are in a folder and can be read, whoever wrote them."""
     files = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
@@ -161,9 +148,9 @@ def as_they_lie(folder: Path) -> Manifest:
 
 
 def commit(folder: Path, contents: Mapping[str, bytes], written: Mapping[str, Stamp]) -> None:
-    """Write files of a run, and make them and those that were written before what is committed. Raises StoreError.
+    """Write files of a run, and commit them together with those `written` before. Raises StoreError.
 
-    Only for who holds the run's lock.
+    The caller holds the run's lock.
     """
     manifest = read_manifest(folder) or Manifest(folder.name)
     files = {**manifest.files, **_arrived(folder, manifest), **written}
@@ -176,19 +163,17 @@ def commit(folder: Path, contents: Mapping[str, bytes], written: Mapping[str, St
 
 
 def _arrived(folder: Path, manifest: Manifest) -> dict[str, Stamp]:
-    """Return those files of a commit that was killed which were written before the kill."""
+    """Return the files that a killed commit had written."""
     arrived = {}
     for name, expected in manifest.coming.items():
-        try:
+        with suppress(FileNotFoundError):
             if stamp(read_file(folder / name)) == expected:
                 arrived[name] = expected
-        except FileNotFoundError:
-            continue
     return arrived
 
 
 def forget(folder: Path, names: list[str]) -> None:
-    """Take files out of what is committed; only for who holds the run's lock."""
+    """Take files out of what is committed; the caller holds the run's lock."""
     manifest = read_manifest(folder)
     if manifest is not None:
         files = {**manifest.files, **_arrived(folder, manifest)}

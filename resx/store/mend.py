@@ -1,16 +1,13 @@
-"""What is wrong with recorded runs, what can be made again of it, and what only takes space."""
+"""What is wrong with recorded runs, what can be repaired, and what only takes space."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from resx.spec import RunSpec
-from resx.store.files import TEMPORARY, StoreError, hold_lock, read_json
+from resx.store.files import TEMPORARY, StoreError, hold_lock, read_json, remove_tree
 from resx.store.manifest import FILE, Committed, Damaged, commit, forget, read_manifest
 from resx.store.run import RunFolder, find_runs, metrics_text, open_run, read_run, readers, remove_aside
 
@@ -32,11 +29,10 @@ def problems(path: Path) -> list[str]:
 
 
 def mend(path: Path) -> list[str]:
-    """Make again what the rest of a damaged run says, and return what was done, a line each.
+    """Make again what the rest of a damaged run determines, and return what was done, a line each.
 
     The manifest is made from the files that are surely the run's own, metrics.csv from the checkpoint; a damaged log is
-    set aside. What needs the network (predictions, the result) is made by training the run again, which goes on from
-    its checkpoint.
+    set aside. What needs the network (predictions, the result) is made by training, which goes on from the checkpoint.
     Raises StoreError where the spec itself cannot be read, and where another process works on the run.
     """
     lines = []
@@ -61,7 +57,7 @@ def mend(path: Path) -> list[str]:
 
 def _spec(path: Path) -> RunSpec:
     """Return the spec of a run whatever its manifest says."""
-    with suppress(StoreError, ValidationError, ValueError, KeyError, TypeError, RecursionError):
+    with suppress(StoreError, ValueError, KeyError, TypeError):
         spec = RunSpec.model_validate(read_json(path / "spec.json")["spec"])
         if spec.run_id == path.name:
             return spec
@@ -70,15 +66,19 @@ def _spec(path: Path) -> RunSpec:
 
 def remove_leftovers(results: Path) -> int:
     """Remove what kills left behind in a folder of results, and return its bytes; runs in training are left alone."""
-    runs = results / "runs"
-    freed = remove_aside(runs)
-    for folder in runs.glob(".import-*"):
-        with suppress(StoreError), hold_lock(folder / ".lock"):
-            freed += _size([file for file in folder.rglob("*") if file.is_file()])
-            shutil.rmtree(folder, ignore_errors=True)
+    freed = remove_aside(results / "runs") + remove_imports(results / "runs")
     for path in find_runs(results):
         with suppress(StoreError), hold_lock(path / ".lock"):
             freed += _remove(_leftovers(path))
+    return freed
+
+
+def remove_imports(runs: Path) -> int:
+    """Remove the folders that killed imports left, and return their bytes."""
+    freed = 0
+    for folder in runs.glob(".import-*"):
+        with suppress(StoreError), hold_lock(folder / ".lock"):
+            freed += remove_tree(folder)
     return freed
 
 
@@ -103,11 +103,7 @@ def thin_snapshots(run: RunFolder, which: str) -> int:
 
 
 def _remove(files: list[Path]) -> int:
-    freed = _size(files)
+    freed = sum(file.stat().st_size for file in files if file.exists())
     for file in files:
         file.unlink(missing_ok=True)
     return freed
-
-
-def _size(files: list[Path]) -> int:
-    return sum(file.stat().st_size for file in files if file.exists())

@@ -33,17 +33,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from resx.spec import FIELDS, RunSpec, SpecError, printable
 from resx.store.files import (
     LOG,
     StoreError,
+    csv_text,
     hold_lock,
     lock_holder,
     parse_json,
     read_file,
     remove_temporary,
+    remove_tree,
     to_json,
     write_atomic,
 )
@@ -53,9 +53,9 @@ from resx.store.manifest import (
     Damaged,
     Manifest,
     Stamp,
-    as_they_lie,
     commit,
     has_committed_file,
+    manifest_of,
     read_manifest,
     stamp,
 )
@@ -87,15 +87,15 @@ _NUMBERS = ("seconds", "train_images", "test_images", "parameters", "multiply_ad
 class _Session:
     """What a process that writes to a run has not committed yet.
 
-    holds_lock: until `open_run` ends. is_mine: whether the lock has not been taken over by another process. lying: the
-    files as they lie there, which stand for a manifest while one is made again.
+    written: files on disk that the next commit lists. staged: content of files that the next commit writes. is_mine:
+    whether another process has not taken the lock over; None where none is held. unproven: the files that are there,
+    in place of a manifest that is being made again.
     """
 
-    written: dict[str, Stamp] = field(default_factory=dict)  # files that are there, and count from the next commit on
-    staged: dict[str, bytes] = field(default_factory=dict)  # content of files that the next commit writes
-    holds_lock: bool = False
-    is_mine: Callable[[], bool] = lambda: True
-    lying: Manifest | None = None
+    written: dict[str, Stamp] = field(default_factory=dict)
+    staged: dict[str, bytes] = field(default_factory=dict)
+    is_mine: Callable[[], bool] | None = None
+    unproven: Manifest | None = None
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,6 @@ class RunFolder:
         data = self._read("metrics.csv")
         return [] if data is None else parse_metrics(data, self.path / "metrics.csv")
 
-    def curve(self) -> pd.DataFrame:
-        """Return metrics.csv, float64, a row an evaluation. Raises StoreError where it is damaged."""
-        import pandas as pd
-
-        return pd.DataFrame(self.rows(), columns=list(METRICS), dtype=float)
-
     def save_checkpoint(self, state: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> None:
         """Commit the state (tensors, numbers, strings in dicts and lists), and metrics.csv made from the rows."""
         content = {"run_id": self.run_id, "state": dict(state), "rows": [dict(row) for row in rows]}
@@ -137,25 +131,24 @@ class RunFolder:
         Raises StoreError where the file is damaged or belongs to another run; it is left as it is.
         """
         path = self.path / "checkpoint.pt"
-        advice = f"`resx runs rm {self.run_id}` removes the run, and it can be trained again"
         try:
             data = self._read("checkpoint.pt")
-            content = None if data is None else load_tensors(data, path)
+            if data is None:
+                return None
+            content = load_tensors(data, path)
+            if not isinstance(content, dict) or content.keys() != {"run_id", "state", "rows"}:
+                raise StoreError(f"{path}: not a checkpoint of resx")
+            if content["run_id"] != self.run_id:
+                raise StoreError(f"{path}: belongs to {content['run_id']}")
         except StoreError as error:
+            advice = f"`resx runs rm {self.run_id}` removes the run, and it can be trained again"
             raise StoreError(f"{_foreign(path, self.run_id) or error}; {advice}") from error
-        if content is None:
-            return None
-        if not isinstance(content, dict) or content.keys() != {"run_id", "state", "rows"}:
-            raise StoreError(f"{path}: not a checkpoint of resx; {advice}")
-        if content["run_id"] != self.run_id:
-            raise StoreError(f"{path}: belongs to {content['run_id']}; {advice}")
         return content["state"], content["rows"]
 
     def save_snapshot(self, step: int, weights: Mapping[str, torch.Tensor]) -> None:
         """Save the weights of a step, for probes that follow training; they count from the next commit on."""
         content = {"run_id": self.run_id, "step": step, "weights": dict(weights)}
-        name, data = f"snapshots/step-{step:07d}.pt", _to_bytes(content)
-        self._write(name, data)
+        self._write(_snapshot(step), _to_bytes(content))
 
     def snapshots(self) -> dict[int, Path]:
         """Return the file of each saved step, in order."""
@@ -165,32 +158,30 @@ class RunFolder:
 
     def load_weights(self, step: int | None = None) -> dict[str, torch.Tensor]:
         """Return the weights of a saved step, by default the last. Raises StoreError where there is none."""
+        weights: dict[str, torch.Tensor]
         files = self.snapshots()
         if not files and step is None and self.result and (saved := self.load_checkpoint()):
-            weights: dict[str, torch.Tensor] = saved[0]["network"]
+            weights = saved[0]["network"]
             return weights
-        if not files or (step is not None and step not in files):
-            raise StoreError(f"{self.path}: no weights of step {step}" if files else f"{self.path}: no weights saved")
-        step = max(files) if step is None else step
-        path = files[step]
-        data = self._read(f"snapshots/{path.name}")
+        step = max(files, default=-1) if step is None else step
+        data = self._read(_snapshot(step)) if step in files else None
         if data is None:
-            raise Damaged(path, "is missing")
-        content = load_tensors(data, path)
+            raise StoreError(f"{self.path}: no weights of step {step}" if files else f"{self.path}: no weights saved")
+        content = load_tensors(data, files[step])
         if not isinstance(content, dict):
-            raise Damaged(path, "holds no weights")
+            raise Damaged(f"{files[step]}: holds no weights")
         if content.keys() != {"run_id", "step", "weights"}:  # of an older version
-            self._refuse_nameless(path)
+            self._refuse_nameless(files[step])
             return content
         if (content["run_id"], content["step"]) != (self.run_id, step):
-            raise Damaged(path, f"belongs to step {content['step']} of {content['run_id']}")
+            raise Damaged(f"{files[step]}: belongs to step {content['step']} of {content['run_id']}")
         weights = content["weights"]
         return weights
 
     def _refuse_nameless(self, path: Path) -> None:
         """Raise Damaged for a file without this run's id where no manifest says that it is this run's."""
-        if self._session.lying is not None:
-            raise Damaged(path, "does not say of which run it is")
+        if self._session.unproven is not None:
+            raise Damaged(f"{path}: does not name its run")
 
     def save_predictions(self, logits: np.ndarray, labels: np.ndarray) -> None:
         """Save the outputs on the test images, [N, outputs], and the true labels or targets."""
@@ -220,19 +211,19 @@ class RunFolder:
         if owner is None:  # of an older version
             self._refuse_nameless(path)
         elif owner != self.run_id:
-            raise Damaged(path, f"belongs to {owner}")
+            raise Damaged(f"{path}: belongs to {owner}")
         return logits, labels
 
     def has_predictions(self) -> bool:
         """Whether the outputs on the test images are saved and whole."""
         try:
-            return "predictions.npz" in self._session.written or self._read("predictions.npz") is not None
+            return self._read("predictions.npz") is not None
         except StoreError:
             return False
 
     def save_probe(self, name: str, frame: pd.DataFrame) -> None:
         """Record what a probe measured on this run. Raises Busy where another process holds its lock."""
-        with nullcontext() if self._session.holds_lock else hold_lock(self.path / ".lock"):
+        with nullcontext() if self._session.is_mine else hold_lock(self.path / ".lock"):
             _adopt(self)
             commit(self.path, {f"probes/{name}.csv": frame.to_csv(index=False).encode()}, {})
 
@@ -255,7 +246,7 @@ class RunFolder:
         try:
             return pd.read_csv(io.BytesIO(data), dtype=TEXTS)
         except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
-            raise Damaged(path, "damaged (not a table)") from error
+            raise Damaged(f"{path}: damaged (not a table)") from error
 
     def probes(self) -> list[str]:
         """Return the names of what was measured on this run."""
@@ -283,21 +274,13 @@ class RunFolder:
         """Commit result.json, which makes the run done."""
         self._commit({"result.json": to_json(dict(result)).encode()})
 
-    def notes(self) -> dict[str, Any]:
-        """Return what a person wrote on the run, as `read_notes` does."""
-        return read_notes(self.path)
-
-    def save_notes(self, tags: Sequence[str], note: str) -> None:
-        """Write tags and a note on the run; they are no part of it."""
-        write_atomic(self.path / "notes.json", to_json({"tags": list(tags), "note": note}))
-
     def _read(self, name: str) -> bytes | None:
         if name in self._session.written:  # by this process, and not committed yet
             return read_file(self.path / name)
         return self._files().read(name)
 
     def _files(self) -> Committed:
-        return Committed(self.path, self._session.lying)
+        return Committed(self.path, self._session.unproven)
 
     def _write(self, name: str, data: bytes) -> None:
         """Write a file that counts from the next commit on."""
@@ -306,7 +289,7 @@ class RunFolder:
         self._session.written[name] = stamp(data)
 
     def _refuse_lost(self) -> None:
-        if not self._session.is_mine():
+        if self._session.is_mine and not self._session.is_mine():
             raise StoreError(
                 f"{self.path}: another process has taken this run over, or removed it; nothing more is written to it"
             )
@@ -319,6 +302,15 @@ class RunFolder:
         commit(self.path, files, self._session.written)
         self._session.written.clear()
         self._session.staged.clear()
+
+
+def _snapshot(step: int) -> str:
+    return f"snapshots/step-{step:07d}.pt"
+
+
+def write_notes(folder: Path, tags: Sequence[str], note: str) -> None:
+    """Write tags and a note on a run; they are no part of it."""
+    write_atomic(folder / "notes.json", to_json({"tags": list(tags), "note": note}))
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
@@ -364,7 +356,7 @@ def load_tensors(data: bytes, path: Path) -> Any:
                 raise ValueError("wrong checksum")
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise Damaged(path, "damaged, or not a file of this program") from error
+        raise Damaged(f"{path}: damaged, or not a file of this program") from error
 
 
 def _refuse_bomb(data: bytes) -> None:
@@ -376,7 +368,7 @@ def _refuse_bomb(data: bytes) -> None:
 
 
 def _foreign(path: Path, run_id: str) -> str | None:
-    """Say whose a checkpoint is that is not what was committed, if another run's."""
+    """Return a line for a checkpoint that is another run's, or None."""
     try:
         owner = load_tensors(read_file(path), path)["run_id"]
     except (StoreError, FileNotFoundError, KeyError, TypeError, IndexError):
@@ -386,11 +378,7 @@ def _foreign(path: Path, run_id: str) -> str | None:
 
 def metrics_text(rows: Iterable[Mapping[str, float]]) -> str:
     """Return metrics.csv: every digit of every number, empty where there is none."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, METRICS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return csv_text(METRICS, rows)
 
 
 def parse_metrics(data: bytes, path: Path) -> list[list[float]]:
@@ -406,7 +394,7 @@ def parse_metrics(data: bytes, path: Path) -> list[list[float]]:
         ):
             raise ValueError("steps")
     except (ValueError, csv.Error) as error:
-        raise Damaged(path, "damaged (not a table of metrics)") from error
+        raise Damaged(f"{path}: damaged (not a table of metrics)") from error
     return numbers
 
 
@@ -417,15 +405,15 @@ def _result(run: RunFolder, files: Committed) -> dict[str, Any] | None:
     path = run.path / "result.json"
     result = parse_json(data, path)
     if not isinstance(result, dict) or result.get("status") not in ("finished", "diverged"):
-        raise Damaged(path, "damaged (not a result)")
+        raise Damaged(f"{path}: damaged (not a result)")
     if result.get("run_id") != run.run_id:
-        raise Damaged(path, f"belongs to {result.get('run_id')}")
+        raise Damaged(f"{path}: belongs to {result.get('run_id')}")
     wrong = [key for key in _NUMBERS if isinstance(result.get(key), bool | str | list | dict)]
     wrong += [key for key in ("data_label", "reference") if not isinstance(result.get(key), str | None)]
-    wrong += [key for key in ("steps_done",) if type(result.get(key, 0)) is not int]
+    wrong += ["steps_done"] if type(result.get("steps_done", 0)) is not int else []
     wrong += [key for key, value in result.items() if isinstance(value, str) and printable(value) != value]
     if wrong:
-        raise Damaged(path, f"damaged ({wrong[0]} is of a wrong type)")
+        raise Damaged(f"{path}: damaged ({wrong[0]} is of a wrong type)")
     return result
 
 
@@ -437,22 +425,22 @@ def read_run(path: Path) -> RunFolder:
 
 def _read_run(path: Path, files: Committed, *, compare_id: bool) -> tuple[RunFolder, dict[str, Any]]:
     """Return a run and its spec's flat fields. compare_id: with its folder, though the manifest vouches for it."""
+    file = path / "spec.json"
     data = files.read("spec.json")
     if data is None:
-        raise Damaged(path / "spec.json", "is missing")
+        raise Damaged(f"{file}: is missing")
     try:
-        spec = RunSpec.model_validate(parse_json(data, path / "spec.json")["spec"])
+        spec = RunSpec.model_validate(parse_json(data, file)["spec"])
         fields = spec.flat()
         if any(isinstance(value, str) and printable(value) != value for value in fields.values()):
             raise ValueError("control characters")
         run_id = spec.run_id if compare_id else path.name
-    except (ValidationError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(path / "spec.json", "not a specification that this version of resx reads") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{file}: not a specification that this version of resx reads") from error
     if run_id != path.name:
         raise Damaged(
-            path / "spec.json",
-            f"does not belong to this run (its own id would be {run_id}); "
-            "restore it, or train the edited specification as a run of its own",
+            f"{file}: does not belong to this run (its own id would be {run_id}); "
+            "restore it, or train the edited specification as a run of its own"
         )
     return RunFolder(path, spec), fields
 
@@ -461,12 +449,12 @@ def _read_run(path: Path, files: Committed, *, compare_id: bool) -> tuple[RunFol
 def open_run(results: Path, spec: RunSpec) -> Iterator[RunFolder]:
     """Create or reopen the folder of a run and hold its lock, so that no second process writes to it.
 
-    What a kill left is removed, what is damaged and can be made again is: spec.json from the request, the manifest
+    Leftovers of a kill are removed, and what can be is made again: a damaged spec.json from `spec`, a damaged manifest
     from the files. A folder in which nothing was committed is removed again. Raises StoreError, Busy.
     """
     path = results / "runs" / spec.run_id
     with hold_lock(path / ".lock", make=lambda: path.mkdir(parents=True, exist_ok=True)) as is_mine:
-        session = _Session(holds_lock=True, is_mine=is_mine)
+        session = _Session(is_mine=is_mine)
         run = RunFolder(path, spec, session)
         try:
             remove_temporary(path)
@@ -476,7 +464,7 @@ def open_run(results: Path, spec: RunSpec) -> Iterator[RunFolder]:
             if session.written or session.staged:
                 run._commit({})
         finally:
-            session.holds_lock, session.is_mine = False, lambda: True  # there is no lock left to look at
+            session.is_mine = None  # the lock is gone
             if is_mine() and not is_recorded(path):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -494,16 +482,14 @@ def is_recorded(path: Path) -> bool:
         manifest = read_manifest(path)
     except Damaged:
         return True
-    if manifest is not None:
-        return bool(manifest.files)  # else it was killed in its first commit
-    return has_committed_file(path)
+    return bool(manifest.files) if manifest else has_committed_file(path)  # no files: killed in its first commit
 
 
 def _adopt(run: RunFolder) -> None:
     """Write the manifest of a run that has none, or a damaged one, from those of its files that are surely its own.
 
     They are the checkpoint with this run's id in it, what agrees with it, and what has the id as well. Any other is
-    listed with a hash that nothing has; measurements, which have no id, are set aside, to be made again.
+    listed with a hash that no file has; measurements, which have no id, are set aside, to be made again.
     """
     try:
         Committed(run.path)
@@ -512,37 +498,34 @@ def _adopt(run: RunFolder) -> None:
         LOG.warning("%s: damaged or missing; it is made again from the run's files", run.path / MANIFEST)
         (run.path / MANIFEST).unlink(missing_ok=True)
     files: dict[str, Stamp] = {}
-    run._session.lying = lying = as_they_lie(run.path)
-    try:
-        for name, check in readers(run).items():
-            try:
-                check()
-                _refuse_strange(run, name)
-                files[name] = lying.files[name]
-            except StoreError as error:
-                LOG.warning("%s", error)
-                files[name] = (0, "")
-    finally:
-        run._session.lying = None
-    for name in [name for name in files if name.startswith("probes/")]:
-        del files[name]
-        os.replace(run.path / name, run.path / f"{name}.damaged")
+    there = manifest_of(run.path)
+    unproven = RunFolder(run.path, run.spec, _Session(unproven=there))
+    for name, check in readers(unproven).items():
+        file = run.path / name
+        if name.startswith("probes/"):
+            LOG.warning("%s: does not name its run; set aside, and measured again where it is needed", file)
+            os.replace(file, file.with_name(f"{file.name}.damaged"))
+            continue
+        try:
+            check()
+            _refuse_contradiction(unproven, name)
+            files[name] = there.files[name]
+        except StoreError as error:
+            LOG.warning("%s", error)
+            files[name] = (0, "")
     write_atomic(run.path / MANIFEST, Manifest(run.run_id, files).to_text())
 
 
-def _refuse_strange(run: RunFolder, name: str) -> None:
-    """Raise Damaged for a measurement, which has no id, and for a table or a result that the checkpoint contradicts.
+def _refuse_contradiction(run: RunFolder, name: str) -> None:
+    """Raise Damaged for a table of metrics or a result that the checkpoint contradicts: an id in text is easily edited.
 
-    An id in a file of text may have been written into it. The others have been compared with their ids.
+    The other files have been compared with their ids.
     """
-    path = run.path / name
-    if name.startswith("probes/"):
-        raise Damaged(path, "does not say of which run it is; it is set aside, and measured again where it is needed")
     if name not in ("metrics.csv", "result.json"):
         return
     saved = run.load_checkpoint()
     if saved is None:
-        raise Damaged(path, "is without the checkpoint.pt that it was made from")
+        raise Damaged(f"{run.path / name}: is without the checkpoint.pt that it was made from")
     state, rows = saved
     if name == "metrics.csv":
         same = run._read(name) == metrics_text(rows).encode()
@@ -552,7 +535,7 @@ def _refuse_strange(run: RunFolder, name: str) -> None:
         expected |= {key: last.get(key) for key in OUTCOMES}
         same = all(result.get(key) == value for key, value in expected.items())
     if not same:
-        raise Damaged(path, "does not agree with checkpoint.pt")
+        raise Damaged(f"{run.path / name}: does not agree with checkpoint.pt")
 
 
 def _mend_spec(run: RunFolder) -> None:
@@ -560,12 +543,12 @@ def _mend_spec(run: RunFolder) -> None:
         if is_recorded(run.path):
             read_run(run.path)
     except Damaged as error:
-        LOG.warning("%s; it is written anew from what was asked for", error)
+        LOG.warning("%s; it is written anew from the request", error)
         commit(run.path, {"spec.json": spec_text(run.spec).encode()}, {})
 
 
 def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
-    """Return, for every file of a run, what reads it, and so finds out whether it is whole."""
+    """Return, for every file of a run, a function that reads it and raises StoreError where it is damaged."""
     checks: dict[str, Callable[[], object]] = {
         "spec.json": lambda: _read_run(run.path, run._files(), compare_id=True),
         "environment.json": lambda: _check_attempts(run),
@@ -577,13 +560,13 @@ def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
     names = run._files().names()
     checks = {name: check for name, check in checks.items() if name in names}
     steps = set(run.snapshots())
-    if steps and run._session.lying is not None and not run.spec.foreign:
-        steps.add(0)  # no manifest says which weights were kept: the first and the last are; others' have no first
+    if steps and run._session.unproven is not None and not run.spec.foreign:
+        steps.add(0)  # no manifest says which weights were kept, but the first and the last always are
         with suppress(StoreError):
             if (result := run.result) and result["status"] == "finished":
                 steps.add(result.get("steps_done", 0))
     for step in sorted(steps):
-        checks[f"snapshots/step-{step:07d}.pt"] = partial(run.load_weights, step)
+        checks[_snapshot(step)] = partial(run.load_weights, step)
     for name in run.probes():
         checks[f"probes/{name}.csv"] = partial(run.read_probe, name)
     return checks
@@ -591,7 +574,7 @@ def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
 
 def _check_attempts(run: RunFolder) -> None:
     if run._read("environment.json") is not None and not run.attempts():
-        raise Damaged(run.path / "environment.json", "damaged")
+        raise Damaged(f"{run.path / 'environment.json'}: damaged")
 
 
 @dataclass(frozen=True)
@@ -600,7 +583,7 @@ class Record:
 
     row: run_id, status (finished, diverged, unfinished, damaged), folder, and, as far as they can be read, the spec's
     fields under their flat names and the content of result.json. curve: rows of metrics.csv, if they were asked for.
-    run: None for a run that is damaged, of which `damage` is one line that names the file, or was not read.
+    run: None for a run that was not read, or is damaged; `damage` is then one line that names the file.
     """
 
     row: dict[str, Any]
@@ -653,15 +636,17 @@ def find_path(results: Path, name: str) -> Path:
         return root / name
     if name and os.path.basename(name) == name and name not in (".", "..") and (root / name).is_dir():
         return root / name
-    near = [
-        path for path in find_runs(results) if name.strip() and (path.name.startswith(name) or path.name.endswith(name))
-    ]
-    if len(near) == 1:
-        return near[0]
-    if not near:
+    near = [path for path in find_runs(results) if path.name.startswith(name) or path.name.endswith(name)]
+    if not near or not name.strip():
         raise SpecError(f"no run matches '{name}' in {root}; `resx runs list` shows them")
-    listed = ", ".join(path.name for path in near[:8]) + (f" and {len(near) - 8} more" if len(near) > 8 else "")
-    raise SpecError(f"{len(near)} runs match '{name}' in {root}: {listed}")
+    if len(near) > 1:
+        raise SpecError(f"{len(near)} runs match '{name}' in {root}: {list_names(near)}")
+    return near[0]
+
+
+def list_names(paths: Sequence[Path]) -> str:
+    """Return the ids of runs as a text; of more than eight, only the first eight."""
+    return ", ".join(path.name for path in paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
 
 
 def find_run(results: Path, name: str) -> RunFolder:
@@ -688,16 +673,12 @@ def remove_run(path: Path) -> None:
 
 
 def remove_aside(runs: Path) -> int:
-    """Delete what was moved aside to be removed, by killed processes too, and return its bytes."""
-    folders = list(runs.glob(".removed-*"))
-    freed = sum(file.lstat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    return freed
+    """Delete what was moved aside, by killed processes too, and return its bytes."""
+    return sum(map(remove_tree, list(runs.glob(".removed-*"))))
 
 
 def finished_result(spec: RunSpec, results: Path) -> dict[str, Any] | None:
-    """Return the recorded result of a spec, or None where it is not finished or something of it must be made again."""
+    """Return the recorded result of a spec, or None where it is not finished or a part of it must be made again."""
     path = results / "runs" / spec.run_id
     if not (path / "result.json").exists():
         return None

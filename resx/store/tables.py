@@ -8,20 +8,20 @@ A published experiment is what a page needs of its runs, in a few files that can
          curves.csv.gz          a row an evaluation: run_id and the columns of metrics.csv; none if no run is trained
          measurements/*.csv.gz  what was measured, each row with its run_id
 
-Numbers keep all their digits: rounded, what was equal in two runs would no longer be, and ranks and p-values would
-change. So each row yields its run's id, which is checked. Columns without any value are not written.
+Numbers keep all their digits: rounding would change ranks and p-values. So a row determines its run's id, which is
+checked. Columns without any value are not written.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
-import importlib
 import io
 import json
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,24 @@ import pandas as pd
 from pydantic import ValidationError
 
 from resx.spec import FIELDS, Frozen, RunSpec, SpecError
-from resx.store.files import LOG, StoreError, is_published, read_file, read_json, results_root, to_json, write_atomic
+from resx.store.files import (
+    LOG,
+    StoreError,
+    csv_text,
+    is_published,
+    read_file,
+    read_json,
+    results_root,
+    to_json,
+    write_atomic,
+)
 from resx.store.index import read_records
 from resx.store.run import METRICS, OUTCOMES, TEXTS, Record, RunFolder, find_runs, is_recorded, read_record
 
 Frames = Mapping[str, "pd.DataFrame"]  # 'runs', 'curves', and a table per measurement, each with a column run_id
 Row = dict[str, Any]
 
-# what a table of runs holds next to the spec's fields
-RESULT_COLUMNS = (
+RUN_COLUMNS = (
     "run_id",
     "status",
     "steps_done",
@@ -50,12 +59,11 @@ RESULT_COLUMNS = (
     *OUTCOMES,
     "seconds",
     "folder",
+    *FIELDS,
 )
-RUN_COLUMNS = tuple(dict.fromkeys([*RESULT_COLUMNS, *FIELDS]))
 NUMBERS = (*OUTCOMES, "seconds")
 ALWAYS = ("run_id", "status", *NUMBERS)  # columns of runs.csv even where they do not vary
 EXACT = 2.0**53  # up to here a float holds every whole number
-PER_ATTEMPT = ("first_step", "last_step", "seconds")  # of an attempt, not of what made it
 
 
 def load_runs(results: Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -95,7 +103,7 @@ def load_frames(
     missing = [run_id for run_id in run_ids or () if run_id not in ids]
     if missing:
         raise StoreError(f"{source}: no run {missing[0]}" + (f", nor {len(missing) - 1} more" if missing[1:] else ""))
-    rows.sort(key=_run_id)
+    rows.sort(key=itemgetter("run_id"))
     runs = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     runs[list(NUMBERS)] = runs[list(NUMBERS)].astype(float)
     measured = {name: _in_order(table) for name, table in tables.items() if table}
@@ -105,7 +113,7 @@ def load_frames(
 def load_environments(source: Path, run_ids: Collection[str] | None = None) -> pd.DataFrame:
     """Return what made each run: run_id, command, commit, torch, hardware, …, as environment.json has them.
 
-    A run that was made in several attempts has what differs between them in one text, with semicolons between.
+    Where the attempts at a run differ, their values are one text, with semicolons between.
     """
     if is_published(source):
         rows = _published_rows(source, run_ids)
@@ -113,19 +121,14 @@ def load_environments(source: Path, run_ids: Collection[str] | None = None) -> p
     else:
         records = [read_record(path) for path in _paths(source, run_ids)]
         rows = [{"run_id": record.run.run_id, **_made_by(record.run)} for record in records if record.run]
-    rows.sort(key=_run_id)
-    return pd.DataFrame(rows)
-
-
-def _run_id(row: Row) -> str:
-    return str(row["run_id"])
+    return pd.DataFrame(sorted(rows, key=itemgetter("run_id")))
 
 
 def _made_by(run: RunFolder) -> Row:
     columns: dict[str, list[Any]] = {}
     for attempt in run.attempts():
         for key, value in attempt.items():
-            if key not in PER_ATTEMPT and value not in columns.setdefault(key, []):
+            if key not in ("first_step", "last_step", "seconds") and value not in columns.setdefault(key, []):
                 columns[key].append(value)
     return {key: values[0] if len(values) == 1 else "; ".join(map(str, values)) for key, values in columns.items()}
 
@@ -145,7 +148,7 @@ def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _paths(root: Path, run_ids: Collection[str] | None) -> list[Path]:
-    """Return the folders of the runs that are asked for and are there."""
+    """Return the folders of the requested runs, as far as they are there."""
     if run_ids is None:
         return find_runs(root)
     paths = [root / "runs" / run_id for run_id in dict.fromkeys(run_ids)]
@@ -179,18 +182,6 @@ def _read_live(
     return rows, [pd.DataFrame(curves, columns=list(METRICS), dtype=float).assign(run_id=ids)], tables
 
 
-def read_csv(file: Path, **options: Any) -> pd.DataFrame:
-    """Read a table, packed or not. Raises StoreError that names the file."""
-    try:
-        return pd.read_csv(file, **options)
-    except OSError as error:
-        raise StoreError(
-            _damaged(file) if error.errno is None else f"{file}: cannot be read ({error.strerror})"
-        ) from error
-    except (ValueError, EOFError, zlib.error) as error:
-        raise StoreError(_damaged(file)) from error
-
-
 def _damaged(file: Path) -> str:
     return f"{file}: damaged (not the table that was written)"
 
@@ -208,9 +199,9 @@ def _read_published(
     for file in sorted((folder / "measurements").glob("*.csv.gz")):
         name = file.name.removesuffix(".csv.gz")
         if measurements is None or name in measurements:
-            table = _of_runs(file, ids, dtype=TEXTS)
+            table = _of_runs(file, ids, TEXTS)
             if name in recorded:
-                table["settings"] = json.dumps(recorded[name], sort_keys=True)
+                table = table.assign(settings=json.dumps(recorded[name], sort_keys=True))
             tables[name] = [table] if len(table) else []
     return rows, _published_curves(folder, ids) if with_curves else [], tables
 
@@ -224,7 +215,7 @@ def costs(folder: Path) -> dict[str, tuple[float, str]]:
     try:
         own = {
             row["run_id"]: (float(row["seconds"] or "nan"), str(_value(row.get("hardware", "")) or common or ""))
-            for row in read_rows(file, ("run_id", "seconds"))
+            for row in read_rows(file, ["run_id", "seconds"])
         }
     except ValueError as error:
         raise StoreError(_damaged(file)) from error
@@ -233,34 +224,40 @@ def costs(folder: Path) -> dict[str, tuple[float, str]]:
     return own
 
 
-def _of_runs(file: Path, ids: Collection[str], **options: Any) -> pd.DataFrame:
-    """Return a table's rows of these runs."""
-    table = read_csv(file, **options)
-    if "run_id" not in table:
-        raise StoreError(_damaged(file))
-    return table[table["run_id"].isin(ids)].copy()
+def _of_runs(file: Path, ids: Collection[str], kinds: Mapping[str, type]) -> pd.DataFrame:
+    """Return the rows of these runs in a packed table. Raises StoreError that names the file."""
+    try:
+        table = pd.read_csv(file, dtype=kinds)
+        return table[table["run_id"].isin(ids)]
+    except OSError as error:
+        is_damaged = error.errno is None  # a file that is not packed
+        raise StoreError(_damaged(file) if is_damaged else f"{file}: cannot be read ({error.strerror})") from error
+    except (KeyError, ValueError, EOFError, zlib.error) as error:
+        raise StoreError(_damaged(file)) from error
 
 
-def _published_curves(folder: Path, ids: Collection[str]) -> list[pd.DataFrame]:
+def _published_curves(folder: Path, ids: set[str]) -> list[pd.DataFrame]:
+    parts = []
     if _trains(folder):
-        table = _of_runs(folder / "curves.csv.gz", ids, dtype=dict.fromkeys(METRICS, float))
-    else:
-        table = _no_curves()
-    shared = [_published_curves(other, names & set(ids)) for other, names in _uses(folder) if names & set(ids)]
-    return [table.reindex(columns=["run_id", *METRICS]), *(part for parts in shared for part in parts)]
+        table = _of_runs(folder / "curves.csv.gz", ids, dict.fromkeys(METRICS, float))
+        parts.append(table.reindex(columns=["run_id", *METRICS]))
+    for other, names in _uses(folder):
+        if names & ids:
+            parts += _published_curves(other, names & ids)
+    return parts
 
 
 def _trains(folder: Path) -> bool:
     """Whether any run that is stored here is trained, rather than measured as it is initialised or given."""
-    own = _cells(folder / "runs.csv")
+    own = read_rows(folder / "runs.csv", ["run_id"])
     return _fields(folder)["runs"].get("steps") != 1 and not all(row.get("foreign") for row in own)
 
 
 def _published_rows(folder: Path, run_ids: Collection[str] | None) -> list[Row]:
-    """Return the rows of the runs that are asked for, those that other experiments store among them."""
+    """Return the rows of the requested runs, including those that other experiments store."""
     common = _fields(folder)["runs"]
     rows = []
-    for cells in _cells(folder / "runs.csv"):
+    for cells in read_rows(folder / "runs.csv", ["run_id"]):
         if run_ids is None or cells["run_id"] in run_ids:
             row = {**common, **{key: _value(cell) for key, cell in cells.items()}, "folder": str(folder)}
             rows.append(_checked(row, folder / "runs.csv"))
@@ -297,23 +294,20 @@ def _uses(folder: Path) -> list[tuple[Path, set[str]]]:
 def read_rows(file: Path, columns: Collection[str] = ()) -> list[dict[str, str]]:
     """Return a small table's rows as text. Raises StoreError where it is damaged or lacks one of the columns."""
     try:
-        content = list(csv.reader(io.StringIO(read_file(file).decode(), newline="")))
+        reader = csv.DictReader(io.StringIO(read_file(file).decode(), newline=""))
+        rows = list(reader)
     except FileNotFoundError as error:
         raise StoreError(f"{file}: cannot be read ({error.strerror})") from error
     except (ValueError, csv.Error) as error:
         raise StoreError(_damaged(file)) from error
-    header, *lines = content or [[]]
-    if not set(columns) <= set(header) or any(len(line) != len(header) for line in lines):
+    has_gaps = any(None in (*row, *row.values()) for row in rows)  # a line with more or fewer cells than the header
+    if has_gaps or not set(columns) <= set(reader.fieldnames or ()):
         raise StoreError(_damaged(file))
-    return [dict(zip(header, line, strict=True)) for line in lines]
-
-
-def _cells(file: Path) -> list[dict[str, str]]:
-    return read_rows(file, ("run_id",))
+    return rows
 
 
 def _checked(row: Row, file: Path) -> Row:
-    """Return a row with its spec's values as a spec has them. Raises StoreError where it is not that of its run."""
+    """Return a row with its spec's values as a spec holds them. Raises StoreError where they give another run id."""
     for reference in (row.get("reference"), None):  # a result's may be the data set's, which the spec leaves open
         try:
             spec = RunSpec.from_flat({**row, "reference": reference})
@@ -354,7 +348,8 @@ def write_frames(frames: Frames, environments: pd.DataFrame, folder: Path, *, us
     uses: names of published experiments next to `folder`; a run that one of them stores with the same outcomes is not
     stored again. Raises StoreError where a file cannot be written, SpecError for a folder with live runs in it.
     """
-    refuse_live(folder)
+    if (folder / "runs").is_dir():  # with an experiment's tables in the folder nobody would see the live runs
+        raise SpecError(f"{folder}: holds runs; write the tables of an experiment to a folder of their own")
     damaged = frames["runs"].loc[frames["runs"]["status"] == "damaged", "run_id"].tolist()
     if damaged:
         raise StoreError(f"{damaged[0]}: damaged, and so not published")
@@ -364,17 +359,20 @@ def write_frames(frames: Frames, environments: pd.DataFrame, folder: Path, *, us
     foreign = {run_id for ids in shared.values() for run_id in ids}
     own = [row for row in rows if row["run_id"] not in foreign]
     measured = {name: frames[name] for name in sorted(set(frames) - {"runs", "curves"})}
-    settings = {name: frame["settings"].iloc[0] for name, frame in measured.items() if _has_one_setting(frame)}
+    settings = {
+        name: frame["settings"].iloc[0]
+        for name, frame in measured.items()
+        if "settings" in frame and frame["settings"].nunique(dropna=False) == 1
+    }
     for name, frame in measured.items():
         table = frame.drop(columns="settings") if name in settings else frame
         write_atomic(folder / "measurements" / f"{name}.csv.gz", _packed(table))
     for file in (folder / "measurements").glob("*.csv.gz"):
         if file.name.removesuffix(".csv.gz") not in measured:
             file.unlink()
-    curves = frames["curves"][~frames["curves"]["run_id"].isin(foreign)]
     columns = [key for key in own[0] if any(row[key] for row in own)] if own else list(ALWAYS)
     common = [key for key in columns if key not in ALWAYS and len({row[key] for row in own}) == 1]
-    write_atomic(folder / "runs.csv", _text(own, [key for key in columns if key not in common]))
+    write_atomic(folder / "runs.csv", csv_text([key for key in columns if key not in common], own))
     fields = {
         "runs": {key: _value(own[0][key]) for key in common},
         "measurements": {name: json.loads(text) for name, text in settings.items()},
@@ -382,32 +380,11 @@ def write_frames(frames: Frames, environments: pd.DataFrame, folder: Path, *, us
     }
     write_atomic(folder / "fields.json", to_json(fields))
     if _trains(folder):
-        write_atomic(folder / "curves.csv.gz", _packed(_with_values(curves)))
+        curves = frames["curves"][~frames["curves"]["run_id"].isin(foreign)].astype({"step": int})
+        empty = [name for name in METRICS if name != "step" and curves[name].isna().all()]
+        write_atomic(folder / "curves.csv.gz", _packed(curves.drop(columns=empty)))
     else:
         (folder / "curves.csv.gz").unlink(missing_ok=True)
-
-
-def refuse_live(folder: Path) -> None:
-    """Raise SpecError for a folder with live runs: with the tables of an experiment in it nobody would see them."""
-    if (folder / "runs").is_dir():
-        raise SpecError(f"{folder}: holds runs; write the tables of an experiment to a folder of their own")
-
-
-def _with_values(curves: pd.DataFrame) -> pd.DataFrame:
-    columns = [name for name in METRICS if name == "step" or curves[name].notna().any()]
-    return curves[["run_id", *columns]].astype({"step": int})
-
-
-def _text(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _has_one_setting(frame: pd.DataFrame) -> bool:
-    return "settings" in frame and frame["settings"].nunique(dropna=False) == 1
 
 
 def _checked_cells(row: Row) -> dict[str, str]:
@@ -424,7 +401,7 @@ def _shared(rows: Sequence[Mapping[str, str]], folder: Path, uses: Collection[st
     shared: dict[str, list[str]] = {}
     for name in uses:
         other = folder.parent / name
-        for cells in _cells(other / "runs.csv") if is_published(other) else ():
+        for cells in read_rows(other / "runs.csv", ["run_id"]) if is_published(other) else ():
             if outcomes.get(cells["run_id"]) == [cells.get(key, "") for key in OUTCOMES]:
                 shared.setdefault(name, []).append(cells["run_id"])
                 outcomes.pop(cells["run_id"])
@@ -454,13 +431,12 @@ def export_table(runs: Sequence[RunFolder], target: Path, table: str = "curves",
     if not parquet:
         write_atomic(target, frame.to_csv(index=False))
         return
-    try:
-        importlib.import_module("pyarrow")
-    except ImportError as error:
-        raise SpecError("parquet: needs pyarrow; install it with: pip install 'resx[parquet]'") from error
     texts = {str(name): frame[name].map(_as_cell) for name in frame if frame[name].dtype == object}
     buffer = io.BytesIO()
-    frame.assign(**texts).to_parquet(buffer, index=False, engine="pyarrow")
+    try:
+        frame.assign(**texts).to_parquet(buffer, index=False, engine="pyarrow")
+    except ImportError as error:
+        raise SpecError("parquet: needs pyarrow; install it with: pip install 'resx[parquet]'") from error
     write_atomic(target, buffer.getvalue())
 
 
@@ -469,8 +445,8 @@ def _as_cell(value: Any) -> Any:
     return value if value is None or isinstance(value, str | bool | int | float) else json.dumps(value, default=str)
 
 
-def export_tables(runs: Sequence[RunFolder], target: Path, measurements: Collection[str] | None = None) -> None:
-    """Write runs of one folder of results as a published experiment. measurements: as in `load_frames`."""
+def export_tables(runs: Sequence[RunFolder], target: Path) -> None:
+    """Write runs of one folder of results as a published experiment."""
     [root] = {run.path.parent.parent for run in runs}
     ids = [run.run_id for run in runs]
-    write_frames(load_frames(root, ids, measurements), load_environments(root, ids), target)
+    write_frames(load_frames(root, ids), load_environments(root, ids), target)

@@ -73,7 +73,7 @@ HARMS = [flip, cut_a_line, empty, remove, swap, swap_named, conflict]
 READERS: dict[str, Callable[[RunFolder], object]] = {
     "spec.json": lambda run: read_run(run.path),
     "checkpoint.pt": lambda run: run.load_checkpoint(),
-    "metrics.csv": lambda run: run.curve(),
+    "metrics.csv": lambda run: run.rows(),
     "predictions.npz": lambda run: run.load_predictions(),
     "result.json": lambda run: run.result,
     "snapshots/step-0000000.pt": lambda run: run.load_weights(0),

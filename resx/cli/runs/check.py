@@ -21,8 +21,8 @@ def check(
 ) -> None:
     """Read every file of runs as it will be read later, and say what is wrong with which; then exit code 1.
 
-    With --repair what can be made again is: the manifest, metrics.csv, predictions and the result from the
-    checkpoint. A log or measurements of which nothing says whose they are, are set aside. Nothing else is changed.
+    --repair restores the manifest, metrics.csv, predictions and the result from the checkpoint. A log or measurements
+    that nothing ties to the run are set aside. Nothing else is changed.
     """
     from resx.store.files import StoreError
     from resx.store.mend import mend, problems
@@ -52,12 +52,12 @@ def _train_again(path: Path) -> list[str]:
     """Make the predictions and the result of a run from its checkpoint, where only they are damaged."""
     from resx.store.mend import problems
 
-    damaged = [line for line in problems(path) if "result.json" in line or "predictions.npz" in line]
-    if not damaged or len(damaged) < len(problems(path)):
+    lines = problems(path)
+    if not lines or not all("result.json" in line or "predictions.npz" in line for line in lines):
         return []
     from resx.engines import train_all
     from resx.store.run import read_run
     from resx.training.machine import Machine
 
     [outcome] = train_all([read_run(path).spec], Machine(results=path.parent.parent))
-    return [outcome.error] if outcome.error else [f"{line}; made again from checkpoint.pt" for line in damaged]
+    return [outcome.error] if outcome.error else [f"{line}; made again from checkpoint.pt" for line in lines]

@@ -26,12 +26,14 @@ def note(
     Example: [bold]resx runs note 1a2b3c4d --tag lecture --text "first try"[/bold]
     """
     from resx.spec import printable
+    from resx.store.run import read_notes, write_notes
 
     bad = [word for word in tag or [] if word.split() != [word] or printable(word) != word]
     if bad:
         raise SpecError(f"--tag: one word each, not '{bad[0]}'")
     for run in select_runs(live_root(results), names):
-        notes = run.notes()
-        tags = dict.fromkeys([*notes["tags"], *(tag or [])])
-        run.save_notes([word for word in tags if word not in (untag or [])], notes["note"] if text is None else text)
-        typer.echo(f"{run.run_id}: {' '.join(run.notes()['tags']) or 'no tags'}; {run.notes()['note'] or 'no note'}")
+        before = read_notes(run.path)
+        tags = [word for word in dict.fromkeys([*before["tags"], *(tag or [])]) if word not in (untag or [])]
+        note = before["note"] if text is None else text
+        write_notes(run.path, tags, note)
+        typer.echo(f"{run.run_id}: {' '.join(tags) or 'no tags'}; {note or 'no note'}")

@@ -35,21 +35,21 @@ def remove(
     Examples: [bold]resx runs rm 1a2b3c4d[/bold], [bold]resx runs rm --unfinished --older 7[/bold],
     [bold]resx runs rm --where lr=1[/bold]
     """
-    from resx.store.run import find_path, remove_run
+    from resx.store.run import find_path, list_names, remove_run
 
     root = live_root(results)
     status = Status.unfinished if unfinished else status
-    if not (names or where or status or tag or older is not None):
+    selects = bool(where or status or tag or older is not None)
+    if not names and not selects:
         raise SpecError("runs rm: say which: run ids, --where, --status, --unfinished, --tag or --older")
-    paths = [find_path(root, name) for name in names] if names else None
-    if where or status or tag or older is not None:
-        there = {root / "runs" / record.row["run_id"] for record in select_records(root, where, status, tag, older)}
-        paths = [path for path in (sorted(there) if paths is None else paths) if path in there]
-    paths = list(dict.fromkeys(paths or []))
+    paths = list(dict.fromkeys(find_path(root, name) for name in names or []))
+    if selects:
+        there = [root / "runs" / record.row["run_id"] for record in select_records(root, where, status, tag, older)]
+        paths = [path for path in paths if path in there] if names else there
     if not paths:
         typer.echo("no run matches; nothing was removed", err=True)
         return
-    listed = ", ".join(path.name for path in paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
+    listed = list_names(paths)
     if not yes and not typer.confirm(f"Remove {len(paths)} runs: {listed}?", err=True):
         typer.echo("nothing was removed", err=True)
         return

@@ -19,10 +19,10 @@ def show(
 ) -> None:
     """Show one run: its spec, its result, and on what it was made."""
     from resx.cli.terminal import number, print_json, print_lines, print_table
-    from resx.store.run import find_run
+    from resx.store.run import find_run, read_notes
 
     run = find_run(live_root(results), name)
-    notes, attempts = run.notes(), run.attempts()
+    notes, attempts = read_notes(run.path), run.attempts()
     content = {
         "run_id": run.run_id,
         "spec": run.spec.model_dump(mode="json", exclude_none=True),
