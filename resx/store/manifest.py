@@ -6,8 +6,8 @@
                     seal     SHA-256 of the above
 
 A commit first announces what is coming, then writes the files, then lists them as committed. Killed at any point, it
-leaves every file as it was or as announced, and the manifest tells both from anything else. A file in neither list was
-left by a kill before its commit and is ignored, so a record without a manifest is damaged.
+leaves every file as it was or as announced, and the manifest tells both from anything else. A file in neither list is
+not the run's, so a record without a manifest is damaged.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Committed:
             raise Damaged(f"{path}: is missing")
         if name in self.manifest.files or name in self.manifest.coming:
             raise Damaged(f"{path}: damaged, or of another run: it is not what was committed")
-        if not name.startswith("snapshots/") and name != "predictions.npz":  # a kill can leave those, and no other
+        if not name.startswith("snapshots/") and name != "predictions.npz":  # an older version's kills left those
             raise Damaged(f"{path}: is not this run's: it was never committed")
         return None
 
@@ -147,16 +147,12 @@ def manifest_of(folder: Path) -> Manifest:
     return Manifest(folder.name, files)
 
 
-def commit(folder: Path, contents: Mapping[str, bytes], written: Mapping[str, Stamp]) -> None:
-    """Write files of a run, and commit them together with those `written` before. Raises StoreError.
-
-    The caller holds the run's lock.
-    """
+def commit(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files of a run and list them as committed; the caller holds the run's lock. Raises StoreError."""
     manifest = read_manifest(folder) or Manifest(folder.name)
-    files = {**manifest.files, **_arrived(folder, manifest), **written}
+    files = {**manifest.files, **_arrived(folder, manifest)}
     coming = {name: stamp(data) for name, data in contents.items()}
-    if coming:
-        write_atomic(folder / MANIFEST, Manifest(folder.name, files, coming).to_text())
+    write_atomic(folder / MANIFEST, Manifest(folder.name, files, coming).to_text())
     for name, data in contents.items():
         write_atomic(folder / name, data)
     write_atomic(folder / MANIFEST, Manifest(folder.name, {**files, **coming}).to_text())

@@ -9,23 +9,15 @@ from pathlib import Path
 from resx.spec import RunSpec
 from resx.store.files import TEMPORARY, StoreError, hold_lock, read_json, remove_tree
 from resx.store.manifest import FILE, Committed, Damaged, commit, forget, read_manifest
-from resx.store.run import RunFolder, find_runs, metrics_text, open_run, read_run, readers, remove_aside
+from resx.store.run import RunFolder, faults, find_runs, metrics_text, open_run, read_run, remove_aside
 
 
 def problems(path: Path) -> list[str]:
-    """Read every file of a recorded run as it will be read later, and return what is wrong, a line each."""
+    """Return what is wrong with the files of a recorded run, a line each."""
     try:
-        run = read_run(path)
-        checks = readers(run)
+        return [line for line in faults(read_run(path)).values() if line]
     except StoreError as error:
         return [str(error)]
-    lines = []
-    for check in checks.values():
-        try:
-            check()
-        except StoreError as error:
-            lines.append(str(error))
-    return lines
 
 
 def mend(path: Path) -> list[str]:
@@ -42,7 +34,7 @@ def mend(path: Path) -> list[str]:
         except Damaged as error:
             saved = run.load_checkpoint()
             if saved is not None:
-                commit(path, {"metrics.csv": metrics_text(saved[1]).encode()}, {})
+                commit(path, {"metrics.csv": metrics_text(saved[1]).encode()})
                 lines.append(f"{error}; made again from checkpoint.pt")
         log = path / "environment.json"
         try:

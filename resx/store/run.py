@@ -57,7 +57,6 @@ from resx.store.manifest import (
     has_committed_file,
     manifest_of,
     read_manifest,
-    stamp,
 )
 
 if TYPE_CHECKING:
@@ -87,12 +86,10 @@ _NUMBERS = ("seconds", "train_images", "test_images", "parameters", "multiply_ad
 class _Session:
     """What a process that writes to a run has not committed yet.
 
-    written: files on disk that the next commit lists. staged: content of files that the next commit writes. is_mine:
-    whether another process has not taken the lock over; None where none is held. unproven: the files that are there,
-    in place of a manifest that is being made again.
+    staged: content of files that the next commit writes. is_mine: whether another process has not taken the lock over;
+    None where none is held. unproven: the files that are there, in place of a manifest that is being made again.
     """
 
-    written: dict[str, Stamp] = field(default_factory=dict)
     staged: dict[str, bytes] = field(default_factory=dict)
     is_mine: Callable[[], bool] | None = None
     unproven: Manifest | None = None
@@ -146,13 +143,13 @@ class RunFolder:
         return content["state"], content["rows"]
 
     def save_snapshot(self, step: int, weights: Mapping[str, torch.Tensor]) -> None:
-        """Save the weights of a step, for probes that follow training; they count from the next commit on."""
+        """Save the weights of a step, for probes that follow training, at the next commit."""
         content = {"run_id": self.run_id, "step": step, "weights": dict(weights)}
-        self._write(_snapshot(step), _to_bytes(content))
+        self._stage(_snapshot(step), _to_bytes(content))
 
     def snapshots(self) -> dict[int, Path]:
         """Return the file of each saved step, in order."""
-        names = {*self._files().names(), *self._session.written}
+        names = {*self._files().names(), *self._session.staged}
         steps = {int(name[15:-3]): self.path / name for name in names if name.startswith("snapshots/")}
         return dict(sorted(steps.items()))
 
@@ -184,12 +181,12 @@ class RunFolder:
             raise Damaged(f"{path}: does not name its run")
 
     def save_predictions(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """Save the outputs on the test images, [N, outputs], and the true labels or targets."""
+        """Save the outputs on the test images, [N, outputs], and the true labels or targets, at the next commit."""
         import numpy as np
 
         buffer = io.BytesIO()
         np.savez_compressed(buffer, logits=logits, labels=labels, run_id=np.array(self.run_id))
-        self._write("predictions.npz", buffer.getvalue())
+        self._stage("predictions.npz", buffer.getvalue())
 
     def load_predictions(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the outputs on the test images and the true labels. Raises StoreError where damaged or absent."""
@@ -225,7 +222,7 @@ class RunFolder:
         """Record what a probe measured on this run. Raises Busy where another process holds its lock."""
         with nullcontext() if self._session.is_mine else hold_lock(self.path / ".lock"):
             _adopt(self)
-            commit(self.path, {f"probes/{name}.csv": frame.to_csv(index=False).encode()}, {})
+            commit(self.path, {f"probes/{name}.csv": frame.to_csv(index=False).encode()})
 
     def load_probe(self, name: str) -> pd.DataFrame | None:
         """Return what a probe measured on this run; None where it was not measured, or (with a line) is damaged."""
@@ -250,22 +247,19 @@ class RunFolder:
 
     def probes(self) -> list[str]:
         """Return the names of what was measured on this run."""
-        names = self._files().names()
-        return [name[7:-4] for name in names if name.startswith("probes/") and name.endswith(".csv")]
+        return [name[7:-4] for name in self._files().names() if name.startswith("probes/")]
 
     def record_attempt(self, attempt: Mapping[str, Any], *, replace: bool) -> None:
         """Add an entry to environment.json, or replace the last one (as its time grows), at the next commit."""
         attempts = self.attempts()
         previous = attempts[:-1] if replace else attempts
-        self._session.staged["environment.json"] = to_json([*previous, dict(attempt)]).encode()
+        self._stage("environment.json", to_json([*previous, dict(attempt)]).encode())
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return environment.json's entries, the oldest first; none where this log is damaged."""
-        data = self._session.staged.get("environment.json")
+        path = self.path / "environment.json"
         try:
-            if data is None:
-                data = read_file(self.path / "environment.json")
-            attempts = parse_json(data, self.path / "environment.json")
+            attempts = parse_json(self._session.staged.get(path.name) or read_file(path), path)
         except (FileNotFoundError, StoreError):
             return []
         return attempts if isinstance(attempts, list) and all(_is_attempt(entry) for entry in attempts) else []
@@ -275,18 +269,14 @@ class RunFolder:
         self._commit({"result.json": to_json(dict(result)).encode()})
 
     def _read(self, name: str) -> bytes | None:
-        if name in self._session.written:  # by this process, and not committed yet
-            return read_file(self.path / name)
-        return self._files().read(name)
+        return self._session.staged.get(name) or self._files().read(name)
 
     def _files(self) -> Committed:
         return Committed(self.path, self._session.unproven)
 
-    def _write(self, name: str, data: bytes) -> None:
-        """Write a file that counts from the next commit on."""
+    def _stage(self, name: str, data: bytes) -> None:
         self._refuse_lost()
-        write_atomic(self.path / name, data)
-        self._session.written[name] = stamp(data)
+        self._session.staged[name] = data
 
     def _refuse_lost(self) -> None:
         if self._session.is_mine and not self._session.is_mine():
@@ -299,8 +289,7 @@ class RunFolder:
         files = {**self._session.staged, **contents}
         if not (self.path / "spec.json").exists():
             files["spec.json"] = spec_text(self.spec).encode()
-        commit(self.path, files, self._session.written)
-        self._session.written.clear()
+        commit(self.path, files)
         self._session.staged.clear()
 
 
@@ -417,32 +406,24 @@ def _result(run: RunFolder, files: Committed) -> dict[str, Any] | None:
     return result
 
 
-def read_run(path: Path) -> RunFolder:
+def read_run(path: Path, files: Committed | None = None) -> RunFolder:
     """Open a recorded run for reading. Raises StoreError where its spec.json is missing, damaged, foreign or edited."""
-    run, _ = _read_run(path, Committed(path), compare_id=True)
-    return run
-
-
-def _read_run(path: Path, files: Committed, *, compare_id: bool) -> tuple[RunFolder, dict[str, Any]]:
-    """Return a run and its spec's flat fields. compare_id: with its folder, though the manifest vouches for it."""
     file = path / "spec.json"
-    data = files.read("spec.json")
+    data = (files or Committed(path)).read("spec.json")
     if data is None:
         raise Damaged(f"{file}: is missing")
     try:
         spec = RunSpec.model_validate(parse_json(data, file)["spec"])
-        fields = spec.flat()
-        if any(isinstance(value, str) and printable(value) != value for value in fields.values()):
+        if any(isinstance(value, str) and printable(value) != value for value in spec.flat().values()):
             raise ValueError("control characters")
-        run_id = spec.run_id if compare_id else path.name
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{file}: not a specification that this version of resx reads") from error
-    if run_id != path.name:
+    if spec.run_id != path.name:
         raise Damaged(
-            f"{file}: does not belong to this run (its own id would be {run_id}); "
+            f"{file}: does not belong to this run (its own id would be {spec.run_id}); "
             "restore it, or train the edited specification as a run of its own"
         )
-    return RunFolder(path, spec), fields
+    return RunFolder(path, spec)
 
 
 @contextmanager
@@ -461,7 +442,7 @@ def open_run(results: Path, spec: RunSpec) -> Iterator[RunFolder]:
             _adopt(run)
             _mend_spec(run)
             yield run
-            if session.written or session.staged:
+            if session.staged:
                 run._commit({})
         finally:
             session.is_mine = None  # the lock is gone
@@ -497,32 +478,20 @@ def _adopt(run: RunFolder) -> None:
     except Damaged:
         LOG.warning("%s: damaged or missing; it is made again from the run's files", run.path / MANIFEST)
         (run.path / MANIFEST).unlink(missing_ok=True)
+    for file in (run.path / "probes").glob("*.csv"):
+        LOG.warning("%s: does not name its run; set aside, and measured again where it is needed", file)
+        os.replace(file, file.with_name(f"{file.name}.damaged"))
     files: dict[str, Stamp] = {}
     there = manifest_of(run.path)
-    unproven = RunFolder(run.path, run.spec, _Session(unproven=there))
-    for name, check in readers(unproven).items():
-        file = run.path / name
-        if name.startswith("probes/"):
-            LOG.warning("%s: does not name its run; set aside, and measured again where it is needed", file)
-            os.replace(file, file.with_name(f"{file.name}.damaged"))
-            continue
-        try:
-            check()
-            _refuse_contradiction(unproven, name)
-            files[name] = there.files[name]
-        except StoreError as error:
-            LOG.warning("%s", error)
-            files[name] = (0, "")
+    for name, fault in faults(RunFolder(run.path, run.spec, _Session(unproven=there))).items():
+        if fault:
+            LOG.warning("%s", fault)
+        files[name] = (0, "") if fault else there.files[name]
     write_atomic(run.path / MANIFEST, Manifest(run.run_id, files).to_text())
 
 
 def _refuse_contradiction(run: RunFolder, name: str) -> None:
-    """Raise Damaged for a table of metrics or a result that the checkpoint contradicts: an id in text is easily edited.
-
-    The other files have been compared with their ids.
-    """
-    if name not in ("metrics.csv", "result.json"):
-        return
+    """Raise Damaged for a metrics.csv or result.json that is not what the checkpoint gives; text is easily edited."""
     saved = run.load_checkpoint()
     if saved is None:
         raise Damaged(f"{run.path / name}: is without the checkpoint.pt that it was made from")
@@ -544,13 +513,25 @@ def _mend_spec(run: RunFolder) -> None:
             read_run(run.path)
     except Damaged as error:
         LOG.warning("%s; it is written anew from the request", error)
-        commit(run.path, {"spec.json": spec_text(run.spec).encode()}, {})
+        commit(run.path, {"spec.json": spec_text(run.spec).encode()})
 
 
-def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
-    """Return, for every file of a run, a function that reads it and raises StoreError where it is damaged."""
+def faults(run: RunFolder) -> dict[str, str]:
+    """Read every file of a run as it will be read later; return a line for each, empty where the file is whole."""
+    lines = {}
+    for name, read in _readers(run).items():
+        try:
+            read()
+            lines[name] = ""
+        except StoreError as error:
+            lines[name] = str(error)
+    return lines
+
+
+def _readers(run: RunFolder) -> dict[str, Callable[[], object]]:
+    """Return what reads each file of a run, and raises StoreError where it is damaged."""
     checks: dict[str, Callable[[], object]] = {
-        "spec.json": lambda: _read_run(run.path, run._files(), compare_id=True),
+        "spec.json": lambda: read_run(run.path, run._files()),
         "environment.json": lambda: _check_attempts(run),
         "checkpoint.pt": run.load_checkpoint,
         "metrics.csv": run.rows,
@@ -560,11 +541,14 @@ def readers(run: RunFolder) -> dict[str, Callable[[], object]]:
     names = run._files().names()
     checks = {name: check for name, check in checks.items() if name in names}
     steps = set(run.snapshots())
-    if steps and run._session.unproven is not None and not run.spec.foreign:
-        steps.add(0)  # no manifest says which weights were kept, but the first and the last always are
-        with suppress(StoreError):
-            if (result := run.result) and result["status"] == "finished":
-                steps.add(result.get("steps_done", 0))
+    if run._session.unproven is not None:
+        texts = [name for name in ("metrics.csv", "result.json") if name in checks]
+        checks |= {name: partial(_refuse_contradiction, run, name) for name in texts}
+        if steps and not run.spec.foreign:
+            steps.add(0)  # no manifest says which weights were kept, but the first and the last always are
+            with suppress(StoreError):
+                if (result := run.result) and result["status"] == "finished":
+                    steps.add(result.get("steps_done", 0))
     for step in sorted(steps):
         checks[_snapshot(step)] = partial(run.load_weights, step)
     for name in run.probes():
@@ -598,7 +582,8 @@ def read_record(path: Path, *, curve: bool = False) -> Record:
     fields: dict[str, Any] = {}
     try:
         files = Committed(path)
-        run, fields = _read_run(path, files, compare_id=False)
+        run = read_run(path, files)
+        fields = run.spec.flat()
         result = _result(run, files) or {"status": "unfinished"}
         own = {key: value for key, value in result.items() if key not in FIELDS or key == "reference"}
         return Record({**fields, **own, **place}, run, run.rows() if curve else [])

@@ -43,14 +43,12 @@ def read_weights(path: Path) -> State:
 def _read_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        if isinstance(error, UnpicklingError) and ("Unsupported" in str(error) or "GLOBAL" in str(error)):
             raise SpecError(
                 f"--weights {path}: refused, since reading it would execute code; save the state_dict alone: "
                 "torch.save(model.state_dict(), …), or safetensors"
             ) from error
-        raise SpecError(f"--weights {path}: damaged, or not a file of torch.save") from error
-    except Exception as error:  # torch raises many kinds for a damaged or foreign file
         raise SpecError(f"--weights {path}: damaged, or not a file of torch.save") from error
 
 

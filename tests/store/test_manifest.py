@@ -169,7 +169,7 @@ def test_weights_and_outputs_of_an_older_version_are_read_where_a_manifest_vouch
         buffer = io.BytesIO()
         save(buffer)
         contents[name] = buffer.getvalue()
-    commit(run.path, contents, {})
+    commit(run.path, contents)
     assert torch.equal(run.load_weights()["w"], weights["w"]) and len(run.load_predictions()[0]) == 100
     (run.path / "manifest.json").unlink()
     with open_run(tmp_path, run.spec):
@@ -192,7 +192,7 @@ def test_which_weights_were_kept_the_manifest_says(tmp_path: Path) -> None:
 def test_a_step_is_a_whole_number(tmp_path: Path, step: str) -> None:
     run = record(tmp_path, 1)
     header, row = (run.path / "metrics.csv").read_text().splitlines()[:2]
-    commit(run.path, {"metrics.csv": f"{header}\n{step},{row.partition(',')[2]}\n".encode()}, {})
+    commit(run.path, {"metrics.csv": f"{header}\n{step},{row.partition(',')[2]}\n".encode()})
     with pytest.raises(Damaged, match=r"metrics\.csv"):
         run.rows()
 
@@ -201,7 +201,7 @@ def test_a_result_does_not_overrule_the_spec(tmp_path: Path) -> None:
     run = record(tmp_path, 1)
     result = json.loads((run.path / "result.json").read_text())
     changed = json.dumps({**result, "depth": "x", "seed": [7], "folder": 3}).encode()
-    commit(run.path, {"result.json": changed}, {})
+    commit(run.path, {"result.json": changed})
     row = read_record(run.path).row
     assert (row["depth"], row["seed"], row["folder"]) == (run.spec.model.depth, run.spec.seed, str(run.path))
 
@@ -212,7 +212,7 @@ def test_a_commit_that_is_killed_leaves_the_old_or_the_new(
 ) -> None:
     folder = tmp_path / "x"
     old, new = {"spec.json": b"old", "metrics.csv": b"old"}, {"spec.json": b"new", "metrics.csv": b"new"}
-    commit(folder, old, {})
+    commit(folder, old)
     left = writes
 
     def write(path: Path, content: bytes | str) -> None:
@@ -225,11 +225,11 @@ def test_a_commit_that_is_killed_leaves_the_old_or_the_new(
     original = manifest.write_atomic
     monkeypatch.setattr(manifest, "write_atomic", write)
     with pytest.raises(KeyboardInterrupt):
-        commit(folder, new, {})
+        commit(folder, new)
     for name in old:
         assert Committed(folder).read(name) in (b"old", b"new")
     monkeypatch.undo()
-    commit(folder, {"metrics.csv": b"newer"}, {})
+    commit(folder, {"metrics.csv": b"newer"})
     assert Committed(folder).read("metrics.csv") == b"newer"
     assert Committed(folder).read("spec.json") in (b"old", b"new")
     (folder / "spec.json").write_bytes(b"old" if (folder / "spec.json").read_bytes() == b"new" else b"new")
