@@ -42,7 +42,6 @@ Write = Callable[[RunFolder], bool]
 Points = dict[int, dict[str, float]]  # step -> numbers by name
 
 EXPORTERS: Registry[Callable[[str], Write]] = Registry("exporter")
-PROJECT = "resx"
 COSTS = ("seconds", "parameters", "multiply_adds", "train_images", "test_images")  # of a result, next to its outcomes
 SHARE = 0.05  # of the time of training that may go into showing runs meanwhile
 _BATCH = 1000  # metrics that mlflow takes in one call
@@ -242,7 +241,7 @@ def _mlflow(target: str) -> Write:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     uri, artifacts = _tracking_uri(target)
     client = client_class(tracking_uri=uri)
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "resx")
     experiment = client.get_experiment_by_name(name)
     place = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=artifacts)
 

@@ -35,7 +35,7 @@ from pydantic import (
 MAX_DEPTH, MAX_WIDTH, MAX_SIDE, MAX_BATCH = 20_000, 65_536, 4096, 2**20
 MAX_STEPS, MAX_EVALUATIONS, MAX_COUNT, MAX_SEED = 10**8, 100_000, 10**9, 2**63 - 1
 MAX_RUNS = 100_000  # of one command
-ADOPTED = "adopted"  # in the place of a family: a network whose blocks are found when it is measured
+ADOPTED = "adopted"  # in place of a family: a network whose blocks are found when it is measured
 FORMAT = 1  # part of every run id; raise it when the same spec would give other numbers
 
 
@@ -203,8 +203,8 @@ class TrainSpec(Frozen):
     drops: fractions of `steps`. warmup: a tenth of the rate until the running training error is below 80 %, the
     paper's rule for 110 layers. eval_images: images of each split behind the points of a curve (null for all;
     the final evaluation always takes all). active_blocks: blocks, drawn anew each step, that train at all.
-    norm_parts: of a batch, from each of which batch normalisation takes statistics of its own, one a process; null
-    for the whole batch. steps 0 is for weights that were trained elsewhere by a recipe that these fields cannot say.
+    norm_parts: parts of a batch that are each normalised by their own statistics, one a process; null for the whole
+    batch. steps 0 is for weights that were trained elsewhere by a recipe that these fields cannot say.
     """
 
     steps: int = Field(276, ge=0, le=MAX_STEPS)
@@ -344,17 +344,14 @@ PRESET_SUMMARIES = {
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """Return the value of a field that nobody gives, by preset."""
+    """Return a field's default value, by preset."""
     section = FIELDS[name]
     own = (_SECTIONS[section] if section else RunSpec).model_fields[name].default
     return {preset: fields.get(name, own) for preset, fields in PRESETS.items()}
 
 
-NameCheck = Callable[[Mapping[str, Any]], list[str]]
-
-
-def build_spec(fields: Mapping[str, Any], checks: Iterable[NameCheck] = ()) -> RunSpec:
-    """Build a RunSpec from flat field names, `preset` among them; what is not given keeps the preset's value.
+def build_spec(fields: Mapping[str, Any], checks: Iterable[Callable[[Mapping[str, Any]], list[str]]] = ()) -> RunSpec:
+    """Build a RunSpec from flat field names, `preset` among them; fields that are absent keep the preset's values.
 
     checks: `check_names` of resx.model and resx.data, which add unknown names. Raises SpecError with every mistake.
     """
@@ -409,7 +406,7 @@ def _validated(values: Mapping[str, Any]) -> tuple[RunSpec | None, dict[str, str
 
 
 def _one_spelling(key: str, value: Any) -> Any:
-    """Return a value as it is written in a run id, however it is given.
+    """Return a value as a run id has it, however it is written.
 
     'none' is the text for an empty field that a preset may fill, since TOML has no null. Raises ValueError for a truth
     value where a number is wanted, and for text with control characters.
@@ -423,7 +420,7 @@ def _one_spelling(key: str, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return numbers and lists of them that are numpy's, torch's or pandas' as Python's."""
+    """Return numbers of numpy, torch or pandas, and lists of them, as Python's."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if not hasattr(value, "__array__"):
@@ -523,7 +520,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _field_mistakes(pairs: Iterable[tuple[str, Any]]) -> list[str]:
-    """Return what is wrong with single fields of a file, a line each; whether they fit together is not looked at."""
+    """Return what is wrong with single fields of a file, a line each, whether or not they fit together."""
     lines: dict[str, None] = {}
     for key, value in pairs:
         if key == "preset":
@@ -536,7 +533,7 @@ def _field_mistakes(pairs: Iterable[tuple[str, Any]]) -> list[str]:
 
 
 def recipe(spec: RunSpec) -> dict[str, Any]:
-    """Return the fields of a run as [run] of a file gives them; the file of a plugin is given by --plugin."""
+    """Return the fields of a run as a file's [run] has them, without the plugin, which --plugin names."""
     values = {**spec.flat(), **{key: "none" for key in CAN_BE_NONE if spec.flat()[key] is None}}
     return {key: value for key, value in values.items() if value is not None and key != "plugin"}
 

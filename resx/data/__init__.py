@@ -163,7 +163,7 @@ def fetch(spec: DataSpec, data_dir: Path | None = None) -> None:
         return
     while True:
         try:
-            with hold_lock(root / ".resx.lock", make=lambda: root.mkdir(parents=True, exist_ok=True)):
+            with hold_lock(root / ".resx.lock", make=True):
                 load(spec, data_dir)
                 return
         except Busy:

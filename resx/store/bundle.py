@@ -98,7 +98,7 @@ def _crate(runs: Sequence[RunFolder]) -> dict[str, Any]:
 
 
 def _add(bundle: zipfile.ZipFile, name: str, data: bytes) -> None:
-    member = zipfile.ZipInfo(name)  # dated 1980: a file's own date may be one that a zip file cannot hold
+    member = zipfile.ZipInfo(name)  # dated 1980: a zip file cannot hold every file's own date
     member.compress_type = zipfile.ZIP_DEFLATED
     member.external_attr = 0o644 << 16
     bundle.writestr(member, data)
@@ -156,7 +156,7 @@ def _members(bundle: zipfile.ZipFile, source: Path) -> dict[str, list[zipfile.Zi
             continue
         run_id, _, file = name.partition("/")
         if not RUN_ID.fullmatch(run_id) or not (FILE.fullmatch(file) or file == MANIFEST):
-            raise refuse(f"holds {name!r:.200}, which is no file of a run")
+            raise refuse(f"holds {name!r:.200}, which is not a file of a run")
         if name in names:
             raise refuse(f"holds {name} twice")
         if member.file_size > LARGE and member.file_size > SWELLING * member.compress_size:
@@ -185,7 +185,7 @@ def _private_folder(runs: Path) -> Iterator[Path]:
     """Make a folder that no other import uses, and remove it in the end; those that killed imports left go, too."""
     remove_imports(runs)
     folder = runs / f".import-{secrets.token_hex(8)}"
-    with hold_lock(folder / ".lock", make=lambda: folder.mkdir(parents=True, exist_ok=True)):
+    with hold_lock(folder / ".lock", make=True):
         try:
             yield folder
         finally:
@@ -214,7 +214,7 @@ def _check(run: Path, source: Path) -> None:
 def _place(run: Path, target: Path) -> bool:
     """Move an unpacked run to its place; return whether that was free. A folder without a record is replaced."""
     try:
-        with hold_lock(target / ".lock", make=lambda: target.mkdir(exist_ok=True)):
+        with hold_lock(target / ".lock", make=True):
             if is_recorded(target):
                 return False
             os.rename(target, run.with_name(f"{run.name}.before"))

@@ -115,7 +115,7 @@ def refuse_unwritable(path: Path) -> None:
     """Raise SpecError where a file or folder of this name cannot be written: a check before long work."""
     place = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists() or one.is_symlink())
     if place != path.absolute() and not place.is_dir():
-        raise SpecError(f"{path}: cannot be written: {place} is no folder")
+        raise SpecError(f"{path}: cannot be written: {place} is not a folder")
     if not place.is_dir() and not is_replaceable(place):
         raise SpecError(f"{path}: is a device or a pipe, which no file may take the place of; name a file")
     folder = place if place.is_dir() else place.parent
@@ -239,17 +239,18 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def hold_lock(path: Path, *, make: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
+def hold_lock(path: Path, *, make: bool = False) -> Iterator[Callable[[], bool]]:
     """Hold the lock file `path`; raise Busy where another process does, and not just for a look at it.
 
     The lock is the kernel's (flock), so a killed process leaves none behind. On a file system without locks, a file
     that only one process can create (O_EXCL) replaces it: its owner renews it, and one that has not been renewed for
     two minutes is taken over. Yields a function that tells whether this process still has the lock: it was neither
-    taken over nor removed with its folder. make: makes the folder, again if it is removed meanwhile. Raises StoreError.
+    taken over nor removed with its folder. make: its folder, again if it is removed meanwhile. Raises StoreError.
     """
     while True:
         try:
-            make()
+            if make:
+                path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise StoreError(cannot_write(path.parent, error)) from error
@@ -291,7 +292,7 @@ def wait_for_lock(path: Path, what: str) -> Iterator[None]:
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(hold_lock(path, make=lambda: path.parent.mkdir(parents=True, exist_ok=True)))
+                stack.enter_context(hold_lock(path, make=True))
                 stack.callback(path.unlink, missing_ok=True)  # while it is held: a waiting process creates another
                 break
             except Busy as error:

@@ -23,7 +23,7 @@ from resx.store.run import Record, find_runs, read_record
 INDEX = ".index.json"
 SOURCES = (MANIFEST, "spec.json", "result.json")  # what a row is read from
 WORTHWHILE = 64  # new rows that the index is written anew for
-SETTLED = 5.0  # seconds since the last change of a file, within which another change may bear the same time
+SETTLED = 5.0  # seconds after a file's last change within which another change may have the same time
 VERSION = [resx.__version__, *FIELDS]  # what rows hold
 Mark = list[list[int]]  # of each source: times of the last change, inode and size; empty where there is none
 
@@ -67,7 +67,7 @@ def _change(file: str) -> list[int]:
 
 
 def _is_settled(mark: Mark) -> bool:
-    """Whether a manifest vouches for all of it, and no file has just been written."""
+    """Whether there is a manifest, and no file has just been written."""
     return bool(mark[0]) and time.time() - max(max(change[:2]) for change in mark if change) / 1e9 > SETTLED
 
 

@@ -13,7 +13,6 @@ not the run's, so a record without a manifest is damaged.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -88,7 +87,6 @@ class Committed:
 
     def __init__(self, folder: Path, manifest: Manifest | None = None) -> None:
         self.folder = folder
-        self._root = f"{folder}{os.sep}"  # joining paths takes as long as reading, and there are thousands
         self.manifest = manifest or read_manifest(folder) or _of_nothing(folder)
 
     def names(self) -> list[str]:
@@ -103,7 +101,7 @@ class Committed:
         """
         while True:
             try:
-                data = read_file(f"{self._root}{name}")
+                data = read_file(f"{self.folder}/{name}")  # joining paths takes as long as reading them
             except FileNotFoundError:
                 data = None
             if data is not None and stamp(data) in (self.manifest.files.get(name), self.manifest.coming.get(name)):

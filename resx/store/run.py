@@ -9,10 +9,10 @@
                           probes/          one CSV a probe
                           result.json      written LAST: its presence means done
                           manifest.json    size and hash of all of these, as they were committed
-                          notes.json       what a person wrote on it: tags and a note; no part of the run
+                          notes.json       a person's tags and note; no part of the run
 
 Every write is a temporary file, fsync and rename, so a kill or a full disk leaves the old file or the new one; every
-read is compared with the manifest, so that damage is named and never served. Reading needs torch for weights alone.
+read is compared with the manifest, so damage is reported and never used. Reading needs torch for weights alone.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class RunFolder:
         path = self.path / "predictions.npz"
         data = self._read("predictions.npz")
         if data is None:
-            raise StoreError(f"{path}: there is none; the run is not finished")
+            raise StoreError(f"{path}: is missing; the run is not finished")
         try:
             _refuse_bomb(data)
             with np.load(io.BytesIO(data), allow_pickle=False) as content:
@@ -319,7 +319,7 @@ def spec_text(spec: RunSpec) -> str:
 
 
 def _is_attempt(entry: Any) -> bool:
-    """Whether an entry of environment.json has what is read of it."""
+    """Whether an entry of environment.json has what its readers need."""
     if not isinstance(entry, dict) or not isinstance(entry.get("seconds"), int | float):
         return False
     texts = all(printable(value) == value for value in entry.values() if isinstance(value, str))
@@ -371,7 +371,7 @@ def metrics_text(rows: Iterable[Mapping[str, float]]) -> str:
 
 
 def parse_metrics(data: bytes, path: Path) -> list[list[float]]:
-    """Return the rows of metrics.csv, nan where there is no number. Raises StoreError where it is none."""
+    """Return the rows of metrics.csv, nan for an empty cell. Raises StoreError where it is not such a table."""
     try:
         header, *rows = csv.reader(io.StringIO(data.decode()))
         if header != list(METRICS) or any(len(row) != len(METRICS) for row in rows):
@@ -434,7 +434,7 @@ def open_run(results: Path, spec: RunSpec) -> Iterator[RunFolder]:
     from the files. A folder in which nothing was committed is removed again. Raises StoreError, Busy.
     """
     path = results / "runs" / spec.run_id
-    with hold_lock(path / ".lock", make=lambda: path.mkdir(parents=True, exist_ok=True)) as is_mine:
+    with hold_lock(path / ".lock", make=True) as is_mine:
         session = _Session(is_mine=is_mine)
         run = RunFolder(path, spec, session)
         try:

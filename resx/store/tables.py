@@ -89,12 +89,11 @@ def load_frames(
 ) -> dict[str, pd.DataFrame]:
     """Return the tables `runs` and `curves` (see `load_runs`), and one per measurement under its name.
 
-    source: a folder with live runs, or a published experiment. run_ids: whose rows are wanted, measurements: the names
-    of the tables; None for all there are, and nothing else is opened. A measurement that none of the runs has is
-    absent. A damaged run has the status `damaged` and no outcome, and a line on stderr names the file; where not even
-    its spec can be read, it is left out unless such `nameless` rows are wanted. curves: without them and measurements,
-    rows of all runs come from their index. Raises StoreError for a run that is not there, and for a damaged file of a
-    published experiment.
+    source: a folder with live runs, or a published experiment. run_ids, measurements: which rows and which tables; None
+    for all, and nothing else is opened. A measurement that none of the runs has is absent. A damaged run has the status
+    `damaged` and no outcome, and a line on stderr names the file; where not even its spec can be read, it is left out
+    unless nameless is true. curves: without them and measurements, rows of all runs come from their index. Raises
+    StoreError for a run that is not there, and for a damaged file of a published experiment.
     """
     read = _read_published if is_published(source) else _read_live
     rows, parts, tables = read(source, run_ids, measurements, curves)
@@ -389,7 +388,7 @@ def write_frames(frames: Frames, environments: pd.DataFrame, folder: Path, *, us
 
 def _checked_cells(row: Row) -> dict[str, str]:
     """Return the cells of a run's row, the fields of its spec first."""
-    order = dict.fromkeys(["run_id", *FIELDS, *(key for key in row)])
+    order = dict.fromkeys(["run_id", *FIELDS, *row])
     cells = {key: _cell(row[key]) for key in order}
     _checked({key: _value(cell) for key, cell in cells.items()}, Path("runs.csv"))
     return cells
@@ -441,7 +440,7 @@ def export_table(runs: Sequence[RunFolder], target: Path, table: str = "curves",
 
 
 def _as_cell(value: Any) -> Any:
-    """Return a value as one that a column of a typed table can hold: JSON for what has parts."""
+    """Return a value that a column of a typed table can hold: JSON for lists and specs."""
     return value if value is None or isinstance(value, str | bool | int | float) else json.dumps(value, default=str)
 
 

@@ -78,14 +78,14 @@ def _print_records(records: Sequence[Record], title: str) -> None:
         "<id": [record.row["run_id"] for record in records],
     }
     columns = {name: cells for name, cells in columns.items() if name not in ("<tags", "<written") or any(cells)}
-    room, shown = CONSOLE.width if sys.stdout.isatty() else sys.maxsize, []
-    for name, cells in columns.items():
-        needed = max(len(cell) for cell in (name.removeprefix("<"), *cells)) + 3
-        if needed <= room:
-            shown.append(name)
-            room -= needed
+    widths = {name: max(map(len, (name.removeprefix("<"), *cells))) + 3 for name, cells in columns.items()}
     if not sys.stdout.isatty():
-        CONSOLE.width = max(140, sum(max(map(len, (name, *columns[name]))) + 3 for name in shown) + 2)
+        CONSOLE.width = max(140, sum(widths.values()) + 2)
+    room, shown = CONSOLE.width, []
+    for name, width in widths.items():
+        if width <= room:
+            shown.append(name)
+            room -= width
     print_table(list(zip(*(columns[name] for name in shown), strict=True)), shown, title=title)
 
 

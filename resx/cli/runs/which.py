@@ -39,7 +39,7 @@ WithStatus = Annotated[Status | None, typer.Option(help="Only runs of this statu
 Older = Annotated[
     float | None,
     typer.Option(
-        min=0, metavar="DAYS", help="Only runs that nothing was written to for so many days.", show_default=False
+        min=0, metavar="DAYS", help="Only runs that were not written to for this many days.", show_default=False
     ),
 ]
 WithTag = Annotated[str | None, typer.Option(help="Only runs with this tag.", show_default=False)]
