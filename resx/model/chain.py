@@ -113,7 +113,7 @@ def even_depth(spec: ModelSpec) -> list[str]:
 
 
 def complete(spec: ModelSpec, **kept: str) -> ModelSpec:
-    """Fill in the width, null what a chain has not; `kept` are the fields that apply and their defaults."""
+    """Fill in the width and null the fields that a chain does not have; kept: those that apply, with defaults."""
     fields: dict[str, str | None] = dict.fromkeys(("adapter", "order", "norm", "widths", "stride_in"))
     fields |= {key: getattr(spec, key) or default for key, default in kept.items()}
     return spec.model_copy(update={"width": spec.width or 16, **fields})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 from torch import nn
 
@@ -17,16 +18,7 @@ KERNEL = 3
 
 def check(spec: ModelSpec) -> list[str]:
     """Return what is wrong with depth, shortcut or fields of image networks."""
-    return [
-        *chain.even_depth(spec),
-        *chain.absent(spec),
-        *chain.shortcut_mistakes(spec, (4,)),
-    ]
-
-
-def complete(spec: ModelSpec) -> ModelSpec:
-    """Fill in width and norm; the order is the original one (ReLU after the addition)."""
-    return chain.complete(spec, norm="batch")
+    return [*chain.even_depth(spec), *chain.absent(spec), *chain.shortcut_mistakes(spec, (4,))]
 
 
 def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
@@ -55,4 +47,4 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.M
     return Chain(stem, [block() for _ in range(spec.depth // 2 - 1)], head)
 
 
-FAMILIES.register("conv1d")(Family(check, complete, build))
+FAMILIES.register("conv1d")(Family(check, partial(chain.complete, norm="batch"), build))

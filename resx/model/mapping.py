@@ -9,7 +9,6 @@ common shortcuts this family's data call for two: `known`, a linear map that is 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from resx.data.maps import linear_map, parse_map
 from resx.model import chain
 from resx.model.chain import Chain
 from resx.model.network import FAMILIES, Block, Family
-from resx.model.shortcuts import SHORTCUTS
+from resx.model.shortcuts import SHORTCUTS, GeneratorFor, mix
 from resx.spec import ModelSpec, SpecError
 
 
@@ -37,11 +36,11 @@ class Known(nn.Module):
         self.matrix: Tensor
         self.register_buffer("matrix", torch.zeros(channels, channels), persistent=False)
 
-    def initialise(self, generator_for: Callable[[str], torch.Generator]) -> None:
+    def initialise(self, generator_for: GeneratorFor) -> None:
         self.matrix.copy_(linear_map(self.map, len(self.matrix), self.away))
 
     def forward(self, x: Tensor, fx: Tensor) -> Tensor:
-        return mapped(x, self.matrix) + fx
+        return mix(x, self.matrix) + fx
 
 
 @SHORTCUTS.register("linear")
@@ -56,14 +55,7 @@ class Linear(nn.Module):
         self.matrix = nn.Parameter(start * torch.eye(channels))
 
     def forward(self, x: Tensor, fx: Tensor) -> Tensor:
-        return mapped(x, self.matrix) + fx
-
-
-def mapped(x: Tensor, matrix: Tensor) -> Tensor:
-    """Apply a matrix [C, C] to dimension 1 of x: [B, C, …] -> the same shape."""
-    if x.dim() == 2:
-        return x @ matrix.T
-    return (x.movedim(1, -1) @ matrix.T).movedim(-1, 1)
+        return mix(x, self.matrix) + fx
 
 
 class Outward(nn.Linear):
@@ -77,19 +69,14 @@ class Outward(nn.Linear):
         super().__init__(hidden, size, bias=False)
         self.layers = layers
 
-    def initialise(self, generator_for: Callable[[str], torch.Generator]) -> None:
+    def initialise(self, generator_for: GeneratorFor) -> None:
         draw = torch.randn(self.weight.shape, generator=generator_for("weight"))
         self.weight.copy_(draw * (self.in_features * self.layers) ** -0.5)
 
 
 def check(spec: ModelSpec) -> list[str]:
-    """Return what is wrong: adapters, stages and streams, which there are not."""
+    """Return what is wrong: fields of image networks, and streams."""
     return [*chain.absent(spec), *chain.one_stream(spec)]
-
-
-def complete(spec: ModelSpec) -> ModelSpec:
-    """Fill in the branch's hidden width; there is no normalisation and one order."""
-    return chain.complete(spec)
 
 
 def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
@@ -117,4 +104,4 @@ def _block(spec: ModelSpec, size: int, hidden: int) -> Block:
     return Block(nn.Sequential(layers), nn.Identity(), SHORTCUTS.create(spec.shortcut, size), nn.Identity())
 
 
-FAMILIES.register("mapping")(Family(check, complete, build))
+FAMILIES.register("mapping")(Family(check, chain.complete, build))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from math import prod
 
 from torch import nn
@@ -16,16 +17,7 @@ from resx.spec import ModelSpec
 
 def check(spec: ModelSpec) -> list[str]:
     """Return what is wrong with depth, shortcut or fields of image networks."""
-    return [
-        *chain.even_depth(spec),
-        *chain.absent(spec),
-        *chain.shortcut_mistakes(spec, ()),
-    ]
-
-
-def complete(spec: ModelSpec) -> ModelSpec:
-    """Fill in width and norm; the order is the original one (ReLU after the addition)."""
-    return chain.complete(spec, norm="batch")
+    return [*chain.even_depth(spec), *chain.absent(spec), *chain.shortcut_mistakes(spec, ())]
 
 
 def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
@@ -56,4 +48,4 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.M
     return Chain(stem, [block() for _ in range(spec.depth // 2 - 1)], nn.Linear(width, n_outputs))
 
 
-FAMILIES.register("mlp")(Family(check, complete, build))
+FAMILIES.register("mlp")(Family(check, partial(chain.complete, norm="batch"), build))

@@ -9,7 +9,6 @@ last state is normalised before the head, since sums over depth or time grow.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from resx.model import chain
 from resx.model.chain import Chain, ChannelsFirst, LastStep, sequence_features
 from resx.model.network import FAMILIES, Block, Family
-from resx.model.shortcuts import SHORTCUTS
+from resx.model.shortcuts import SHORTCUTS, GeneratorFor
 from resx.spec import ModelSpec, SpecError
 
 
@@ -34,7 +33,7 @@ class Recurrence(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.shortcut = shortcut
 
-    def initialise(self, generator_for: Callable[[str], torch.Generator]) -> None:
+    def initialise(self, generator_for: GeneratorFor) -> None:
         for name, weight in (("inward", self.inward), ("recurrent", self.recurrent)):
             weight.copy_(torch.randn(weight.shape, generator=generator_for(name)) * weight.shape[1] ** -0.5)
 
@@ -59,11 +58,6 @@ def check_time(spec: ModelSpec) -> list[str]:
     """Return what is wrong with the network of one layer: depth, shortcut or fields of image networks."""
     errors = [] if spec.depth == 1 else [f"depth: the rnn-time family has one layer, not {spec.depth}; use 1"]
     return [*errors, *chain.absent(spec), *chain.shortcut_mistakes(spec, ())]
-
-
-def complete(spec: ModelSpec) -> ModelSpec:
-    """Fill in the width; there is no normalisation and one order."""
-    return chain.complete(spec)
 
 
 def build_depth(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
@@ -97,5 +91,5 @@ def _head(width: int, n_outputs: int) -> nn.Module:
     return nn.Sequential(OrderedDict(last=LastStep(), norm=nn.LayerNorm(width), linear=nn.Linear(width, n_outputs)))
 
 
-FAMILIES.register("rnn")(Family(check_depth, complete, build_depth))
-FAMILIES.register("rnn-time")(Family(check_time, complete, build_time))
+FAMILIES.register("rnn")(Family(check_depth, chain.complete, build_depth))
+FAMILIES.register("rnn-time")(Family(check_time, chain.complete, build_time))

@@ -7,7 +7,7 @@ original order, `shortcut(x, branch(norm(x)))` in the pre-activation order of He
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from resx.model import chain
 from resx.model.chain import Chain, ChannelsFirst, MeanOverTime, sequence_features
 from resx.model.network import FAMILIES, Block, Family
-from resx.model.shortcuts import SHORTCUTS
+from resx.model.shortcuts import SHORTCUTS, GeneratorFor
 from resx.spec import ModelSpec
 
 HEADS = 2
@@ -45,7 +45,7 @@ class Positions(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(steps, width))
 
-    def initialise(self, generator_for: Callable[[str], torch.Generator]) -> None:
+    def initialise(self, generator_for: GeneratorFor) -> None:
         self.weight.copy_(torch.randn(self.weight.shape, generator=generator_for("weight")))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,11 +67,6 @@ def check(spec: ModelSpec) -> list[str]:
     if spec.width and spec.width % HEADS:
         errors.append(f"width: {spec.width} does not divide into {HEADS} attention heads")
     return [*errors, *chain.absent(spec), *chain.shortcut_mistakes(spec, (4,))]
-
-
-def complete(spec: ModelSpec) -> ModelSpec:
-    """Fill in width and order; the normalisation is always the layer's."""
-    return chain.complete(spec, order="post")
 
 
 def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
@@ -107,4 +102,4 @@ def _block(spec: ModelSpec, width: int, attends: bool) -> Block:
     return Block(nn.Sequential(layers), nn.Identity(), SHORTCUTS.create(spec.shortcut, width), after)
 
 
-FAMILIES.register("transformer")(Family(check, complete, build))
+FAMILIES.register("transformer")(Family(check, partial(chain.complete, order="post"), build))
