@@ -92,6 +92,8 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.M
         raise SpecError(
             f"width: {hidden} ReLUs can hold any linear map of {n_outputs} dimensions; use fewer than {2 * n_outputs}"
         )
+    if errors := chain.shortcut_mistakes(spec.model_copy(update={"width": n_outputs}), ()):  # not its own width
+        raise SpecError(errors)
     return Chain(nn.Identity(), [_block(spec, n_outputs, hidden) for _ in range(spec.depth)], nn.Identity())
 
 

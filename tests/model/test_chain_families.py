@@ -196,6 +196,7 @@ def test_a_convolution_sees_as_many_steps_as_stated():
         ({"family": "transformer", "depth": 2, "width": 7}, "heads"),
         ({"family": "mlp", "depth": 4, "adapter": "A"}, "adapter"),
         ({"family": "mapping", "depth": 1, "shortcut": "known:map=rotat-3"}, "did you mean 'rotation'"),
+        ({"family": "mapping", "depth": 1, "shortcut": "highway"}, r"'highway:bias=-6.0': does not take \[2, 8\]"),
     ],
 )
 def test_what_is_wrong_is_one_line(fields, word):
