@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resx.model.shortcuts import GeneratorFor, orthonormal
 from resx.registry import Registry
 from resx.spec import AdapterSpec, SpecError, first_line
 
@@ -136,25 +137,21 @@ class Subsample(Fixed):
 
 
 @SPATIAL.register("average")
-class AveragePool(Fixed):
+def average(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """Mean over stride×stride windows (ResNet-D's shortcut, He et al. 2019, section 4.3). No parameters.
 
     [B, C, H, W] -> [B, C, ⌈H/stride⌉, ⌈W/stride⌉]; at an odd edge the mean is over the pixels that are there.
     """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, self.stride, ceil_mode=True)
+    return nn.AvgPool2d(stride, ceil_mode=True)
 
 
 @SPATIAL.register("max")
-class MaxPool(Fixed):
+def largest(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """Largest value of stride×stride windows, the one part that is not linear. No parameters.
 
     [B, C, H, W] -> [B, C, ⌈H/stride⌉, ⌈W/stride⌉] (Duta et al. 2020, iResNet, section 3.2, for shortcuts).
     """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, self.stride, ceil_mode=True)
+    return nn.MaxPool2d(stride, ceil_mode=True)
 
 
 @SPATIAL.register("space-to-depth")
@@ -186,8 +183,7 @@ class Pad(Fixed):
     """[x, 0]: zero channels at the end (option A). No parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
-        few, many = self.channels
-        return F.pad(x, (0, 0, 0, 0, 0, many - few))
+        return F.pad(x, (0, 0, 0, 0, 0, self.channels[1] - self.channels[0]))
 
 
 @GROW.register("pad-both")
@@ -269,11 +265,8 @@ class Orthogonal(nn.Module):
         super().__init__()
         self.register_buffer("weight", torch.zeros(out_channels, in_channels, 1, 1))
 
-    def initialise(self, generator_for: Callable[[str], torch.Generator]) -> None:
-        """Draw Q, uniform among matrices with orthonormal columns."""
-        draw = torch.randn(self.weight.shape[:2], generator=generator_for("weight"), dtype=torch.float64, device="cpu")
-        q, r = torch.linalg.qr(draw)
-        self.weight.copy_((q * r.diagonal().sign()).view_as(self.weight))
+    def initialise(self, generator_for: GeneratorFor) -> None:
+        self.weight.copy_(orthonormal(self.weight.shape[:2], generator_for("weight")).view_as(self.weight))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight)

@@ -6,7 +6,7 @@ from torch import nn
 
 from resx.model import SHORTCUTS
 from resx.model.init import initialise
-from resx.model.shortcuts import uniform_from_keys
+from resx.model.shortcuts.gates import uniform_from_keys
 from resx.spec import SpecError
 
 C = 8

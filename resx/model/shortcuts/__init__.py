@@ -34,7 +34,6 @@ from resx.model.shortcuts import sums, fixed, learned, gates  # noqa: F401 – i
 from resx.model.shortcuts import directions, groups, streams, normalised  # noqa: F401 – in this order
 
 # isort: on
-from resx.model.shortcuts.contract import SHORTCUTS, GeneratorFor, mix
-from resx.model.shortcuts.gates import uniform_from_keys
+from resx.model.shortcuts.contract import SHORTCUTS, GeneratorFor, mix, orthonormal
 
-__all__ = ["SHORTCUTS", "GeneratorFor", "mix", "uniform_from_keys"]
+__all__ = ["SHORTCUTS", "GeneratorFor", "mix", "orthonormal"]

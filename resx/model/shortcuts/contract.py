@@ -1,4 +1,4 @@
-"""What every file of this package builds on: the registry, and a learned or fixed map over channels."""
+"""What every file of this package builds on: the registry, and maps over channels."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ def factory_of(entry: Callable[..., Any]) -> Callable[..., nn.Module]:
 
 SHORTCUTS: Registry[Callable[..., nn.Module]] = Registry("shortcut", positional=1, adapt=factory_of)
 GeneratorFor = Callable[[str], torch.Generator]
+
+
+def orthonormal(shape: torch.Size, stream: torch.Generator) -> Tensor:
+    """Return a uniformly random matrix with orthonormal columns, float64 (Mezzadri 2007: QR and signs)."""
+    q, r = torch.linalg.qr(torch.randn(shape, generator=stream, dtype=torch.float64))
+    return q * r.diagonal().sign()
 
 
 def mix(x: Tensor, weight: Tensor) -> Tensor:

@@ -5,14 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from resx.model.shortcuts.contract import SHORTCUTS, GeneratorFor, mix
+from resx.model.shortcuts.contract import SHORTCUTS, GeneratorFor, mix, orthonormal
 from resx.spec import SpecError
-
-
-def random_rotation(channels: int, stream: torch.Generator) -> Tensor:
-    """Return a uniformly random orthogonal matrix, float64 [C, C] (Mezzadri 2007: QR and signs)."""
-    q, r = torch.linalg.qr(torch.randn(channels, channels, generator=stream, dtype=torch.float64))
-    return q * r.diagonal().sign()
 
 
 @SHORTCUTS.register("negation")
@@ -72,7 +66,7 @@ class Orthogonal(FixedMap):
     kind = "fixed"
 
     def initialise(self, generator_for: GeneratorFor) -> None:
-        self.map.copy_(random_rotation(len(self.map), generator_for("map")))
+        self.map.copy_(orthonormal(self.map.shape, generator_for("map")))
 
 
 @SHORTCUTS.register("gaussian")
@@ -106,7 +100,7 @@ class LowRank(FixedMap):
         self.rank = max(1, round(channels * fraction))
 
     def initialise(self, generator_for: GeneratorFor) -> None:
-        basis = random_rotation(len(self.map), generator_for("map"))[:, : self.rank]
+        basis = orthonormal(self.map.shape, generator_for("map"))[:, : self.rank]
         self.map.copy_(basis @ basis.T)
 
 
