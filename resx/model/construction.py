@@ -53,7 +53,7 @@ def check_names(fields: Mapping[str, Any]) -> list[str]:
         errors += [*FAMILIES[spec.family].check(spec), *_init_mistakes(spec)]
         if not errors:
             try:
-                _complete(spec)
+                _completed(spec, registry_state())
             except SpecError as error:
                 return error.errors
     return errors + wrong_kind
@@ -161,15 +161,11 @@ def complete(spec: ModelSpec) -> ModelSpec:
     errors = check_names({key: getattr(spec, key) for key in ModelSpec.model_fields})
     if errors:
         raise SpecError(errors)
-    return _complete(spec)
-
-
-def _complete(spec: ModelSpec) -> ModelSpec:
     return _completed(spec, registry_state())
 
 
 @cache  # a grid asks for few networks, each for many seeds; a name may be registered anew
-def _completed(spec: ModelSpec, state: int) -> ModelSpec:
+def _completed(spec: ModelSpec, registrations: int) -> ModelSpec:
     update: dict[str, Any] = {"shortcut": complete_part(SHORTCUTS, spec.shortcut, spec.norm or "batch")}
     update |= {key: None for key, default in UNNAMED.items() if getattr(spec, key) == default}
     with torch.device("meta"):  # the adapters of all shapes are tried; none needs memory

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from resx.model.complexity import CIFAR_CLASSES, CIFAR_INPUT
+from resx.model.complexity import CIFAR_CLASSES, CIFAR_INPUT, count
 from resx.model.construction import skeleton
 from resx.model.init import initialise
 from resx.model.network import Network
@@ -39,30 +38,24 @@ class Facts:
 
 def facts(names: Iterable[str] = ()) -> Iterator[Facts]:
     """Yield the facts of these shortcut functions, of all that are registered where none is named."""
-    whole = _counted(_network("identity"), everything=True)
+    whole = count(_spec("identity"), CIFAR_INPUT, CIFAR_CLASSES).multiply_adds
     for name in names or SHORTCUTS:
-        network = _network(name)
+        network = skeleton(_spec(name), CIFAR_INPUT, CIFAR_CLASSES)
+        assert isinstance(network, Network)
         parameters = sum(item.numel() for block in network.blocks for item in block.shortcut.parameters())
-        added = _counted(network)
+        added = _added(network.eval())
         yield Facts(name, SHORTCUTS.summary(parse_part(name)[0]), parameters, added, added / whole, length(name))
 
 
-def _network(shortcut: str) -> Network:
-    network = skeleton(ModelSpec(family="cifar", depth=DEPTH, shortcut=shortcut), CIFAR_INPUT, CIFAR_CLASSES)
-    assert isinstance(network, Network)
-    return network.eval()
+def _spec(shortcut: str) -> ModelSpec:
+    return ModelSpec(family="cifar", depth=DEPTH, shortcut=shortcut)
 
 
 @torch.no_grad()
-def _counted(network: Network, everything: bool = False) -> int:
-    """Return the multiply-adds of the blocks' shortcuts alone, which takes a tenth of the time, or of the network."""
+def _added(network: Network) -> int:
+    """Return the multiply-adds of the blocks' shortcuts alone, which takes a tenth of the time of the network's."""
     counter = FlopCounterMode(display=False)
-    x = torch.empty(1, *CIFAR_INPUT, device="meta")
-    if everything:
-        with counter:
-            network(x)
-        return counter.get_total_flops() // 2
-    total, h = 0, network.stem(x)
+    total, h = 0, network.stem(torch.empty(1, *CIFAR_INPUT, device="meta"))
     for block in network.blocks:
         fx = block.residual(h)
         with counter:
@@ -84,13 +77,8 @@ def length(name: str) -> str:
     if hasattr(module, "read"):
         streams = getattr(module, "streams", 1)
         x = torch.randn(len(x), streams, *TRIAL[1:], generator=stream, dtype=torch.float64)
-    once, twice = (_lengths(module, scale * x, fx) for scale in (1, 2))
+    once, twice = (module(scale * x, fx).flatten(1).norm(dim=1) for scale in (1, 2))
     if once.any() and torch.allclose(once, twice, rtol=1e-3):
         return "set"
     ratio = once / x.flatten(1).norm(dim=1)
     return "kept" if torch.allclose(ratio, torch.ones_like(ratio), rtol=1e-6) else f"×{float(ratio.mean()):.3g}"
-
-
-def _lengths(module: nn.Module, x: torch.Tensor, fx: torch.Tensor) -> torch.Tensor:
-    output: torch.Tensor = module(x, fx)
-    return output.flatten(1).norm(dim=1)
