@@ -41,10 +41,10 @@ def check_names(fields: Mapping[str, Any]) -> list[str]:
     wrong_kind = []  # said with the shapes, where these can be known
     for key, registry in PARTS.items() if adapter else ():
         text = getattr(adapter, key)
-        if text is not None:
-            mistake = misplaced(key, text)
-            wrong_kind += [mistake] if mistake else []
-            errors += [] if mistake else registry.check(text)
+        if text and (mistake := misplaced(key, text)):
+            wrong_kind.append(mistake)
+        elif text:
+            errors += registry.check(text)
     try:
         spec = ModelSpec.model_validate(model)
     except ValidationError:
@@ -83,10 +83,7 @@ def _tried(factory: Callable[..., nn.Module], name: str, values: tuple[tuple[str
                     wrong = _wrong_in_training(lambda channels: factory(channels, **dict(values)))
         except SpecError as error:
             return tuple(error.errors)
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # a user's module may fail in any way; the user needs its name and the reason
+        except (Exception, SystemExit) as error:  # a user's module may fail in any way; its name and why are needed
             where = " on the meta device, which counts networks" if device == "meta" else ""
             return (f"shortcut '{name}': fails for x and F(x) of {given}{where} ({with_kind(error)})",)
         if wrong:
@@ -174,8 +171,10 @@ def _completed(spec: ModelSpec, registrations: int) -> ModelSpec:
 
 def _init_mistakes(spec: ModelSpec) -> list[str]:
     """Return what is wrong with the initial weights that were asked for, a line."""
-    if spec.init is None or (errors := INITS.check(spec.init)):
-        return errors if spec.init else []
+    if spec.init is None:
+        return []
+    if errors := INITS.check(spec.init):
+        return errors
     activation = getattr(INITS[spec.init], "activation", None)
     if activation in (None, spec.activation or UNNAMED["activation"]):
         return []

@@ -89,26 +89,20 @@ def translated_name(name: str) -> str:
     return name
 
 
-def _akamaster() -> Iterator[Layout]:
+def _layouts() -> Iterator[Layout]:
     # 200 epochs of 391 batches, the rate divided by 10 after 100 and 150 (trainer.py)
     recipe = {"steps": 78_200, "batch_size": 128, "lr": 0.1, "drops": (0.5, 0.75), "augment": "crop-flip"}
     for depth in (20, 32, 44, 56, 110):
         model = ModelSpec.model_validate({"depth": depth, "adapter": "subsample+pad-both"})
         yield Layout(f"akamaster/resnet{depth}", model, 10, "imagenet", recipe)
-
-
-def _chenyaofo() -> Iterator[Layout]:
     for data, outputs in (("cifar10", 10), ("cifar100", 100)):
         for depth in (20, 32, 44, 56):
             model = ModelSpec.model_validate({"depth": depth, "adapter": "B"})
             yield Layout(f"chenyaofo/{data}_resnet{depth}", model, outputs, data)
-
-
-def _imagenet() -> Iterator[Layout]:
     for depth in (18, 34, 50, 101, 152):
         model = ModelSpec(family="imagenet", depth=depth, width=None, stride_in="3x3")
         yield Layout(f"torchvision/resnet{depth}", model, 1000, "imagenet")
         yield Layout(f"timm/resnet{depth}", model, 1000, "imagenet")
 
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for make in (_akamaster, _chenyaofo, _imagenet) for layout in make()}
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _layouts()}
