@@ -42,11 +42,6 @@ class Tables:
     dx: Tensor | None = None
     flip: Tensor | None = None
 
-    @property
-    def parts(self) -> list[Tensor]:
-        """The tensors that there are."""
-        return [part for part in (self.index, self.dy, self.dx, self.flip) if part is not None]
-
 
 def _epoch(images: int, seed: int, epoch: int, pad: int) -> tuple[Tensor, ...]:
     """Draw one epoch: order [images] and, with a pad, the crops' dy and dx and the flips in that order."""

@@ -10,6 +10,7 @@ import contextlib
 import sys
 import tarfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,18 +50,6 @@ def load_cifar10(root: Path | None = None) -> Dataset:
 def load_cifar100(root: Path | None = None) -> Dataset:
     """CIFAR-100: 32×32 colour photographs of 100 classes, 50,000 to train on and 10,000 to test."""
     return _load("cifar100", data_root(root), "CIFAR-100")
-
-
-@LOOKUPS.register("cifar10")
-def look_cifar10(root: Path, verify: bool) -> Found:
-    """Look for CIFAR-10's files below `root`; with `verify`, take every checksum."""
-    return _look("cifar10", root, verify)
-
-
-@LOOKUPS.register("cifar100")
-def look_cifar100(root: Path, verify: bool) -> Found:
-    """Look for CIFAR-100's files below `root`; with `verify`, take every checksum."""
-    return _look("cifar100", root, verify)
 
 
 def _load(name: str, root: Path, label: str) -> Dataset:
@@ -106,6 +95,7 @@ def _damaged(path: Path, md5: str) -> bool:
 
 
 def _look(name: str, root: Path, verify: bool) -> Found:
+    """Look for a data set's files below `root`; with `verify`, take every checksum."""
     files = FILES[name]
     archive, folder = root / files.archive, root / files.folder
     missing = [file for file in files.names if not (folder / file).is_file()]
@@ -123,6 +113,10 @@ def _look(name: str, root: Path, verify: bool) -> Found:
     if bad:
         return Found("damaged", folder, f"wrong checksum: {', '.join(bad)}")
     return Found("verified", folder)
+
+
+for name in FILES:
+    LOOKUPS.register(name)(partial(_look, name))
 
 
 def _torchvision(name: str) -> Any:

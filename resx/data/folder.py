@@ -106,8 +106,9 @@ def look_folder(root: Path, verify: bool) -> Found:
             del path, image
     except SpecError as error:
         return Found("damaged", root, str(error))
-    kept = {file: _read_cache(file, listing, "content") for file in _caches(listing)}
-    changed = [file for file, cached in kept.items() if cached and str(cached["content"]) != digest.hexdigest()]
+    plain = _cache_path(listing, None)  # the others have an image_size in their names
+    caches = {file: _read_cache(file, listing, "content") for file in plain.parent.glob(f"{plain.stem}*.npz")}
+    changed = [file for file, cached in caches.items() if cached and str(cached["content"]) != digest.hexdigest()]
     for file in changed:
         file.unlink(missing_ok=True)
     if changed:
@@ -280,12 +281,6 @@ def _cache_path(listing: Listing, image_size: int | None) -> Path:
         base = Path(tempfile.gettempdir())
     name = hashlib.sha256(str(listing.root).encode()).hexdigest()[:16]
     return base / "resx" / f"folder-{name}{f'-{image_size}' if image_size else ''}.npz"
-
-
-def _caches(listing: Listing) -> list[Path]:
-    """Return the caches of a tree, one for each image_size that was asked for."""
-    path = _cache_path(listing, None)
-    return list(path.parent.glob(f"{path.stem}*.npz"))
 
 
 def _read_cache(file: Path, listing: Listing, *keys: str) -> dict[str, Images] | None:

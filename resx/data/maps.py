@@ -9,53 +9,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from resx.registry import Registry
 from resx.seeding import generator
 from resx.spec import SpecError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 # factories (size, number) -> float64 [size, size]
 MAPS: Registry[Callable[[int, float], Tensor]] = Registry("map")
-NUMBERS: dict[str, str] = {
-    "scaling": "factor",
-    "rotation": "angle in degrees",
-    "lowrank": "rank",
-}  # of maps that need one
+NUMBERS = {"scaling": "factor", "rotation": "angle in degrees", "lowrank": "rank"}  # of maps that need one
 
 
 @MAPS.register("identity")
 def identity(size: int, number: float = 0.0) -> Tensor:
     """The identity: what an identity shortcut knows already."""
-    import torch
-
     return torch.eye(size, dtype=torch.float64)
 
 
 @MAPS.register("negation")
 def negation(size: int, number: float = 0.0) -> Tensor:
     """The negative of the identity."""
-    import torch
-
     return -torch.eye(size, dtype=torch.float64)
 
 
 @MAPS.register("scaling")
 def scaling(size: int, number: float) -> Tensor:
     """The identity times a factor."""
-    import torch
-
     return number * torch.eye(size, dtype=torch.float64)
 
 
 @MAPS.register("permutation")
 def permutation(size: int, number: float = 0.0) -> Tensor:
     """A fixed random permutation that is one cycle, so that no coordinate stays where it is."""
-    import torch
-
     order = torch.randperm(size, generator=generator(0, "map", "permutation", size))
     matrix = torch.zeros(size, size, dtype=torch.float64)
     matrix[order, order.roll(1)] = 1.0
@@ -107,15 +94,11 @@ def parse_map(text: str) -> tuple[str, float]:
 
 
 def _orthogonal(size: int, purpose: str) -> Tensor:
-    import torch
-
     draw = torch.randn(size, size, generator=generator(0, "map", purpose, size), dtype=torch.float64)
     return torch.linalg.qr(draw).Q
 
 
 def _rotation(size: int, degrees: float, purpose: str) -> Tensor:
-    import torch
-
     angle = math.radians(degrees)
     turn = torch.eye(size, dtype=torch.float64)
     for first in range(0, size - 1, 2):

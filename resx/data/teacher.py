@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resx.data.dataset import DATASETS, Dataset, check_sizes
-from resx.data.maps import linear_map
 from resx.seeding import generator
 
 if TYPE_CHECKING:
@@ -52,6 +51,8 @@ def load_teacher(
 
 def teach(x: Tensor, map: str, eps: float, layers: int) -> Tensor:
     """Return the teacher's targets for float64 inputs [N, d]. Raises SpecError for an unknown map."""
+    from resx.data.maps import linear_map
+
     size = x.shape[1]
     matrix = linear_map(map, size)
     for layer in range(layers):
