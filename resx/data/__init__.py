@@ -7,7 +7,6 @@ images, smaller images, a validation split: He et al. 2016, section 4.2) is done
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +36,6 @@ from resx.data.dataset import (
 )
 from resx.seeding import generator
 from resx.spec import DataSpec, SpecError, with_kind
-from resx.store.files import Busy, hold_lock
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,12 +60,10 @@ __all__ = [
 def check_names(fields: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with flat fields (defaults merged in), a line each, without reading any file."""
     text = str(fields["dataset"])
-    errors = DATASETS.check(text)
-    if not errors:
-        name, _ = DATASETS.arguments(text)
-        if name in FACTS:
-            errors = _mistakes(fields, FACTS[name], named=True)
-    return errors
+    if errors := DATASETS.check(text):
+        return errors
+    name, _ = DATASETS.arguments(text)
+    return _mistakes(fields, FACTS[name], named=True) if name in FACTS else []
 
 
 def complete(spec: DataSpec, data_dir: Path | None = None) -> DataSpec:
@@ -121,58 +117,36 @@ def load(spec: DataSpec, data_dir: Path | None = None) -> Dataset:
     """
     spec = complete(spec, data_dir)
     raw = _read(spec.dataset, data_root(data_dir).resolve(), spec.image_size)
-    train, test = raw.split("train"), raw.split("test")
-    val: tuple[Tensor | None, Tensor | None] = (None, None)
+    splits = {"train": raw.split("train"), "test": raw.split("test")}
     if spec.validation:
+        train = splits["train"]
         held_out = _choice(raw, train[1], spec.validation, "validation")
         rest = held_out.new_ones(len(train[1])).index_fill_(0, held_out, 0).nonzero().view(-1)
-        val, train = _taken(train, held_out), _taken(train, rest)
-    if spec.subset:
-        train = _taken(train, _choice(raw, train[1], spec.subset, "subset"))
-    if spec.test_subset:
-        test = _taken(test, _choice(raw, test[1], spec.test_subset, "test_subset"))
+        splits |= {"val": _taken(train, held_out), "train": _taken(train, rest)}
+    for name, purpose, count in (("train", "subset", spec.subset), ("test", "test_subset", spec.test_subset)):
+        if count:
+            splits[name] = _taken(splits[name], _choice(raw, splits[name][1], count, purpose))
     label = spec.label or raw.label
     if spec.subset:
         label += f", {spec.subset:,} images"
     if spec.image_size:
         size = spec.image_size
         label += f" at {size}×{size}"
-        train, test = (averaged_down(train[0], size), train[1]), (averaged_down(test[0], size), test[1])
-        val = val if val[0] is None else (averaged_down(val[0], size), val[1])
-    return replace(
-        raw,
-        train_x=train[0],
-        train_y=train[1],
-        test_x=test[0],
-        test_y=test[1],
-        val_x=val[0],
-        val_y=val[1],
-        label=label,
-        reference=_comparable(spec.model_dump(), raw.facts, spec.reference or raw.reference),
-    )
+        splits = {name: (averaged_down(x, size), y) for name, (x, y) in splits.items()}
+    fields: dict[str, Any] = {f"{name}_x": x for name, (x, _) in splits.items()}
+    fields |= {f"{name}_y": y for name, (_, y) in splits.items()}
+    reference = _comparable(spec.model_dump(), raw.facts, spec.reference or raw.reference)
+    return replace(raw, **fields, label=label, reference=reference)
 
 
 def fetch(spec: DataSpec, data_dir: Path | None = None) -> None:
-    """Download and unpack what this data needs, once, before several processes read it.
-
-    Waits where another process is doing that. Raises SpecError and StoreError.
-    """
+    """Download and unpack what this data needs, once, before several processes read it. Raises SpecError."""
     name, _ = DATASETS.arguments(spec.dataset)
-    root = data_root(data_dir)
-    if spec.content or name not in LOOKUPS or _is_unpacked(name, root):
+    if spec.content or name not in LOOKUPS:
         return
-    while True:
-        try:
-            with hold_lock(root / ".resx.lock", make=True):
-                load(spec, data_dir)
-                return
-        except Busy:
-            time.sleep(0.5)
-
-
-def _is_unpacked(name: str, root: Path) -> bool:
-    place = look(name, root)
-    return place.state == "built in" or (place.state == "present" and place.where is not None and place.where.is_dir())
+    place = look(name, data_root(data_dir))
+    if place.state != "present" or place.where is None or not place.where.is_dir():
+        load(spec, data_dir)
 
 
 READ: dict[tuple[str, Path, int | None], Dataset] = {}  # the last two: the runs of a comparison share one data set
