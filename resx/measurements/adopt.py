@@ -29,7 +29,7 @@ from resx.measurements.paths import paths
 from resx.measurements.responses import responses
 from resx.measurements.spectrum import spectrum
 from resx.measurements.taps import Blocks, passages
-from resx.measurements.traced import Traced, TracedBlock, block_names, placed, unchanged
+from resx.measurements.traced import Traced, TracedBlock, placed, unchanged
 from resx.model import Network
 from resx.model.layouts import LAYOUTS
 from resx.spec import SpecError, did_you_mean, with_kind
@@ -63,11 +63,10 @@ def adopt(
     of its input. layouts: whether a known layout is loaded into this project's own network. Raises SpecError where the
     model has no blocks, a name fits none, or the replay gives something else.
     """
-    if isinstance(model, Network) and blocks is None and layouts:
-        return Adopted(model, _described(model, example, "the network's own", 0.0))
     if layouts and blocks is None:
-        layout = _known(model, example)
-        if layout:
+        if isinstance(model, Network):
+            return Adopted(model, _described(model, example, "the network's own", 0.0))
+        if layout := _known(model, example):
             return layout
     if example is None:
         raise SpecError("adopt: this is no known layout; give example=, a batch of inputs as the model takes them")
@@ -77,18 +76,22 @@ def adopt(
     except Exception as error:  # a user's module may fail in any way; the user needs the reason
         raise SpecError(f"adopt: the model fails on the example ({with_kind(error)})") from error
     additions, refused = residual_additions(recorder)
-    names = block_names(additions)
-    places = _chosen(names, additions, blocks)
-    plain = _plain_layers(model, recorder, blocks or [], [additions[k].holder[0] for k in places])
-    if not places and not plain:
+    if blocks is not None:
+        additions = {name: one for name, one in additions.items() if _fits(blocks, name, one.holder[0])}
+    plain = _plain_layers(model, recorder, blocks or [], [one.holder[0] for one in additions.values()])
+    if not additions and not plain:
         raise SpecError(_no_blocks(recorder, refused, blocks))
+
+    def place(block: TracedBlock) -> int:
+        return additions[block.name].total if block.reads_x else recorder.returned[block.module, 0]
+
     stages: dict[tuple[int, ...], int] = {}
-    described = [_block(recorder, names[k], additions[k], stages, blocks is not None) for k in places]
-    network.describe(sorted(described + plain, key=_order(recorder, names, additions)), refused)
-    proved = _proved(network, recorder, dict(zip(names, additions, strict=True)), refused)
-    sums = [additions[k] for k in places if any(names[k] == block.name for block in proved)]
-    before = _layers_before(recorder.nodes, sums[0].x) if sums else 0
-    network.describe(proved, refused, _response_layers(model, recorder, sums), before)
+    sums = [_block(recorder, name, one, stages, blocks is not None) for name, one in additions.items()]
+    network.describe(sorted([*sums, *plain], key=place))
+    proved = _proved(network, recorder, additions, refused)
+    taken = [additions[block.name] for block in proved if block.reads_x]
+    before = sum(recorder.nodes[k].weighted for k in cone(recorder.nodes, taken[0].x, -1)) if taken else 0
+    network.describe(proved, _response_layers(model, recorder, taken), before)
     return Adopted(network, tuple(proved), tuple(refused))
 
 
@@ -145,15 +148,8 @@ def _described(network: Network, example: Tensor | None, how: str, difference: f
 # --- traced models -------------------------------------------------------------------------------------------------
 
 
-def _chosen(names: Sequence[str], additions: Sequence[Addition], patterns: Sequence[str] | None) -> list[int]:
-    """Return which blocks are wanted: all, or those whose name or module fits a pattern."""
-    if patterns is None:
-        return list(range(len(names)))
-    return [
-        k
-        for k, one in enumerate(additions)
-        if any(fnmatchcase(text, pattern) for pattern in patterns for text in (names[k], one.holder[0]))
-    ]
+def _fits(patterns: Iterable[str], *names: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 def _plain_layers(
@@ -193,12 +189,6 @@ def _shapes(recorder: Recorder, name: str) -> tuple[tuple[int, ...], tuple[int, 
     return tuple(recorder.nodes[places[call]].shape for places in (recorder.given, recorder.returned))  # type: ignore
 
 
-def _order(recorder: Recorder, names: Sequence[str], additions: Sequence[Addition]) -> Callable[[TracedBlock], int]:
-    """Return the key by which blocks stand in the order of the pass."""
-    totals = {name: one.total for name, one in zip(names, additions, strict=True)}
-    return lambda block: totals.get(block.name, recorder.returned.get((block.module, 0), 0))
-
-
 def _block(
     recorder: Recorder, name: str, one: Addition, stages: dict[tuple[int, ...], int], is_named: bool
 ) -> TracedBlock:
@@ -217,7 +207,7 @@ def _block(
         whole=whole and alone,
         stage=stages.setdefault(out[1:], len(stages)),
         layers=one.branch_layers,
-        channel_axis=_channel_axis(recorder.nodes, one),
+        channel_axis=_channel_axis(nodes, one),
     )
 
 
@@ -226,7 +216,7 @@ def _channel_axis(nodes: Sequence[Node], one: Addition) -> int:
 
     Where several have, it is the last one of a sequence [B, T, C] and the second one of images [B, C, H, W].
     """
-    widths = [nodes[k].width for k in sorted(cone(list(nodes), one.branch, one.x)) if nodes[k].weighted]
+    widths = [nodes[k].width for k in sorted(cone(nodes, one.branch, one.x)) if nodes[k].weighted]
     shape = nodes[one.out].shape
     axes = [axis for axis in range(1, len(shape)) if widths and shape[axis] == widths[-1]]
     return 1 if not axes or (len(shape) == 4 and 1 in axes) else axes[-1]
@@ -248,11 +238,6 @@ def _response_layers(model: nn.Module, recorder: Recorder, additions: Sequence[A
     return list(dict.fromkeys(layers))
 
 
-def _layers_before(nodes: Sequence[Node], place: int) -> int:
-    """Return the number of weighted layers between the inputs and a node."""
-    return sum(nodes[k].weighted for k in cone(list(nodes), place, -1))
-
-
 def _no_blocks(recorder: Recorder, refused: Sequence[Refusal], patterns: Sequence[str] | None) -> str:
     """Say why a model has no blocks, in a line that says what can be done."""
     if patterns is not None:
@@ -261,11 +246,10 @@ def _no_blocks(recorder: Recorder, refused: Sequence[Refusal], patterns: Sequenc
         reason = f"{refused[0].reason} ({refused[0].where})"
         return f"adopt: no residual blocks: {len(refused)} additions of two values are none; the first: {reason}"
     if recorder.joins:
-        return (
-            f"adopt: no residual blocks: values are joined by concatenation ({recorder.joins} times), never by addition"
-        )
-    named = [call[0] for call in recorder.given if _shapes(recorder, call[0]) and call[0]]
-    keeping = [name for name in named if len(set(_shapes(recorder, name) or ())) == 1]
+        joins = f"values are joined by concatenation ({recorder.joins} times), never by addition"
+        return f"adopt: no residual blocks: {joins}"
+    shapes = {name: _shapes(recorder, name) for name, _ in recorder.given if name}
+    keeping = [name for name, pair in shapes.items() if pair and pair[0] == pair[1]]
     advice = f"; name layers that can be left out with blocks=, such as {keeping[0]}" if keeping else ""
     return f"adopt: no residual blocks: nothing is added to an earlier value{advice}"
 

@@ -8,9 +8,11 @@ everything that reaches it has passed (its immediate dominator): y = S(x) + F(x)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -103,11 +105,11 @@ class Calls(TorchFunctionMode):
 
 @dataclass
 class Node:
-    """A value of a pass that depends on the model's inputs: an operation's result, or an input.
+    """A value of a pass that depends on the model's input: an operation's result, or (the first node) the input.
 
     sources: the nodes it is computed from, in the order of the operation's arguments. calls: the modules inside which
-    it was computed, outermost first. width: the first dimension of a weight that has
-    two or more, so the number of channels that a convolution or a linear layer returns; 0 without one.
+    it was computed, outermost first. width: the first dimension of a weight that has two or more, so the number of
+    channels that a convolution or a linear layer returns; 0 without one. output: its place among the results.
     """
 
     number: int
@@ -137,13 +139,9 @@ class Recorder(Calls):
         self.alive: list[Tensor] = []  # an id names a tensor only while it lives
         # values that may be a block's output, before anything works in place on them
         self.copies: dict[int, Tensor] = {}
-        self.joins = 0  # concatenations of two values that depend on the inputs
+        self.joins = 0  # concatenations of two values that depend on the input
         self.given: dict[Call, int] = {}  # the node that a call of a module reads, where it is one tensor
         self.returned: dict[Call, int] = {}  # the node that it returns
-
-    def add_input(self, tensor: Tensor) -> None:
-        """Take a tensor as an input of the model."""
-        self._add(tensor, Node(len(self.nodes), "input", None, shape=tuple(tensor.shape), output=len(self.nodes)))
 
     def entered(self, call: Call, inputs: tuple[Any, ...]) -> None:
         tensors = list(tensors_in(list(inputs)))
@@ -154,7 +152,8 @@ class Recorder(Calls):
         if isinstance(output, Tensor) and id(output) in self.values:
             self.returned[call] = self.values[id(output)]
 
-    def _add(self, tensor: Tensor, node: Node) -> None:
+    def add(self, tensor: Tensor, node: Node) -> None:
+        """Take a tensor as the next node."""
         for source in node.sources:
             self.nodes[source].readers.append(node.number)
         self.nodes.append(node)
@@ -176,42 +175,37 @@ class Recorder(Calls):
             if id(tensor) in versions and tensor._version == versions[id(tensor)]:
                 continue  # an operation that returns its input as it is
             node = Node(len(self.nodes), name, key, tuple(self.stack), sources, width, place, tuple(tensor.shape))
-            self._add(tensor, node)
+            self.add(tensor, node)
             if name in ADDITIONS | POINTWISE | NORMS:
                 self.copies[node.number] = tensor.clone()
         return result
 
 
 @torch.no_grad()
-def record(model: nn.Module, inputs: tuple[Any, ...]) -> Recorder:
-    """Return what one pass over the inputs computes; weights, buffers and modes are left to the caller."""
+def record(model: nn.Module, x: Tensor) -> Recorder:
+    """Return what one pass over the input computes; weights, buffers and modes are left to the caller."""
     recorder = Recorder(model)
-    for tensor in tensors_in(list(inputs)):
-        recorder.add_input(tensor)
+    recorder.add(x, Node(0, "input", None, shape=tuple(x.shape)))
     with recorder.following():
-        model(*inputs)
+        model(x)
     return recorder
 
 
-def dominators(nodes: Iterable[Node]) -> list[int]:
-    """Return each node's immediate dominator, −1 for the model's inputs and for what needs several of them."""
-    parents: list[int] = []
-    depths: list[int] = []
+def dominators(nodes: Sequence[Node]) -> list[int]:
+    """Return each node's immediate dominator; the model's input, the first node, is its own."""
+    parents, depths = [0], [0]
 
     def common(one: int, other: int) -> int:
         while one != other:
-            if one >= 0 and (other < 0 or depths[one] >= depths[other]):
+            if depths[one] >= depths[other]:
                 one = parents[one]
             else:
                 other = parents[other]
         return one
 
-    for node in nodes:
-        parent = node.sources[0] if node.sources else -1
-        for source in node.sources[1:]:
-            parent = common(parent, source)
-        parents.append(parent)
-        depths.append(depths[parent] + 1 if parent >= 0 else 0)
+    for node in nodes[1:]:
+        parents.append(reduce(common, node.sources))
+        depths.append(depths[parents[-1]] + 1)
     return parents
 
 
@@ -241,7 +235,7 @@ class Refusal:
     reason: str
 
 
-def cone(nodes: list[Node], end: int, start: int) -> set[int]:
+def cone(nodes: Sequence[Node], end: int, start: int) -> set[int]:
     """Return the nodes on the ways from start (without it) to end (with it), where start dominates end."""
     inside: set[int] = set()
     waiting = [end]
@@ -253,32 +247,27 @@ def cone(nodes: list[Node], end: int, start: int) -> set[int]:
     return inside
 
 
-def residual_additions(recorder: Recorder) -> tuple[list[Addition], list[Refusal]]:
-    """Return the residual additions of a pass in order, and the additions of two values that are none, with reasons."""
+def residual_additions(recorder: Recorder) -> tuple[dict[str, Addition], list[Refusal]]:
+    """Return the residual additions of a pass in order, by name, and other additions of two values, with reasons."""
     nodes, parents = recorder.nodes, dominators(recorder.nodes)
     accepted: list[Addition] = []
     refused: list[Refusal] = []
     for node in nodes:
         if node.function not in ADDITIONS or len(node.sources) != 2:
             continue
-        first, second = node.sources
         where = f"{node.calls[-1][0] or 'the model'}, {' + '.join(nodes[one].function for one in node.sources)}"
         if any(nodes[one].shape != node.shape for one in node.sources):
             refused.append(Refusal(where, "its operands differ in shape"))
-        elif parents[node.number] < 0:
-            refused.append(Refusal(where, "its operands come from different inputs"))
+        elif addition := _distinguished(nodes, node, parents[node.number]):
+            accepted.append(addition)
         else:
-            addition = _told_apart(nodes, node, parents[node.number], first, second)
-            if addition:
-                accepted.append(addition)
-            else:
-                refused.append(Refusal(where, "branch and shortcut cannot be distinguished: both compute equally much"))
-    outer = _not_nested(nodes, accepted, refused)
-    return outer, refused
+            refused.append(Refusal(where, "branch and shortcut cannot be distinguished: both compute equally much"))
+    return _named(_not_nested(accepted, refused)), refused
 
 
-def _told_apart(nodes: list[Node], node: Node, x: int, first: int, second: int) -> Addition | None:
+def _distinguished(nodes: Sequence[Node], node: Node, x: int) -> Addition | None:
     """Return the addition with the operand that computes less as shortcut, x itself before all; None for a tie."""
+    first, second = node.sources
     cones = {one: cone(nodes, one, x) for one in (first, second)}
 
     def effort(one: int) -> tuple[int, int]:
@@ -300,7 +289,7 @@ def _told_apart(nodes: list[Node], node: Node, x: int, first: int, second: int) 
     return Addition(x, shortcut, branch, node.number, _out(nodes, node, holder), holder, inside, layers)
 
 
-def _out(nodes: list[Node], total: Node, holder: Call) -> int:
+def _out(nodes: Sequence[Node], total: Node, holder: Call) -> int:
     """Return the last node of the activation (or normalisation) that alone reads the sum, inside the block."""
     last = total
     while len(last.readers) == 1:
@@ -311,7 +300,7 @@ def _out(nodes: list[Node], total: Node, holder: Call) -> int:
     return last.number
 
 
-def _not_nested(nodes: list[Node], additions: list[Addition], refused: list[Refusal]) -> list[Addition]:
+def _not_nested(additions: Sequence[Addition], refused: list[Refusal]) -> list[Addition]:
     """Leave out blocks that hold others, or that are held by one and have no identity as shortcut."""
     separate = []
     for one in additions:
@@ -325,3 +314,18 @@ def _not_nested(nodes: list[Node], additions: list[Addition], refused: list[Refu
         else:
             separate.append(one)
     return separate
+
+
+def _named(additions: Sequence[Addition]) -> dict[str, Addition]:
+    """Name each block after its module, with a number where a module holds several: blocks.0:1, blocks.0:2."""
+    holders = [one.holder for one in additions]
+    calls = Counter(name for name, _ in set(holders))
+    named = {}
+    for place, one in enumerate(additions):
+        name = one.holder[0] or "model"
+        if calls[one.holder[0]] > 1:  # the same module, called several times
+            name += f"@{one.holder[1] + 1}"
+        if holders.count(one.holder) > 1:
+            name += f":{holders[: place + 1].count(one.holder)}"
+        named[name] = one
+    return named

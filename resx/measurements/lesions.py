@@ -84,7 +84,9 @@ class Lesion:
 def lesioned(network: Blocks, without: Sequence[str] = (), order: Mapping[str, str] | None = None) -> Iterator[None]:
     """Remove blocks, of which S(x) remains, or exchange blocks; the network is as it was at the end."""
     if isinstance(network, Traced):
-        with network.passed(without=without) if without else nullcontext(), network.moved(order or {}):
+        modules = {block.name: block.module for block in network.blocks}
+        moved = {modules[place]: network.get_submodule(modules[name]) for place, name in (order or {}).items()}
+        with network.passed(without=without) if without else nullcontext(), ablate(network, moved):
             yield
         return
     blocks = {block.name: block for block in network.blocks}

@@ -24,7 +24,6 @@ from resx.measurements.dataflow import (
     Key,
     Node,
     Recorder,
-    Refusal,
     record,
     residual_additions,
     tensors_in,
@@ -84,7 +83,7 @@ class Places:
 
     additions: Mapping[Key, tuple[str, int]]  # block, which operand is the shortcut's
     values: Mapping[Key, tuple[tuple[str, str, int], ...]]  # block, role (x or out), which tensor of the result
-    inputs: Mapping[int, tuple[str, ...]]  # blocks whose x is this input of the model
+    first: tuple[str, ...]  # blocks whose x is the model's input
     separate: frozenset[Key]  # where x is changed in place later, so that it needs a copy
 
 
@@ -96,7 +95,6 @@ class Traced(nn.Module):
 
     model: nn.Module
     blocks: Sequence[TracedBlock]
-    refused: Sequence[Refusal]
     response_layers: Sequence[str]  # modules whose outputs are the layers' responses
     stem_layers: int  # weighted ones before the first block
     _example: Tensor
@@ -108,21 +106,15 @@ class Traced(nn.Module):
         super().__init__()
         # past nn.Module's own attributes, among which the model may have names such as `blocks`
         self.__dict__.update(_example=example.detach().cpu(), _places={})
-        self.describe((), ())
+        self.describe(())
         self._parameters, self._buffers, self._modules = model._parameters, model._buffers, model._modules
         self.training = mode
 
     def describe(
-        self,
-        blocks: Sequence[TracedBlock],
-        refused: Sequence[Refusal],
-        response_layers: Sequence[str] = (),
-        stem_layers: int = 0,
+        self, blocks: Sequence[TracedBlock], response_layers: Sequence[str] = (), stem_layers: int = 0
     ) -> None:
         """Set what is known of the model's blocks."""
-        self.__dict__.update(
-            blocks=tuple(blocks), refused=tuple(refused), response_layers=response_layers, stem_layers=stem_layers
-        )
+        self.__dict__.update(blocks=tuple(blocks), response_layers=response_layers, stem_layers=stem_layers)
 
     def get_submodule(self, target: str) -> nn.Module:
         return self.model.get_submodule(target)
@@ -147,7 +139,7 @@ class Traced(nn.Module):
 
     def record(self, training: bool) -> Recorder:
         """Record a pass over the example in this mode."""
-        return self._on_example(training, lambda model, example: record(model, (example,)))
+        return self._on_example(training, record)
 
     def replay(self) -> None:
         """Run a pass over the example in eval mode, for whatever context looks at it."""
@@ -164,15 +156,12 @@ class Traced(nn.Module):
         if training not in self._places:
             recorder = self.record(training)
             additions, _ = residual_additions(recorder)
-            names = block_names(additions)
             wanted = {block.name for block in self.blocks if block.reads_x}
-            if not wanted <= set(names):
+            if missing := wanted - additions.keys():
                 mode = "training" if training else "eval"
-                raise SpecError(
-                    f"in {mode} mode the model has no block {min(wanted - set(names))}; measure it in the other"
-                )
-            pairs = [(name, one) for name, one in zip(names, additions, strict=True) if name in wanted]
-            self._places[training] = places_of(recorder.nodes, pairs)
+                raise SpecError(f"in {mode} mode the model has no block {min(missing)}; measure it in the other")
+            taken = {name: one for name, one in additions.items() if name in wanted}
+            self._places[training] = places_of(recorder.nodes, taken)
         return self._places[training]
 
     @contextmanager
@@ -193,13 +182,6 @@ class Traced(nn.Module):
             stack.enter_context(tap.following())
             yield tap.passed
 
-    @contextmanager
-    def moved(self, order: Mapping[str, str]) -> Iterator[None]:
-        """Put blocks in other blocks' places: order gives the block that stands at each place, by name."""
-        modules = {block.name: block.module for block in self.blocks}
-        with ablate(self, {modules[place]: self.get_submodule(modules[name]) for place, name in order.items()}):
-            yield
-
 
 class Tap(Calls):
     """One context's taps on the blocks of a traced network."""
@@ -211,7 +193,7 @@ class Tap(Calls):
         self.seen: dict[str, dict[str, Tensor]] = {}
         self.passed: dict[str, Passage] = {}
         self.by_mode = {mode: network.places(mode) for mode in {False, network.training}}
-        self.order = [block.name for block in network.blocks]
+        self.blocks = network.blocks
 
     def plain(self, name: str) -> Any:
         """Return the hook of a plain layer that is a block."""
@@ -227,11 +209,10 @@ class Tap(Calls):
 
     def entered(self, call: Call, inputs: tuple[Any, ...]) -> None:
         if call == ("", 0):
-            self.seen = {name: {} for name in self.order}
+            self.seen = {block.name: {} for block in self.blocks}
             self.places = self.by_mode[self.root.training]
-            for place, tensor in enumerate(tensors_in(list(inputs))):
-                for name in self.places.inputs.get(place, ()):
-                    self.seen[name]["x"] = tensor
+            for name in self.places.first:
+                self.seen[name]["x"] = inputs[0]
 
     def left(self, call: Call, output: Any) -> None:
         if call == ("", 0) and self.looks:
@@ -312,35 +293,22 @@ def placed(x: Tensor, model: nn.Module) -> Tensor:
     return x.to(like.device, like.dtype) if x.is_floating_point() else x.to(like.device)
 
 
-def block_names(additions: Sequence[Addition]) -> list[str]:
-    """Name each block after its module, with a number where a module holds several: blocks.0:1, blocks.0:2."""
-    holders = [one.holder for one in additions]
-    calls = {holder[0]: {other[1] for other in holders if other[0] == holder[0]} for holder in holders}
-    names = []
-    for place, holder in enumerate(holders):
-        name = holder[0] or "model"
-        if len(calls[holder[0]]) > 1:  # the same module, called several times
-            name += f"@{holder[1] + 1}"
-        names.append(f"{name}:{holders[: place + 1].count(holder)}" if holders.count(holder) > 1 else name)
-    return names
-
-
-def places_of(nodes: Sequence[Node], pairs: Sequence[tuple[str, Addition]]) -> Places:
+def places_of(nodes: Sequence[Node], blocks: Mapping[str, Addition]) -> Places:
     """Return where these blocks' values are computed."""
     additions: dict[Key, tuple[str, int]] = {}
     values: dict[Key, tuple[tuple[str, str, int], ...]] = {}
-    inputs: dict[int, tuple[str, ...]] = {}
+    first = []
     separate = set()
-    for name, one in pairs:
+    for name, one in blocks.items():
         total = nodes[one.total]
         assert total.key
         additions[total.key] = (name, total.sources.index(one.shortcut))
         for role, number in (("x", one.x), ("out", one.out)):
             node = nodes[number]
             if node.key is None:
-                inputs[node.output] = (*inputs.get(node.output, ()), name)
+                first.append(name)
                 continue
             values[node.key] = (*values.get(node.key, ()), (name, role, node.output))
             if role == "x" and total.function in IN_PLACE and total.sources[0] == number:
                 separate.add(node.key)
-    return Places(additions, values, inputs, frozenset(separate))
+    return Places(additions, values, tuple(first), frozenset(separate))
