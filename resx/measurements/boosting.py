@@ -7,6 +7,7 @@ section 2, name residual representations, not trees, so the likeness is this pro
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,48 +33,34 @@ def boosting(
     GradientBoostingRegressor (shrinkage is its learning rate) and BaggingRegressor; trees are alike in depth, in
     splitting criterion and in the share of the data that they see. kind: boosting, bagging.
     """
+    from sklearn.ensemble import BaggingRegressor, GradientBoostingRegressor
+    from sklearn.tree import DecisionTreeRegressor
+
+    common = {"n_estimators": trees, "random_state": seed}
+    models = {
+        "boosting": GradientBoostingRegressor(learning_rate=shrinkage, max_depth=tree_depth, subsample=SHARE, **common),
+        "bagging": BaggingRegressor(
+            DecisionTreeRegressor(max_depth=tree_depth), max_samples=SHARE, bootstrap=False, **common
+        ),
+    }
     counts = [2**power for power in range(trees.bit_length()) if 2**power < trees] + [trees]
+    outputs = train[1].shape[1]
     rows = []
-    for kind, fit in (("boosting", _boosted), ("bagging", _bagged)):
-        losses = {split: np.zeros(trees) for split in ("train", "test")}
-        for k in range(train[1].shape[1]):
-            stages = fit(train[0], train[1][:, k], [train[0], test[0]], trees, tree_depth, shrinkage, seed)
-            for (split, (_, targets)), predictions in zip((("train", train), ("test", test)), stages, strict=True):
-                losses[split] += np.square(predictions - targets[:, k]).mean(axis=1) / train[1].shape[1]
-        rows += [
-            {"trees": n, "kind": kind, "train_loss": losses["train"][n - 1], "test_loss": losses["test"][n - 1]}
-            for n in counts
-        ]
+    for kind, model in models.items():
+        losses = {"train_loss": np.zeros(trees), "test_loss": np.zeros(trees)}
+        for k in range(outputs):
+            with warnings.catch_warnings():  # scikit-learn 1.9 warns of a default of its own
+                warnings.simplefilter("ignore", FutureWarning)
+                model.fit(train[0], train[1][:, k])
+            for loss, (inputs, targets) in zip(losses.values(), (train, test), strict=True):
+                loss += np.square(_stages(model, inputs) - targets[:, k]).mean(axis=1) / outputs
+        rows += [{"trees": n, "kind": kind} | {key: loss[n - 1] for key, loss in losses.items()} for n in counts]
     return pd.DataFrame(rows)
 
 
-def _boosted(
-    x: Array, y: Array, sizes: list[Array], trees: int, tree_depth: int, shrinkage: float, seed: int
-) -> list[Array]:
-    """Return the predictions [trees, N] after each stage, for every array of inputs in `wanted`."""
-    from sklearn.ensemble import GradientBoostingRegressor
-
-    model = GradientBoostingRegressor(
-        n_estimators=trees,
-        learning_rate=shrinkage,
-        max_depth=tree_depth,
-        subsample=SHARE,
-        random_state=seed,
-    )
-    with warnings.catch_warnings():  # scikit-learn 1.9 warns of a default of its own
-        warnings.simplefilter("ignore", FutureWarning)
-        model.fit(x, y)
-    return [np.stack(list(model.staged_predict(inputs))) for inputs in sizes]
-
-
-def _bagged(
-    x: Array, y: Array, sizes: list[Array], trees: int, tree_depth: int, shrinkage: float, seed: int
-) -> list[Array]:
-    """Return the mean predictions [trees, N] of the first 1, 2, … trees; there is nothing to shrink."""
-    from sklearn.ensemble import BaggingRegressor
-    from sklearn.tree import DecisionTreeRegressor
-
-    tree = DecisionTreeRegressor(max_depth=tree_depth)
-    model = BaggingRegressor(tree, n_estimators=trees, max_samples=SHARE, bootstrap=False, random_state=seed).fit(x, y)
-    counts = np.arange(1, trees + 1)[:, None]
-    return [np.cumsum([one.predict(inputs) for one in model.estimators_], axis=0) / counts for inputs in sizes]
+def _stages(model: Any, inputs: Array) -> Array:
+    """Return the predictions [trees, N] after each boosting stage, or the means of the first 1, 2, … bagged trees."""
+    if hasattr(model, "staged_predict"):
+        return np.stack(list(model.staged_predict(inputs)))
+    predictions = [tree.predict(inputs) for tree in model.estimators_]
+    return np.cumsum(predictions, axis=0) / np.arange(1, len(predictions) + 1)[:, None]

@@ -41,13 +41,8 @@ class Backwards:
         to_adapter, to_branch = torch.autograd.grad(self.passage.out, parts, gradient, retain_graph=True)
         return to_adapter, to_branch
 
-    def through_shortcut(self, gradient: Tensor) -> Tensor:
-        return self._through(self.passage.adapted, gradient)
-
-    def through_branch(self, gradient: Tensor) -> Tensor:
-        return self._through(self.passage.branched, gradient)
-
-    def _through(self, part: Tensor, gradient: Tensor) -> Tensor:
+    def through(self, part: Tensor, gradient: Tensor) -> Tensor:
+        """Return the gradient with respect to what enters, from that of the adapter's or the branch's output."""
         if not part.requires_grad:  # a shortcut may be zero
             return torch.zeros_like(self.into)
         [through] = torch.autograd.grad(
@@ -58,10 +53,9 @@ class Backwards:
 
 @dataclass(frozen=True)
 class Trace:
-    """A forward pass: passages of all blocks, first to last, and the loss gradient behind the last and before the
-    first block (the stem's output), the latter as autograd gives it."""
+    """A forward pass: its blocks, first to last, and autograd's loss gradients behind the last and before the first."""
 
-    passages: list[Backwards]
+    blocks: list[Backwards]
     behind: Tensor
     before: Tensor
 
@@ -112,28 +106,29 @@ def path_gradients(passed: Trace) -> list[Tensor]:
     Their sum is the whole gradient, `passed.before`.
     """
     gradients = [passed.behind]
-    for passage in reversed(passed.passages):
-        carried = [torch.zeros_like(passage.into) for _ in range(len(gradients) + 1)]
+    for block in reversed(passed.blocks):
+        carried = [torch.zeros_like(block.into) for _ in range(len(gradients) + 1)]
         for k, gradient in enumerate(gradients):
-            to_adapter, to_branch = passage.split(gradient)
-            carried[k] += passage.through_shortcut(to_adapter)
-            carried[k + 1] += passage.through_branch(to_branch)
+            to_adapter, to_branch = block.split(gradient)
+            carried[k] += block.through(block.passage.adapted, to_adapter)
+            carried[k + 1] += block.through(block.passage.branched, to_branch)
         gradients = carried
     return gradients
 
 
 def sampled_norm(passed: Trace, length: int, samples: int, stream: torch.Generator) -> float:
     """Return the mean norm of the gradient through one path of `length` branches, drawn at random `samples` times."""
-    n, norms = len(passed.passages), []
+    n, norms = len(passed.blocks), []
     for _ in range(samples if 0 < length < n else 1):  # there is one path of length 0, and one of n
         path = set(torch.randperm(n, generator=stream)[:length].tolist())
         gradient = passed.behind
         for place in reversed(range(n)):
-            to_adapter, to_branch = passed.passages[place].split(gradient)
+            block = passed.blocks[place]
+            to_adapter, to_branch = block.split(gradient)
             if place in path:
-                gradient = passed.passages[place].through_branch(to_branch)
+                gradient = block.through(block.passage.branched, to_branch)
             else:
-                gradient = passed.passages[place].through_shortcut(to_adapter)
+                gradient = block.through(block.passage.adapted, to_adapter)
         norms.append(float(gradient.norm()))
     return float(np.mean(norms))
 
@@ -151,7 +146,7 @@ def paths(network: Blocks, x: Tensor, y: Tensor, task: str, samples: int, seed: 
     passed = trace(network, x, y, task)
     gradients = torch.stack(path_gradients(passed)).flatten(1)
     whole = gradients.sum(dim=0)
-    n = len(passed.passages)
+    n = len(passed.blocks)
     counts = np.array([comb(n, length) for length in range(n + 1)], dtype=float)
     stream = torch.Generator().manual_seed(seed)
     estimate = counts * [sampled_norm(passed, length, samples, stream) for length in range(n + 1)]

@@ -28,13 +28,13 @@ def test_all_lengths_add_up_to_autograds_gradient(order, norm, adapter, shortcut
 def test_the_gradient_of_a_length_is_the_sum_over_its_paths_followed_one_by_one(network_of, batch):
     network = network_of(order="post")
     passed = probe.trace(network, *batch, "classification")
-    gradients, n = probe.path_gradients(passed), len(passed.passages)
+    gradients, n = probe.path_gradients(passed), len(passed.blocks)
     for length in (0, 1, n - 1, n):
         total = torch.zeros_like(passed.before)
         for taken in combinations(range(n), length):
             gradient = passed.behind
             for place in reversed(range(n)):
-                block, into = network.blocks[place], passed.passages[place].into.detach().requires_grad_()
+                block, into = network.blocks[place], passed.blocks[place].into.detach().requires_grad_()
                 mask = (block(into) > 0).to(gradient)  # the ReLU after the addition
                 part = block.branch(into) if place in taken else block.adapter(into)
                 (gradient,) = torch.autograd.grad(part, into, mask * gradient)
