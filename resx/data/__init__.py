@@ -29,7 +29,6 @@ from resx.data.dataset import (
     LOOKUPS,
     Dataset,
     Facts,
-    Found,
     averaged_down,
     data_root,
     look,
@@ -45,8 +44,6 @@ __all__ = [
     "FACTS",
     "LOOKUPS",
     "Dataset",
-    "Facts",
-    "Found",
     "check_names",
     "complete",
     "data_root",
@@ -75,7 +72,7 @@ def complete(spec: DataSpec, data_dir: Path | None = None) -> DataSpec:
     """
     text = DATASETS.complete(spec.dataset)
     name, _ = DATASETS.arguments(text)
-    raw = None if name in FACTS else _read(text, data_root(data_dir).resolve(), spec.image_size)
+    raw = None if name in FACTS else _read(text, data_dir, spec.image_size)
     facts = FACTS[name] if raw is None else raw.facts
     content = None if raw is None else raw.content
     errors = _mistakes(spec.model_dump(), facts, named=content is None)
@@ -100,10 +97,7 @@ def complete(spec: DataSpec, data_dir: Path | None = None) -> DataSpec:
 def facts(spec: DataSpec, data_dir: Path | None = None) -> Facts:
     """Return the size of what a complete specification loads, subsets apart; named data sets are not read."""
     name, _ = DATASETS.arguments(spec.dataset)
-    if name in FACTS:
-        raw = FACTS[name]
-    else:
-        raw = _read(spec.dataset, data_root(data_dir).resolve(), spec.image_size).facts
+    raw = FACTS.get(name) or _read(spec.dataset, data_dir, spec.image_size).facts
     shape = (raw.shape[0], spec.image_size, spec.image_size) if spec.image_size and raw.images else raw.shape
     return replace(raw, shape=shape)
 
@@ -116,7 +110,7 @@ def load(spec: DataSpec, data_dir: Path | None = None) -> Dataset:
     missing or damaged.
     """
     spec = complete(spec, data_dir)
-    raw = _read(spec.dataset, data_root(data_dir).resolve(), spec.image_size)
+    raw = _read(spec.dataset, data_dir, spec.image_size)
     splits = {"train": raw.split("train"), "test": raw.split("test")}
     if spec.validation:
         train = splits["train"]
@@ -152,8 +146,9 @@ def fetch(spec: DataSpec, data_dir: Path | None = None) -> None:
 READ: dict[tuple[str, Path, int | None], Dataset] = {}  # the last two: the runs of a comparison share one data set
 
 
-def _read(text: str, root: Path, image_size: int | None) -> Dataset:
+def _read(text: str, data_dir: Path | None, image_size: int | None) -> Dataset:
     """Return a whole data set, read once; one whose images are of one size serves every `image_size`."""
+    root = data_root(data_dir).resolve()
     for key in ((text, root, None), (text, root, image_size)):
         if key in READ:
             return READ[key]
