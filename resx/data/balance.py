@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def balanced(labels: Tensor | None, total: int, count: int, draw: torch.Generator) -> Tensor:
     """Return `count` ascending indices of 0..total-1, drawn so that classes differ by at most one image.
 
-    labels: int64 [total], or None for targets that are no classes. A class that runs out gives what it has.
+    labels: int64 [total], or None for targets that are not classes. A class with too few images gives all of them.
     """
     import torch
 

@@ -128,8 +128,8 @@ class Batches:
     def evaluation(self, split: str, limit: int | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x, y) of a split in its own order, normalised, un-augmented; the last batch may be smaller.
 
-        limit: only so many inputs, class-balanced and the same for every seed; None for all.
-        Raises ValueError for a split that there is not, such as 'val' where nothing was held out.
+        limit: the number of inputs, class-balanced and the same for every seed; None for all. Raises ValueError for a
+        split that does not exist, such as 'val' where nothing was held out.
         """
         if split not in self._x:
             raise ValueError(f"no split '{split}': there are {', '.join(self._x)}")

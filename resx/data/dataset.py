@@ -28,7 +28,7 @@ CHANNELS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
 }
-MAX_VALUES = 2**30  # of the inputs of a data set that is made: 4 GiB while they are
+MAX_VALUES = 2**30  # of the inputs of a synthetic data set: 4 GiB while it is made
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,7 @@ FACTS: dict[str, Facts] = {}
 
 
 def check_sizes(name: str, sizes: Mapping[str, int], least: Mapping[str, int], values: int, *more: str) -> None:
-    """Raise SpecError for a made data set with sizes below the least, or more input values than fit into memory.
-
-    more: what else is wrong with it.
-    """
+    """Raise SpecError for a synthetic data set with too small sizes, too many input values, or mistakes `more`."""
     errors = [f"{key} must be at least {least[key]}" for key in sizes if sizes[key] < least[key]] + list(more)
     errors += [f"{values:,} input values are too many; at most {MAX_VALUES:,}"] * (values > MAX_VALUES)
     if errors:

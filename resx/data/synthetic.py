@@ -1,4 +1,4 @@
-"""A made classification task for tests: every class has its own pattern, under noise and small shifts."""
+"""A synthetic classification task for tests: every class has its own pattern, under noise and small shifts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_synthetic(
     train: int = 256,
     test: int = 128,
 ) -> Dataset:
-    """A made task: noisy, shifted patterns, one a class; learnt by a small network.
+    """A synthetic task: noisy, shifted patterns, one a class, that a small network learns.
 
     Images are uint8 [N, channels, size, size]; the classes follow one another, so every split is balanced.
     Raises SpecError where a number is too small.

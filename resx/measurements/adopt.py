@@ -45,7 +45,7 @@ class Adopted:
     """A network that the measurements take. network: this project's own, or the model itself with taps.
 
     blocks: what each block is, how it was recognised, and how far the replay was from the model. refused: additions
-    that are no blocks, and why.
+    that are not blocks, and why.
     """
 
     network: Blocks
@@ -172,7 +172,7 @@ def _plain_layers(
         fitting = {name: shape for name, shape in shapes.items() if shape and shape[0] == shape[1]}
         if not fitting:
             raise SpecError(
-                f"blocks: '{pattern}' holds no residual addition, and its output has not the shape of its input, "
+                f"blocks: '{pattern}' holds no residual addition, and its output does not have the shape of its input, "
                 "so it cannot be left out"
             )
         for name, shape in fitting.items():
@@ -304,7 +304,7 @@ def measure(
     name: a key of MEASUREMENTS. A model that is not adopted yet is, with the first batch as example. statistics:
     batches for re-estimated statistics of normalisations, by default the same data. settings: keyword arguments of the
     measurement. Lesions and landscape run in eval mode, everything else in the mode that the network has; it is as it
-    was afterwards. Raises SpecError for a name that there is not.
+    was afterwards. Raises SpecError for an unknown name.
     """
     if name not in MEASUREMENTS:
         raise SpecError(f"measure: no '{name}'{did_you_mean(name, MEASUREMENTS)}; there are {', '.join(MEASUREMENTS)}")
@@ -330,7 +330,7 @@ class _Given:
     settings: dict[str, Any]
 
     def first(self, count: int = INPUTS) -> Batch:
-        """Return the first inputs and targets: as many as the setting `images` says, or so many."""
+        """Return the first inputs and targets: as many as the setting `images` says, else `count`."""
         count = self.settings.get("images", count)
         x = torch.cat([x for x, _ in islice(self.batches, count)])[:count]
         return x, torch.cat([y for _, y in islice(self.batches, count)])[:count]

@@ -1,7 +1,7 @@
-"""Two networks that should put out the same: how far apart their outputs are (He et al. 2016, section 1).
+"""Two networks that should compute the same: how far apart their outputs are (He et al. 2016, section 1).
 
 The paper argues that a deeper network need not be worse, since its added layers could be identities. The construction
-itself is the transformation `deepen` (training/initial.py); this measures what it made.
+itself is the transformation `deepen` (training/initial.py); this measures its result.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Calls(TorchFunctionMode):
         return result
 
     def watch(self, key: Key, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Run an operation. A result that is no tensor leaves the key to the next one."""
+        """Run an operation. Where its result is not a tensor, the next one has the same key."""
         return func(*args, **kwargs)
 
 
@@ -229,7 +229,7 @@ class Addition:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An addition that is no block: where it stands, and why."""
+    """An addition that is not a block: where it is, and why not."""
 
     where: str
     reason: str

@@ -66,7 +66,7 @@ def shattering(network: nn.Module, x: Tensor, distances: Sequence[float], lines:
     between them. The gradient is that of one output (i modulo their number) with respect to the input. Normalisations
     use the statistics of x, held fixed, so that each input has a gradient of its own; in eval mode the running ones.
     Returns rows (distance, correlation), the mean cosine over lines; a line along which all units are dead, so that a
-    gradient is zero, is left out, and nan stands where there is no other. The network is left in eval mode, its running
+    gradient is zero, is left out; nan where there is no other. The network is left in eval mode, its running
     statistics replaced where it was in training mode.
     """
     if network.training:

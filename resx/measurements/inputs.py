@@ -92,10 +92,10 @@ class Specimen:
     def sample(
         self, images: int, statistics: str = "batch", dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
-        """Return (x, y) of so many training images, un-augmented, class-balanced and the same for every seed.
+        """Return (x, y) of a number of training images, un-augmented, class-balanced and the same for every seed.
 
-        Where `statistics` are of augmented images they are the first that training drew, the same for all networks of a
-        seed.
+        Where `statistics` are of augmented images, they are the first that training drew, the same for all networks of
+        a seed.
         """
         batches = self.batches(images)
         if statistics == "augmented":
@@ -105,11 +105,11 @@ class Specimen:
         return x.to(dtype), y.to(dtype) if self.dataset.task == "regression" else y
 
     def test_batches(self, images: int) -> list[tuple[Tensor, Tensor]]:
-        """Return so many test images (x, y), in batches."""
+        """Return a number of test images (x, y), in batches."""
         return list(self.batches(EVAL_BATCH).evaluation("test", images, EVAL_BATCH))
 
     def statistics_inputs(self, images: int, statistics: str = "batch") -> list[Tensor]:
-        """Return batches of about so many training images on which statistics can be estimated anew.
+        """Return batches of about this number of training images, on which statistics can be estimated anew.
 
         Un-augmented and class-balanced; or where `statistics` are of augmented images, whole batches as training drew
         them.

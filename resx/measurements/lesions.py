@@ -82,7 +82,7 @@ class Lesion:
 
 @contextmanager
 def lesioned(network: Blocks, without: Sequence[str] = (), order: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Remove blocks, of which S(x) remains, or exchange blocks; the network is as it was at the end."""
+    """Remove blocks, so that S(x) alone remains of them, or exchange blocks; at the end the network is restored."""
     if isinstance(network, Traced):
         modules = {block.name: block.module for block in network.blocks}
         moved = {modules[place]: network.get_submodule(modules[name]) for place, name in (order or {}).items()}
@@ -129,9 +129,9 @@ def lesions(
 ) -> pd.DataFrame:
     """Measure loss and error (%) on evaluation batches (x, y) after each lesion, in eval mode.
 
-    Lesions: none; each block removed that can be; for each of `counts`, `draws` random sets of so many blocks
-    removed, and as many orders after so many exchanges of blocks within stages; `pairs` pairs of blocks removed.
-    Random ones take only blocks that keep shapes, which are the same ones in plain and residual networks. Returns rows
+    Lesions: none; each block removed that can be; for each count in `counts`, `draws` random sets of that many blocks
+    removed, and `draws` orders after that many exchanges of blocks within stages; `pairs` pairs of blocks removed.
+    Random ones take only blocks that keep shapes, the same in plain and residual networks. Returns rows
     (lesion, blocks, count, draw, statistics, loss, error). statistics: `running`, those of training, or `re-estimated`
     on the given inputs [B, C, H, W] after the lesion. The network is left as it was.
     """

@@ -1,7 +1,7 @@
 """Responses of layers, and what blocks add to their input (He et al. 2016, section 4.2 and Fig. 7).
 
-A layer's response is what it puts out after its normalisation and before the ReLU or the addition. In a residual
-network that is the residual function's own size, apart from the shortcut.
+A layer's response is its output after normalisation and before the ReLU or the addition. In a residual network that is
+the size of the residual function itself, without the shortcut.
 """
 
 from __future__ import annotations

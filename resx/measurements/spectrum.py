@@ -2,7 +2,7 @@
 
 Identity Mappings (He et al. 2016b, section 2) explains which shortcuts train by the product of what stands on them. The
 product is the derivative of the last block's output with respect to the first one's input with every branch held
-constant. In the original order it so contains the ReLU masks of the batch; gates and dropout are in it as they are.
+constant. In the original order it therefore contains the ReLU masks of the batch, as it does gates and dropout.
 Normalisations in adapters use the statistics of all inputs, held fixed: with those of the batch an input's output would
 depend on the other inputs too, and the sum over outputs that one backward pass takes would mix their derivatives.
 """

@@ -1,4 +1,4 @@
-"""Taps: look at, or change, what modules of a network put out in a forward pass, and leave no trace."""
+"""Taps: look at the outputs of a network's modules in a forward pass, or change them, and leave no trace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def passages(
 ) -> Iterator[dict[str, Passage]]:
     """Collect what goes through each block, by its name; each forward pass replaces the one before.
 
-    branch: what is put in the place of a branch's output F(x), such as zeros, or F(x) cut off from the graph.
+    branch: what replaces a branch's output F(x), such as zeros, or F(x) cut off from the graph.
     """
     if isinstance(network, Traced):
         with network.passed(branch) as traced:
@@ -59,7 +59,7 @@ def passages(
 
 
 def differentiable(x: Tensor) -> Tensor:
-    """Return inputs with respect to which gradients can be taken, where they are no whole numbers."""
+    """Return inputs with respect to which gradients can be taken, unless they are whole numbers."""
     return x.detach().requires_grad_() if x.is_floating_point() else x
 
 

@@ -170,7 +170,7 @@ class Traced(nn.Module):
     ) -> Iterator[dict[str, Passage]]:
         """Collect what goes through each block, by its name, in every pass; or leave branches out.
 
-        branch: what is put in the place of F(x). without: names of blocks whose F(x) is left out, S(x) alone remaining;
+        branch: what replaces F(x). without: names of blocks whose F(x) is left out, S(x) alone remaining;
         of a plain layer its input remains.
         """
         tap = Tap(self, branch, frozenset(without))
@@ -286,7 +286,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def placed(x: Tensor, model: nn.Module) -> Tensor:
-    """Return inputs on the device of a model, and of its kind where they are no whole numbers."""
+    """Return inputs on the device of a model, in its dtype unless they are whole numbers."""
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
     if like is None:
         return x

@@ -3,8 +3,8 @@
 An adapter runs a spatial part where maps shrink, then a part that grows or shrinks the number of channels.
 Option A is subsample + pad; B is subsample + project, which equals a strided 1×1 convolution; C projects on
 every shortcut. In the pre-activation order these options are the same: a projection reads the block's raw input and
-has its batch normalisation after it, where He et al. 2016b and timm project what norm and ReLU made of it, and do not
-normalise the result.
+is followed by its batch normalisation, whereas He et al. 2016b and timm project the input after norm and ReLU and do
+not normalise the result.
 
 To add a part, register a factory `(in_channels, out_channels, stride) -> nn.Module` for [B, C, H, W]. A
 spatial part is given the block's channels and stride and keeps in_channels, unless its module says otherwise
@@ -38,7 +38,7 @@ PARTS = {"spatial": SPATIAL, "grow": GROW, "shrink": SHRINK}
 
 
 def compose(parts: AdapterSpec, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """Return one block's adapter: empty (the identity) where nothing mismatches, unless `where` is 'all'.
+    """Return one block's adapter: empty (the identity) where shapes match, unless `where` is 'all'.
 
     Its children are named `spatial`, `grow` and `shrink`. Raises SpecError where a part is needed and none is
     named.
@@ -120,7 +120,7 @@ def complete_part(registry: Registry[Any], text: str, norm: str) -> str:
 
 
 class Fixed(nn.Module):
-    """A part without parameters; it keeps the channels, in and out, and the stride that it is made for."""
+    """A part without parameters, which knows its channels, in and out, and its stride."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A chain of blocks of one width, the plan of every family that is not made of images and stages.
+"""A chain of blocks of one width: what every family but those on images, which have stages, is built as.
 
 The block is the one of He et al. 2016, section 3.2: `activation(shortcut(x, branch(x)))`. Between blocks a tensor
 is [B, C] or, for sequences, [B, C, T], so every shortcut function finds the channels in dimension 1.
@@ -95,12 +95,12 @@ def one_stream(spec: ModelSpec) -> list[str]:
     """Return why a shortcut that carries streams cannot stand in a chain, a line."""
     name = spec.shortcut.partition(":")[0].strip()
     if name in SHORTCUTS and hasattr(SHORTCUTS[name], "read"):
-        return [f"shortcut '{name}': carries streams, which networks of images have and family {spec.family} has not"]
+        return [f"shortcut '{name}': carries streams, which networks of images have but family {spec.family} does not"]
     return []
 
 
 def absent(spec: ModelSpec, fields: Iterable[str] = OF_IMAGES) -> list[str]:
-    """Return a line for each field that was set although the family has no such thing."""
+    """Return a line for each field that is set although the family does not have it."""
     return [f"{field}: the {spec.family} family has none; leave it out" for field in fields if getattr(spec, field)]
 
 

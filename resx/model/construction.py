@@ -19,16 +19,15 @@ from resx.model.shortcuts import SHORTCUTS
 from resx.registry import state as registry_state
 from resx.spec import ModelSpec, SpecError, with_kind
 
-UNNAMED = {"padding": "zeros", "activation": "relu", "init": "he"}  # what null stands for in networks on images
+UNNAMED = {"padding": "zeros", "activation": "relu", "init": "he"}  # what null means in networks on images
 TRIAL = (2, 16, 4, 4)  # [B, C, H, W] that a shortcut is tried on before anything is trained
 
 
 def check_names(fields: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with the model's part of flat fields, a line each.
+    """Return the mistakes in the model's part of flat fields, a line each.
 
-    Unknown families, shortcuts and adapter parts, their arguments, depths that the family has not, and, where
-    all that is right, adapter parts that cannot serve the network's shapes. What is wrong in form (a depth
-    that is no number) is left to spec.py.
+    Unknown names and arguments, depths that the family does not have and, where there are none of these, adapter parts
+    that do not fit the network's shapes. Malformed values (a depth that is not a number) are left to spec.py.
     """
     model = {key: value for key, value in fields.items() if key in ModelSpec.model_fields}
     errors = FAMILIES.check(model["family"]) if "family" in model else []
@@ -60,10 +59,10 @@ def check_names(fields: Mapping[str, Any]) -> list[str]:
 
 
 def misfit(text: str) -> list[str]:
-    """Return what is wrong with the module of a known shortcut, a line: it is tried on a small x and F(x).
+    """Return what is wrong with the module of a known shortcut, at most one line: it is tried on a small x and F(x).
 
-    A user's own shortcut is tried like any other: its arguments, its initial values, and the shape it returns. On the
-    meta device too, where networks are counted.
+    Its arguments, its initial values and the shape that it returns are tried, on the meta device too, where networks
+    are counted.
     """
     name, values = SHORTCUTS.arguments(text)
     return list(_tried(SHORTCUTS[name], name, tuple(values.items())))
@@ -92,7 +91,7 @@ def _tried(factory: Callable[..., nn.Module], name: str, values: tuple[tuple[str
 
 
 def _wrong_shape(module: Any) -> str | None:
-    """Say which shape a shortcut returns that its place in a block has no use for, or return None."""
+    """Say which shape a shortcut returns that does not fit its place in a block, or return None."""
     x = fx = torch.ones(TRIAL)
     given, rule = f"x and F(x) of {_shown(fx)}", "it must return the same shape"
     if hasattr(module, "read"):
@@ -108,7 +107,7 @@ def _wrong_shape(module: Any) -> str | None:
 
 
 def _wrong_in_training(make: Callable[[int], nn.Module]) -> str | None:
-    """Say what a user's shortcut does that training or a measurement has no use for, or return None.
+    """Say what a user's shortcut does that training or a measurement cannot use, or return None.
 
     It is tried on other sizes, in channels_last, with gradients, in eval mode, in bfloat16 and in float64. Raises
     whatever it raises.
@@ -170,7 +169,6 @@ def _completed(spec: ModelSpec, registrations: int) -> ModelSpec:
 
 
 def _init_mistakes(spec: ModelSpec) -> list[str]:
-    """Return what is wrong with the initial weights that were asked for, a line."""
     if spec.init is None:
         return []
     if errors := INITS.check(spec.init):

@@ -51,7 +51,7 @@ def complete(spec: ModelSpec) -> ModelSpec:
 
 
 def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
-    """Return the network for images [C, H, W], of which the last stage's maps are 1/32 of the size."""
+    """Return the network for images [C, H, W]; the last stage's maps have 1/32 of their size."""
     stem = network.stem_layers(network.image_channels("imagenet", input_shape), Conv(STEM_CHANNELS, 7, 2), spec)
     stem["pool"] = nn.MaxPool2d(3, 2, 1)
     convs = partial(network.bottleneck, stride_in=spec.stride_in) if is_bottleneck(spec) else network.basic

@@ -8,8 +8,8 @@ generator_for: Callable[[str], torch.Generator]) -> None`, where generator_for('
 tensor. It is called after its children have been initialised, and inside torch.no_grad(). Without it, such
 tensors keep the values that the constructor gave them, so these must be constants.
 
-Other starts are in INITS, each a function that changes a network of blocks that has been initialised so: they share
-He's draws wherever they leave a weight alone. A function may carry `activation`, the one that it is made for.
+Other initial weights are in INITS: functions that change a network of blocks which is initialised already, and so share
+He's draws wherever they leave a weight alone. Such a function may have `activation`, the one that it is made for.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def he_normal(weight: Tensor, stream: torch.Generator) -> None:
 
 @INITS.register("he")
 def he(network: nn.Module) -> None:
-    """Leave He's normal draws as they are (He et al. 2015, section 2.2)."""
+    """Keep He's normal draws (He et al. 2015, section 2.2)."""
 
 
 def looks_linear(network: nn.Module) -> None:

@@ -259,7 +259,7 @@ def branch(in_channels: int, convs: Iterable[Conv], spec: ModelSpec, activated: 
 
     activated: the input comes straight from a norm and ReLU, so a 'pre' branch leaves out its own first ones
     (He et al. 2016b, appendix: the first block, which follows the stem). ReLUs are not in place, so that a
-    tap on a normalisation sees what it put out.
+    tap on a normalisation sees its output.
     """
     assert spec.norm
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -359,7 +359,7 @@ def stem_layers(in_channels: int, conv: Conv, spec: ModelSpec) -> OrderedDict[st
 
 
 def image_channels(family: str, input_shape: tuple[int, ...]) -> int:
-    """Return C of an image shape (C, H, W). Raises SpecError where the data are no images."""
+    """Return C of an image shape (C, H, W). Raises SpecError where the data are not images."""
     if len(input_shape) != 3:
         shape = "×".join(map(str, input_shape))
         raise SpecError(f"family {family}: needs images [C, H, W], but the data set's inputs are {shape}")

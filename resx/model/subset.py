@@ -1,10 +1,10 @@
 """Training with only short paths: at each step a random subset of the blocks is active (Veit et al. 2016, section 4.3).
 
 An inactive block passes on what reaches its addition without the branch, `activation(adapter(x))`. Veit et al. take
-23 of 54 blocks at every step, so that no path is longer than 23, and test the network with all its blocks. All blocks
-together put out more than the active ones did, and the running statistics of normalisations belong to those; so in
-evaluation a block's sum is its mean over subsets, as in stochastic depth (Huang et al. 2016, section 3), from which
-this differs in that the number of active blocks is exact.
+23 of 54 blocks at every step, so that no path is longer than 23, and test the network with all its blocks. These add
+up to more than the active ones do in training, which the running statistics of normalisations describe; so in
+evaluation a block's sum is its mean over subsets, as in stochastic depth (Huang et al. 2016, section 3), except that
+the number of active blocks is exact.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from resx.spec import ModelSpec, SpecError
 
 
 class SubsetNetwork(Network):
-    """The same network (modules, names and weights are shared), `active` blocks of which count in a training step.
+    """The same network (modules, names and weights are shared), of whose blocks `active` count in a training step.
 
     In eval mode all blocks do, each sum being w·shortcut(a, F(x)) + (1−w)·a with a = adapter(x) and w = active /
     blocks, which is its mean over subsets. In training all branches are computed, so that a step has static shapes: no
     time is saved, and the normalisations of inactive branches see their inputs too. Raises SpecError where there are
-    not so many blocks, or no shortcuts that could pass x on.
+    fewer blocks, or no shortcuts that pass x on.
     """
 
     noise: Tensor  # bool [blocks]: which are active

@@ -17,7 +17,7 @@ HIDDEN = 4096
 
 
 def check(spec: ModelSpec) -> list[str]:
-    """Return what is wrong with depth, shortcut or what VGG has not."""
+    """Return what is wrong with depth or shortcut, and the fields that VGG does not have."""
     errors = []
     if spec.depth not in CONVS:
         errors.append(f"depth: the vgg family has no {spec.depth}; there are {', '.join(map(str, CONVS))}")

@@ -179,7 +179,7 @@ def test_vgg_has_no_blocks_but_layers_that_can_be_left_out_by_name():
     removed = nn.Sequential(*layers[:8], *layers[9:13], *layers[14:], *vgg[1:])
     with torch.no_grad(), lesioned(adopted.network, ["0.8", "0.13"]):
         assert torch.equal(adopted.network(IMAGES), removed(IMAGES))
-    with pytest.raises(SpecError, match="has not the shape of its input"):
+    with pytest.raises(SpecError, match="does not have the shape of its input"):
         adopt(vgg, IMAGES, blocks=["0.0"])
 
 
