@@ -12,7 +12,6 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from itertools import islice
 from typing import Any
 
 import pandas as pd
@@ -308,7 +307,7 @@ def measure(
     """
     if name not in MEASUREMENTS:
         raise SpecError(f"measure: no '{name}'{did_you_mean(name, MEASUREMENTS)}; there are {', '.join(MEASUREMENTS)}")
-    batches = [(x, y) for x, y in data]
+    batches = list(data)
     adopted = network if isinstance(network, Adopted) else adopt(network, batches[0][0])
     blocks = adopted.network
     device = next(blocks.parameters()).device
@@ -316,37 +315,28 @@ def measure(
     inputs = [x for x, _ in batches] if statistics is None else [placed(x, blocks) for x, _ in statistics]
     task = "regression" if batches[0][1].is_floating_point() else "classification"
     with unchanged(blocks):
-        return MEASUREMENTS[name](_Given(blocks, batches, inputs, task, settings))
+        return MEASUREMENTS[name](blocks, batches, inputs, task, **settings)
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What a measurement is given. inputs: for re-estimated statistics; settings: keyword arguments of its own."""
-
-    network: Blocks
-    batches: list[Batch]
-    inputs: list[Tensor]
-    task: str
-    settings: dict[str, Any]
-
-    def first(self, count: int = INPUTS) -> Batch:
-        """Return the first inputs and targets: as many as the setting `images` says, else `count`."""
-        count = self.settings.get("images", count)
-        x = torch.cat([x for x, _ in islice(self.batches, count)])[:count]
-        return x, torch.cat([y for _, y in islice(self.batches, count)])[:count]
+def _first(batches: list[Batch], images: int) -> Batch:
+    x, y = zip(*batches[:images], strict=True)  # a batch has at least one image
+    return torch.cat(x)[:images], torch.cat(y)[:images]
 
 
-def _paths(given: _Given) -> pd.DataFrame:
-    x, y = given.first(32)
-    return paths(copy.deepcopy(given.network).double(), x.double(), y, given.task, given.settings.get("samples", 2))
+def _paths(
+    network: Blocks, batches: list[Batch], inputs: list[Tensor], task: str, images: int = 32, samples: int = 2
+) -> pd.DataFrame:
+    x, y = _first(batches, images)
+    return paths(copy.deepcopy(network).double(), x.double(), y, task, samples)
 
 
-MEASUREMENTS: dict[str, Callable[[_Given], pd.DataFrame]] = {
-    "lesions": lambda it: lesions(it.network.eval(), it.batches, it.inputs, it.task, **it.settings),
-    "responses": lambda it: responses(it.network, it.first()[0]),
-    "gradients": lambda it: gradients(it.network, *it.first(), it.task),
+# each takes the network, batches, inputs for re-estimated statistics, the task and settings of its own
+MEASUREMENTS: dict[str, Callable[..., pd.DataFrame]] = {
+    "lesions": lambda net, batches, inputs, task, **settings: lesions(net.eval(), batches, inputs, task, **settings),
+    "responses": lambda net, batches, inputs, task, images=INPUTS: responses(net, _first(batches, images)[0]),
+    "gradients": lambda net, batches, inputs, task, images=INPUTS: gradients(net, *_first(batches, images), task),
     "paths": _paths,
-    "landscape": lambda it: landscape(it.network, it.batches, it.task, **it.settings),
-    "linear": lambda it: linear_maps(it.network, [x for x, _ in it.batches]),
-    "spectrum": lambda it: spectrum(it.network, it.first(16)[0]),
+    "landscape": lambda net, batches, inputs, task, **settings: landscape(net, batches, task, **settings),
+    "linear": lambda net, batches, inputs, task: linear_maps(net, [x for x, _ in batches]),
+    "spectrum": lambda net, batches, inputs, task, images=16: spectrum(net, _first(batches, images)[0]),
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from resx.measurements.dataflow import tensors_in
-from resx.measurements.traced import Passage, Traced, ablate
+from resx.measurements.traced import Passage, Traced, ablate, unchanged
 from resx.model import Network
 
 __all__ = ["Blocks", "Passage", "ablate", "capture", "differentiable", "hold_statistics", "passages", "reestimated"]
@@ -116,24 +116,21 @@ def reestimated(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]
     `ablate` count. The network's mode is restored, and nothing but normalisations ever is in training mode.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    norm_states = [(norm, norm.momentum, {k: v.clone() for k, v in norm.named_buffers()}) for norm in norms]
+    momenta = [norm.momentum for norm in norms]
     modes = [(module, module.training) for module in network.modules()]
-    try:
-        network.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the mean over batches, each with the same weight
-            norm.train()
-        with torch.no_grad():
-            for inputs in batches:
-                network(inputs)
-        for module, training in modes:
-            module.training = training
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for norm, momentum, buffers in norm_states:
-            norm.momentum = momentum
-            for name, value in buffers.items():
-                norm.get_buffer(name).copy_(value)
+    with unchanged(network):
+        try:
+            network.eval()
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # the mean over batches, each with the same weight
+                norm.train()
+            with torch.no_grad():
+                for inputs in batches:
+                    network(inputs)
+            for module, training in modes:
+                module.training = training
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
