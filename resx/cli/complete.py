@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +14,25 @@ from resx.store.files import results_root
 HOUSE = Path(resx.__file__).parent
 
 
-def registered(folder: str, registry: str) -> list[str]:
-    """Return the names that files of one of the package's folders register, sorted by file."""
+def _registered(folder: str, registry: str) -> Callable[[str], list[str]]:
+    """Return what offers the names that files of one of the package's folders register."""
     pattern = re.compile(rf'^@{registry}\.register\("([^"]+)"\)', re.MULTILINE)
-    files = sorted((HOUSE / folder).rglob("*.py"))
-    return [name for file in files for name in pattern.findall(file.read_text(encoding="utf-8"))]
+
+    def offer(incomplete: str) -> list[str]:
+        files = sorted((HOUSE / folder).rglob("*.py"))
+        return _starting([name for file in files for name in pattern.findall(file.read_text("utf-8"))], incomplete)
+
+    return offer
+
+
+shortcuts = _registered("model", "SHORTCUTS")
+datasets = _registered("data", "DATASETS")
+figures = _registered("figures", "FIGURES")
 
 
 def presets(incomplete: str) -> list[tuple[str, str]]:
     """Return presets with what each is."""
     return [(name, text) for name, text in PRESET_SUMMARIES.items() if name.startswith(incomplete)]
-
-
-def shortcuts(incomplete: str) -> list[str]:
-    """Return shortcut functions."""
-    return _starting(registered("model", "SHORTCUTS"), incomplete)
-
-
-def datasets(incomplete: str) -> list[str]:
-    """Return data sets."""
-    return _starting(registered("data", "DATASETS"), incomplete)
-
-
-def figures(incomplete: str) -> list[str]:
-    """Return figures."""
-    return _starting(registered("figures", "FIGURES"), incomplete)
 
 
 def runs(ctx: Any, incomplete: str) -> list[str]:

@@ -30,21 +30,11 @@ def data(
     root = data_root(data_dir)
     places = {name: look(name, root, verify) for name in DATASETS}
     if json:
-        document = [
-            {
-                "name": name,
-                "summary": DATASETS.summary(name),
-                "arguments": DATASETS.arguments(name)[1],
-                "state": item.state,
-                "where": item.where,
-                "note": item.note,
-            }
-            for name, item in places.items()
-        ]
-        print_json(document)
+        facts = {name: {"summary": DATASETS.summary(name), "arguments": DATASETS.arguments(name)[1]} for name in places}
+        print_json([{"name": name, **facts[name], **vars(item)} for name, item in places.items()])
     else:
         rows = [
-            (name, DATASETS.summary(name), item.state, ": ".join(str(part) for part in (item.where, item.note) if part))
+            (name, DATASETS.summary(name), item.state, ": ".join(map(str, filter(None, (item.where, item.note)))))
             for name, item in places.items()
         ]
         print_table(rows, ["<data set", "<what it is", "<files", "<where"])

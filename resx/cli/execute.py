@@ -77,9 +77,6 @@ def execute(
     if output.print_spec:
         typer.echo(lab.as_toml(plan), nl=False)
         return
-    if output.dry_run and all(spec.foreign for spec in plan.specs):
-        typer.echo(f"{len(plan.specs)} networks that others trained are recorded and measured; nothing is trained")
-        return
     if output.dry_run:
         print_estimate(plan.specs, plan.machine, as_json=output.json)
         return

@@ -38,23 +38,19 @@ class Given:
         return make_machine(**self.settings)
 
     def with_preset(self, written: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields that were given, and a preset where neither they nor the file's `written` ones name it.
+        """Return the fields that were given, and the machine's preset where they and the file's `written` ones need it.
 
-        Fields that leave nothing to a preset need none.
-
-        Without a preset the machine decides, and the first line on stderr says which, why, and how to choose.
+        They do not where they name one or leave nothing to it. The first line on stderr says which preset was taken,
+        why, and how to choose.
         """
         given = {**written, **self.fields}
         if "preset" in given or {key for preset in PRESETS.values() for key in preset} <= given.keys():
             return dict(self.fields)
-        return {"preset": self._choose_preset(), **self.fields}
-
-    def _choose_preset(self) -> str:
         from resx.training.machine import default_preset
 
         preset, why = default_preset(self.machine())
         typer.echo(f"preset {preset} ({why}): {PRESET_SUMMARIES[preset]}. Choose another with --preset.", err=True)
-        return preset
+        return {"preset": preset, **self.fields}
 
 
 def training_options(command: Callable[..., None]) -> Callable[..., None]:

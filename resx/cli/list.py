@@ -1,18 +1,19 @@
-"""`resx list KIND`: what there is by name, with the first line of its docstring and the arguments that it takes."""
+"""`resx list KIND`: what there is, by name, with the first line of its docstring and the arguments that it takes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from resx.cli.options import Json
-
-if TYPE_CHECKING:
-    from resx.registry import Registry
+from resx.probes import probe_names
+from resx.registry import Registry, load_plugins
+from resx.spec import PRESET_SUMMARIES
 
 
 class Kind(StrEnum):
@@ -26,6 +27,12 @@ class Kind(StrEnum):
     datasets = "datasets"
 
 
+REGISTRIES = {  # where each is, a registry or several; only the one that is asked for is imported
+    Kind.shortcuts: ("resx.model", "SHORTCUTS"),
+    Kind.adapters: ("resx.model.adapters", "PARTS"),
+    Kind.figures: ("resx.figures", "FIGURES"),
+    Kind.datasets: ("resx.data", "DATASETS"),
+}
 Row = tuple[str, str, str]  # name, arguments with their defaults, first line
 
 
@@ -41,7 +48,6 @@ def list_names(
     Examples: [bold]resx list shortcuts[/bold], [bold]resx list figures[/bold]
     """
     from resx.cli.terminal import print_json, print_table
-    from resx.registry import load_plugins
 
     load_plugins(plugin or [])
     rows = list(_rows(kind))
@@ -53,12 +59,8 @@ def list_names(
 
 def _rows(kind: Kind) -> Iterator[Row]:
     if kind is Kind.presets:
-        from resx.spec import PRESET_SUMMARIES
-
         yield from ((name, "", text) for name, text in PRESET_SUMMARIES.items())
     elif kind is Kind.probes:
-        from resx.probes import probe_names
-
         yield from ((name, "", text.partition("\n\n")[0].replace("\n", " ")) for name, text in probe_names().items())
     else:
         for registry in _registries(kind):
@@ -67,15 +69,6 @@ def _rows(kind: Kind) -> Iterator[Row]:
 
 
 def _registries(kind: Kind) -> list[Registry[Any]]:
-    if kind is Kind.figures:
-        from resx.figures import FIGURES
-
-        return [FIGURES]
-    if kind is Kind.datasets:
-        from resx.data import DATASETS
-
-        return [DATASETS]
-    from resx.model import SHORTCUTS
-    from resx.model.adapters import PARTS
-
-    return [SHORTCUTS] if kind is Kind.shortcuts else list(PARTS.values())
+    module, name = REGISTRIES[kind]
+    registry = getattr(import_module(module), name)
+    return [registry] if isinstance(registry, Registry) else list(registry.values())

@@ -18,7 +18,7 @@ from resx.cli.terminal import print_json, print_table
 from resx.spec import SpecError, build_spec, did_you_mean
 
 if TYPE_CHECKING:
-    from resx.model.complexity import Complexity, Reference
+    from resx.model.complexity import Reference
 
 COUNTS = Path(resx.__file__).parent / "model" / "counts.json"  # read at once; counting takes seconds
 
@@ -54,7 +54,7 @@ def models(
         counted = _counts(family)
     else:
         depths = parse_list(depth, "depth")
-        counted = [_count({"family": family or "cifar", "depth": layers, **given}) for layers in depths]
+        counted = [_one({"family": family or "cifar", "depth": layers, **given}) for layers in depths]
     if json:
         print_json([{key: value for key, value in vars(network).items() if key != "family"} for network in counted])
         return
@@ -83,50 +83,46 @@ def _counts(family: str | None) -> list[Counted]:
         counted = count_references()
     families = list(dict.fromkeys(network.family for network in counted))
     if family is not None and family not in families:
-        there = ", ".join(families)
-        raise SpecError(f"--family: no '{family}'{did_you_mean(family, families)}; there are {there}")
+        raise SpecError(f"--family: no '{family}'{did_you_mean(family, families)}; there are {', '.join(families)}")
     return [network for network in counted if family in (None, network.family)]
 
 
 def count_references() -> list[Counted]:
     """Count the paper's networks. COUNTS holds the same, which a test compares."""
-    from resx import model
     from resx.model.complexity import references
 
-    return [_counted(item, model.count(item.spec, item.input_shape, item.n_outputs)) for item in references()]
+    return [_count(item) for item in references()]
 
 
-def _count(fields: Mapping[str, Any]) -> Counted:
+def _one(fields: Mapping[str, Any]) -> Counted:
     from resx import model
     from resx.model.complexity import named
 
-    item = named(model.complete(build_spec(fields, (model.check_names,)).model))
-    return _counted(item, model.count(item.spec, item.input_shape, item.n_outputs))
+    return _count(named(model.complete(build_spec(fields, (model.check_names,)).model)))
 
 
-def _counted(item: Reference, complexity: Complexity) -> Counted:
+def _count(item: Reference) -> Counted:
+    from resx.model import count
+
+    complexity = count(item.spec, item.input_shape, item.n_outputs)
     return Counted(item.name, item.spec.family, item.spec.depth, complexity.parameters, complexity.multiply_adds)
 
 
 def _print_table(counted: list[Counted]) -> None:
     rows = []
-    for network in counted:
-        parameters, multiply_adds = _published(network)
-        own = network.name, str(network.depth), f"{network.parameters:,}"
-        rows.append((*own, _short(parameters), _short(network.multiply_adds, digits=2), _short(multiply_adds)))
+    for one in counted:
+        parameters, multiply_adds = _published(one)
+        own = one.name, str(one.depth), f"{one.parameters:,}"
+        rows.append((*own, _short(parameters), _short(one.multiply_adds, digits=2), _short(multiply_adds)))
     print_table(rows, ("<network", "depth", "parameters", "paper", "multiply-adds", "paper"))
 
 
 def _published(network: Counted) -> tuple[float | None, float | None]:
     """Return the paper's parameters and multiply-adds of a network, None where it prints none."""
-    parameters = paper.CIFAR_PARAMETERS_PRINTED if network.family == "cifar" else {}
+    parameters = {"cifar": paper.CIFAR_PARAMETERS_PRINTED}.get(network.family, {}).get(network.depth)
     tables = {"imagenet": paper.IMAGENET_MULTIPLY_ADDS, "vgg": paper.VGG_MULTIPLY_ADDS}
-    multiply_adds = tables.get(network.family, {})
-    return _value(parameters, network.depth), _value(multiply_adds, network.depth)
-
-
-def _value(table: Mapping[int, paper.Reported], depth: int) -> float | None:
-    return table[depth].value if depth in table else None
+    multiply_adds = tables.get(network.family, {}).get(network.depth)
+    return parameters.value if parameters else None, multiply_adds.value if multiply_adds else None
 
 
 def _short(value: float | None, digits: int | None = None) -> str:

@@ -28,7 +28,7 @@ def written(value: Any) -> str:
 
 
 def _fields(**texts: str) -> dict[str, Any]:
-    """Return the options of fields by what each is; help adds their values where neither a flag nor a file gives them.
+    """Return the options of fields, given the help of each, to which their defaults are added.
 
     A field's section in the spec is its panel, and a number or a truth value is read as such, anything else as text.
     """
@@ -38,9 +38,9 @@ def _fields(**texts: str) -> dict[str, Any]:
         annotation = RunSpec.model_fields[section].annotation.model_fields[name].annotation  # type: ignore[union-attr]
         kind = next((kind for kind in (bool, int, float) if annotation in (kind, kind | None)), str)
         shown = {preset: written(value) for preset, value in values.items() if value not in (None, False)}
-        words = [f"{preset} {value}" for preset, value in shown.items()]
-        words = words[:1] and [next(iter(shown.values()))] if len(set(values.values())) == 1 else words
-        text = f"{text} [dim]default: {'; '.join(words)}[/dim]" if words else text
+        by_preset = "; ".join(f"{preset} {value}" for preset, value in shown.items())
+        default = by_preset if len(set(values.values())) > 1 else next(iter(shown.values()), "")
+        text = f"{text} [dim]default: {default}[/dim]" if default else text
         names = [f"--{name}/--no-{name}"] if kind is bool else []
         more = {"autocompletion": complete.datasets} if name == "dataset" else {}
         options[name] = _option(kind, PANELS[section], text, *names, **more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,11 +96,8 @@ def plot(
     [bold]resx plot curves --run 1a2b3c4d --out figure.png[/bold],
     [bold]resx plot depth --no-title --width 3.25 --style paper --out figure.pdf[/bold]
     """
-    import sys
-
-    from rich.console import Console
-
     from resx import lab
+    from resx.cli.terminal import CONSOLE
     from resx.figures import FIGURES, terminal
     from resx.figures.style import save
     from resx.store.files import refuse_unwritable, results_root
@@ -124,8 +122,7 @@ def plot(
     figure = lab.plot(name, results=root, title=title, width=width, look=style, where=filters)
     paths = save(figure, stem, formats)
     if sys.stdout.isatty() and not quiet:
-        console = Console()
-        console.print(terminal.picture(figure, console.width))
+        CONSOLE.print(terminal.picture(figure, CONSOLE.width))
     for path in paths:
         typer.echo(path)
 
@@ -134,10 +131,8 @@ def _target(out: Path | None, root: Path, name: str) -> tuple[Path, list[str]]:
     """Return the files' common stem and the formats that --out asks for."""
     from resx.figures.style import FORMATS
 
-    if out is None:
-        return root / "figures" / name, list(FORMATS)
-    if out.is_dir():
-        return out / name, list(FORMATS)
+    if out is None or out.is_dir():
+        return (out or root / "figures") / name, list(FORMATS)
     kind = out.suffix.removeprefix(".")
     if kind in FORMATS:
         return out.with_suffix(""), [kind]

@@ -71,9 +71,13 @@ def print_estimate(specs: Sequence[RunSpec], machine: Machine, *, as_json: bool 
     """Print how many runs there are, how long they take here and how much disk they need."""
     from resx.training.estimate import estimate_cost
 
-    cost = estimate_cost(specs, machine)
+    own = [spec for spec in specs if not spec.foreign]
+    cost = estimate_cost(own, machine)
     if as_json:
-        print_json({"runs": cost.runs, "to_train": cost.to_train, "seconds": cost.seconds, "bytes": cost.bytes})
+        print_json({"runs": len(specs), "to_train": cost.to_train, "seconds": cost.seconds, "bytes": cost.bytes})
+        return
+    if not own:
+        typer.echo(f"{len(specs)} networks that others trained are recorded and measured; nothing is trained")
         return
     where = f"{machine.jobs} at a time on {machine.device}, scaled from a few timed steps"
     time = "how long is not known here" if cost.seconds is None else f"about {duration(cost.seconds)} ({where})"

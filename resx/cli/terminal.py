@@ -146,11 +146,9 @@ def print_lines(lines: Sequence[str]) -> None:
         CONSOLE.print(printable(line), markup=False, highlight=False)
 
 
-def number(value: Any, digits: int = 2, sign: bool = False) -> str:
+def number(value: Any, digits: int = 2) -> str:
     """Format a number, '–' where there is none."""
-    if value is None or value != value:  # nan is not itself
-        return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}"
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def duration(seconds: float) -> str:

@@ -13,6 +13,8 @@ import forks
 import pytest
 
 from resx.cli import run
+from resx.cli.show import print_estimate
+from resx.spec import build_spec
 from resx.store.run import open_run
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
@@ -251,3 +253,10 @@ def test_a_probe_takes_several_shortcuts(tmp_path: Path, capsys: pytest.CaptureF
     asked = ["probe", "shortcuts", "--preset", "digits", *several, "--order", "pre", "--seeds", "1", "--dry-run"]
     assert run([*asked, "--json", "--results", str(tmp_path)]) == 0
     assert '"runs": 4' in capsys.readouterr().out
+
+
+def test_what_others_trained_is_not_estimated_as_training(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign = {"network": "torchvision/resnet18", "weights": "0" * 16}
+    spec = build_spec({"preset": "digits", "foreign": foreign})
+    print_estimate([spec], Machine(results=results), as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"runs": 1, "to_train": 0, "seconds": 0.0, "bytes": 0}
