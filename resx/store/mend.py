@@ -6,9 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from resx.spec import RunSpec
-from resx.store.files import TEMPORARY, StoreError, hold_lock, read_json, remove_tree
-from resx.store.manifest import FILE, Committed, Damaged, commit, forget, read_manifest
+from resx.store.files import TEMPORARY, StoreError, hold_lock, remove_tree
+from resx.store.manifest import FILE, Committed, Damaged, commit, forget, manifest_of, read_manifest
 from resx.store.run import RunFolder, faults, find_runs, metrics_text, open_run, read_run, remove_aside
 
 
@@ -27,8 +26,13 @@ def mend(path: Path) -> list[str]:
     set aside. What needs the network (predictions, the result) is made by training, which goes on from the checkpoint.
     Raises StoreError where the spec itself cannot be read, and where another process works on the run.
     """
+    try:
+        spec = read_run(path, Committed(path, manifest_of(path))).spec  # whatever its manifest says
+    except StoreError as error:
+        file = path / "spec.json"
+        raise StoreError(f"{file}: cannot be read; training with the command that made it writes it anew") from error
     lines = []
-    with open_run(path.parent.parent, _spec(path)) as run:
+    with open_run(path.parent.parent, spec) as run:
         try:
             run.rows()
         except Damaged as error:
@@ -45,15 +49,6 @@ def mend(path: Path) -> list[str]:
             forget(path, [log.name])
             lines.append(f"{error}; set aside, the log starts anew")
     return lines
-
-
-def _spec(path: Path) -> RunSpec:
-    """Return the spec of a run whatever its manifest says."""
-    with suppress(StoreError, ValueError, KeyError, TypeError):
-        spec = RunSpec.model_validate(read_json(path / "spec.json")["spec"])
-        if spec.run_id == path.name:
-            return spec
-    raise StoreError(f"{path / 'spec.json'}: cannot be read; training with the command that made it writes it anew")
 
 
 def remove_leftovers(results: Path) -> int:

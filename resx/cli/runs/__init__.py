@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import typer
 
 from resx.cli.runs.check import check
@@ -13,18 +11,13 @@ from resx.cli.runs.note import note
 from resx.cli.runs.remove import collect, remove
 from resx.cli.runs.show import diff, show
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "list": list_runs,
-    "show": show,
-    "diff": diff,
-    "note": note,
-    "check": check,
-    "export": export,
-    "import": import_runs,
-    "rm": remove,
-    "gc": collect,
-}
-
 runs_app = typer.Typer(help="Find, show, check, export, import and remove recorded runs.")
-for name, command in COMMANDS.items():
-    runs_app.command(name)(command)
+runs_app.command("list")(list_runs)
+runs_app.command()(show)
+runs_app.command()(diff)
+runs_app.command()(note)
+runs_app.command()(check)
+runs_app.command()(export)
+runs_app.command("import")(import_runs)
+runs_app.command("rm")(remove)
+runs_app.command("gc")(collect)
