@@ -18,23 +18,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resx import data
+from resx.bench.plan import Plan
+from resx.probes.page import markdown
 from resx.store.environment import describe_environment
 from resx.store.files import read_json, write_atomic
-from resx.training.machine import Machine
-from resx.training.resolve import resolve
 from resx.training.step import load_chunk, make_feeds, make_learner, train_step
 
 DEPTHS, PRECISIONS = (20, 56, 110), ("fp32", "bf16")
-NO_KERNEL = (
-    "detach",
-    "alias",
-    "_unsafe_view",
-    "empty",
-    "empty_like",
-    "empty_strided",
-    "new_empty",
-    "new_empty_strided",
-)
+NO_KERNEL = ("detach", "alias", "_unsafe_view")
 TWO_KERNELS = ("constant_pad_nd", "slice_backward", "select_backward")  # zeros, then a copy into a part of them
 TENSORS_A_KERNEL = {1: 110, 2: 64, 3: 48, 4: 36}  # of an operation on lists: by how many lists it reads or writes
 
@@ -42,7 +33,7 @@ TENSORS_A_KERNEL = {1: 110, 2: 64, 3: 48, 4: 36}  # of an operation on lists: by
 def kernels_of(operation: Any, arguments: Sequence[Any]) -> int:
     """Return how many kernels an operation (an OpOverload with its positional arguments) starts on a GPU."""
     namespace, _, name = operation._schema.name.partition("::")
-    if namespace != "aten" or operation.is_view or name in NO_KERNEL:
+    if namespace != "aten" or operation.is_view or name in NO_KERNEL or "empty" in name:
         return 0
     if name == "convolution_backward":
         return sum(arguments[-1])  # one for each gradient that is asked for
@@ -64,19 +55,11 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count_kernels(depth: int, precision: str, device: torch.device | str = "cpu") -> int:
+def count_kernels(depth: int, precision: str, device: str = "cpu") -> int:
     """Return the kernels of one training step of a residual CIFAR network with option A; the batch does not matter."""
-    fields = {
-        "dataset": "synthetic:classes=10,size=32,train=16,test=10",
-        "augment": "crop-flip",
-        "depth": depth,
-        "precision": precision,
-        "batch_size": 2,
-    }
-    device = torch.device(device)
-    [spec] = resolve([fields], Machine(device=str(device)))
+    spec = Plan(batch_size=2, precision=precision, device=device).spec(depth)
     dataset = data.load(spec.data, None)
-    [feed] = make_feeds([spec], dataset, device)
+    [feed] = make_feeds([spec], dataset, torch.device(device))
     learner = make_learner(spec, dataset, feed, Path())
     load_chunk([learner], 0, 2)
     steps = torch.arange(2, device=device)
@@ -86,10 +69,10 @@ def count_kernels(depth: int, precision: str, device: torch.device | str = "cpu"
     return launches.kernels
 
 
-def count_all(depths: Sequence[int] = DEPTHS) -> dict[str, Any]:
+def count_all() -> dict[str, Any]:
     """Return the counts of every precision and depth, with the commit and torch that they belong to."""
     environment = describe_environment("cpu", torch.get_num_threads())
-    counts = {precision: {str(depth): count_kernels(depth, precision) for depth in depths} for precision in PRECISIONS}
+    counts = {precision: {str(depth): count_kernels(depth, precision) for depth in DEPTHS} for precision in PRECISIONS}
     return {**{key: environment[key] for key in ("commit", "torch", "started")}, "kernels": counts}
 
 
@@ -101,17 +84,17 @@ def publish(count: dict[str, Any], folder: Path) -> list[Path]:
         history.append(count)
     write_atomic(numbers, json.dumps(history, indent=1) + "\n")
     columns = [(precision, depth) for precision, depths in count["kernels"].items() for depth in depths]
+    rows = []
+    for entry in history:
+        kernels = (entry["kernels"].get(precision, {}).get(depth, "–") for precision, depth in columns)
+        rows.append([str(cell) for cell in (entry["commit"], entry["torch"], *kernels)])
     lines = [
         "# Kernels of a training step",
         "",
         "Counted from the step's operations by `resx bench --kernels`, without a GPU; a line is a change. Residual",
         "CIFAR networks with option A, crops and flips.",
         "",
-        "| commit | torch | " + " | ".join(f"{precision}, {depth} layers" for precision, depth in columns) + " |",
-        "|---" * (2 + len(columns)) + "|",
+        *markdown(["commit", "torch", *(f"{precision}, {depth} layers" for precision, depth in columns)], rows),
     ]
-    for entry in history:
-        cells = [str(entry["kernels"].get(precision, {}).get(depth, "–")) for precision, depth in columns]
-        lines.append(f"| {entry['commit']} | {entry['torch']} | " + " | ".join(cells) + " |")
     write_atomic(table, "\n".join(lines) + "\n")
     return [table, numbers]

@@ -36,10 +36,6 @@ class Plan:
     seconds: float = 1.0
     checkpoint_activations: bool = False
 
-    def engines(self) -> dict[str, int]:
-        """Return the loops that train with resx's own steps, as `loops_of` does."""
-        return loops_of(self.networks)
-
     def spec(self, depth: int, seed: int = 0) -> RunSpec:
         """Return the run whose steps are measured. Raises SpecError for what cannot be trained."""
         fields = {

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from resx.bench.plan import CONVENTIONAL, Plan
+from resx.bench.plan import CONVENTIONAL, Plan, loops_of
 from resx.bench.roofline import machine_limit, work
 from resx.bench.subjects import Subject, conventional, engine
 from resx.engines.processes import start
@@ -140,11 +140,11 @@ def _profile(subject: Subject, device: str) -> dict[str, float]:
     return {name: time / total for name, time in largest if total}
 
 
-def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Measure everything the plan names and return one document of plain numbers, lists and strings.
 
     rows: a dictionary a line of the table. ratios, limits: [median, least, most]. modes: how steps of each loop are
-    driven. warnings: lines for the reader. `tell` is given a line of progress now and then.
+    driven. warnings: lines for the reader. `say` is given a line of progress now and then.
     """
     load = os.getloadavg()[0]
     is_cuda = plan.device.startswith("cuda")
@@ -155,11 +155,11 @@ def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict
     modes: dict[str, str] = {}
     shares: list[float] = []
     for depth in plan.depths:
-        tell(f"depth {depth}: starting")
-        turns = _measure_depth(plan, depth, limits, tell)
+        say(f"depth {depth}: starting")
+        turns = _measure_depth(plan, depth, limits, say)
         profiles[str(depth)] = turns.profile
         modes |= turns.modes
-        shares += [sample.core / sample.wall for sample in turns.samples[next(iter(plan.engines())), "train"]]
+        shares += [sample.core / sample.wall for sample in turns.samples[next(iter(loops_of(plan.networks))), "train"]]
         rows += _rows(plan, depth, turns, limits)
         ratios += _ratios(plan, depth, turns.samples)
     return {
@@ -190,9 +190,9 @@ class Turns:
     profile: dict[str, float]
 
 
-def _measure_depth(plan: Plan, depth: int, limits: list[tuple[float, float]], tell: Callable[[str], None]) -> Turns:
+def _measure_depth(plan: Plan, depth: int, limits: list[tuple[float, float]], say: Callable[[str], None]) -> Turns:
     """Measure one depth in turns; the machine's limit is measured in every turn, too, and added to `limits`."""
-    engines = plan.engines()
+    engines = loops_of(plan.networks)
     first = next(iter(engines))
     others = 0 if plan.device.startswith("cuda") else plan.processes - 1
     with ExitStack() as stack:
@@ -217,7 +217,7 @@ def _measure_depth(plan: Plan, depth: int, limits: list[tuple[float, float]], te
                 together = _joined([process.answer() for process in crowd])
                 samples.setdefault((f"{first} × {len(crowd)}", "train"), []).append(together)
             limits.append(_limit(plan))
-            tell(f"depth {depth}: {repetition + 1} of {plan.repetitions}")
+            say(f"depth {depth}: {repetition + 1} of {plan.repetitions}")
         return Turns(
             samples,
             peaks={name: process.ask("memory") for name, process in loops.items()},
@@ -242,7 +242,9 @@ def _rows(plan: Plan, depth: int, turns: Turns, limits: Sequence[tuple[float, fl
     flops_rate, bandwidth = (statistics.median(values) for values in zip(*limits, strict=True))
     rows = []
     for (name, what), samples in turns.samples.items():
-        limit = least[what].seconds(flops_rate, bandwidth) * (plan.engines().get(name, 1) if what == "train" else 1)
+        limit = least[what].seconds(flops_rate, bandwidth) * (
+            loops_of(plan.networks).get(name, 1) if what == "train" else 1
+        )
         per_step = [sample.wall / sample.steps for sample in samples]
         rows.append(
             {
@@ -272,7 +274,7 @@ def _joined(parts: Sequence[Sample]) -> Sample:
 def _ratios(plan: Plan, depth: int, samples: Samples) -> list[dict[str, Any]]:
     """Compare measurements turn by turn: by core-seconds on a CPU, by the clock on a GPU or with several at once."""
     by = "wall" if plan.device.startswith("cuda") else "core"
-    first = next(iter(plan.engines()))
+    first = next(iter(loops_of(plan.networks)))
 
     def ratio(name: str, other: str, what: str, by: str) -> dict[str, Any]:
         values = [

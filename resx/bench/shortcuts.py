@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from resx.bench.plan import Plan
-from resx.bench.process import Sample, spread, timed
+from resx.bench.process import spread, timed
 from resx.bench.show import cell
 from resx.bench.subjects import engine
 from resx.model.shortcuts import SHORTCUTS
@@ -27,7 +27,7 @@ REFERENCE = "identity"
 COLUMNS = ("<shortcut", "ms/step", "of the identity's")
 
 
-def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Return, by shortcut, [median, least, most] of a step's milliseconds and of its ratio to the identity's.
 
     The network is that of the plan's first depth, the shortcuts all that are registered, with default arguments.
@@ -45,8 +45,9 @@ def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict
         steps = max(1, round(plan.seconds / first[-1].wall))  # the others are where memory is made ready
         for repetition in range(plan.repetitions):
             for name, subject in subjects.items():
-                samples.setdefault(name, []).append(_seconds(timed(subject, "train", steps), by))
-            tell(f"{repetition + 1} of {plan.repetitions}")
+                sample = timed(subject, "train", steps)
+                samples.setdefault(name, []).append(getattr(sample, by) / sample.steps)
+            say(f"{repetition + 1} of {plan.repetitions}")
     rows = {
         name: {
             "ms_per_step": spread([1000 * value for value in values]),
@@ -56,10 +57,6 @@ def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict
     }
     environment = describe_environment(plan.device, plan.threads)
     return {"environment": environment, "plan": asdict(plan), "by": by, "shortcuts": rows}
-
-
-def _seconds(sample: Sample, by: str) -> float:
-    return float(getattr(sample, by)) / sample.steps
 
 
 def table_rows(result: dict[str, Any]) -> list[list[str]]:

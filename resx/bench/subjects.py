@@ -41,7 +41,7 @@ class Subject:
 
 @contextmanager
 def engine(plan: Plan, depth: int, networks: int = 1) -> Iterator[Subject]:
-    """Train so many networks with resx's own steps: chunks are loaded, driven and read as in every run."""
+    """Train networks side by side with resx's own steps: chunks are loaded, driven and read as in every run."""
     device = torch.device(plan.device)
     specs = [plan.spec(depth, seed) for seed in range(networks)]
     dataset = data.load(specs[0].data, None)
