@@ -11,7 +11,7 @@ import torch
 from resx import data, model
 from resx.spec import RunSpec
 from resx.store.run import finished_result
-from resx.training.machine import TENSOR_CORES, Machine, computing, own_settings, wait_for
+from resx.training.machine import Machine, computing, own_settings, wait_for
 from resx.training.schedule import SNAPSHOTS, evaluation_steps
 from resx.training.step import drive, load_chunk, make_feeds, make_learner
 
@@ -24,8 +24,8 @@ BYTES_PER_PARAMETER = 4 * (SNAPSHOTS + 2)  # snapshots, and the checkpoint with 
 class Cost:
     """runs: all of them; to_train: those not finished yet; seconds on this machine at `jobs` runs at a time.
 
-    seconds: None where the runs are made on another machine's GPU.
-    On a GPU the seconds are at most these: what networks gain from training side by side is not counted.
+    seconds: None where the runs are made on another machine's GPU. On a GPU an upper bound: what networks gain from
+    training side by side is not counted.
     """
 
     runs: int
@@ -42,53 +42,23 @@ def estimate_cost(specs: Sequence[RunSpec], machine: Machine) -> Cost:
     todo = [spec for spec in specs if finished_result(spec, machine.results) is None]
     if not todo:
         return Cost(len(specs), 0, 0.0, 0)
-    costs, sizes = [], []
-    complexities: dict[tuple[str, str], model.Complexity] = {}
+    costs, size = [], 0
     for spec in todo:
-        key = (spec.model.model_dump_json(), spec.data.model_dump_json())
-        if key not in complexities:
-            dataset = data.load(spec.data, machine.data_dir)
-            complexities[key] = model.count(spec.model, dataset.input_shape, dataset.n_outputs)
-        costs.append(complexities[key].multiply_adds * spec.train.batch_size)
-        sizes.append(complexities[key].parameters * BYTES_PER_PARAMETER)
+        facts = data.facts(spec.data, machine.data_dir)
+        complexity = model.count(spec.model, facts.shape, facts.outputs)
+        costs.append(complexity.multiply_adds * spec.train.batch_size)
+        size += complexity.parameters * BYTES_PER_PARAMETER
     if not machine.is_here:
-        return Cost(len(specs), len(todo), None, sum(sizes))
-    low, high = costs.index(min(costs)), costs.index(max(costs))
-    span = max(costs) - min(costs)
-    high_time = _step_seconds(todo[high], machine)
-    low_time = _step_seconds(todo[low], machine) if span else high_time
+        return Cost(len(specs), len(todo), None, size)
+    low, high = min(costs), max(costs)
+    times = {cost: _step_seconds(todo[costs.index(cost)], machine) for cost in {low, high}}
     seconds = 0.0
     for spec, cost in zip(todo, costs, strict=True):
-        share = (cost - min(costs)) / span if span else 1.0
-        step = low_time + share * (high_time - low_time)
+        share = (cost - low) / max(high - low, 1)
+        step = times[low] + share * (times[high] - times[low])
         evaluated = 2 * len(evaluation_steps(spec.train)) * (spec.train.eval_images or 10_000)
         seconds += step * (spec.train.steps + evaluated / spec.train.batch_size / 3)
-    return Cost(len(specs), len(todo), seconds / min(machine.at_once, len(todo)), sum(sizes))
-
-
-def outlook(specs: Sequence[RunSpec], machine: Machine) -> str | None:
-    """Return a line on how long runs take on a GPU and what takes less; None on a CPU, and where none is to be trained.
-
-    For someone who has not asked for the long runs that a machine with a GPU takes by default.
-    """
-    if not machine.device.startswith("cuda") or not machine.is_here:
-        return None
-    cost = estimate_cost(specs, machine)
-    if not cost.to_train or cost.seconds is None:
-        return None
-    card = torch.cuda.get_device_name(machine.device)
-    line = f"{cost.to_train} runs to train: at most about {_hours(cost.seconds)} on {card}"
-    capable = torch.cuda.get_device_capability(machine.device) >= TENSOR_CORES
-    if capable and all(spec.train.precision == "fp32" for spec in specs):
-        faster = [
-            spec.model_copy(update={"train": spec.train.model_copy(update={"precision": "tf32"})}) for spec in specs
-        ]
-        line += f", {_hours(estimate_cost(faster, machine).seconds or 0.0)} with --precision tf32"
-    return f"{line}. Shorter: --preset small (minutes), --preset digits (a minute), or --steps N"
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{max(1, round(seconds / 60))} minutes"
+    return Cost(len(specs), len(todo), seconds / min(machine.at_once, len(todo)), size)
 
 
 def _step_seconds(spec: RunSpec, machine: Machine) -> float:

@@ -1,4 +1,4 @@
-"""What runs will cost: steps are timed as they run, on a GPU long enough, and the long default is announced."""
+"""What runs will cost: steps are timed as they run, on a GPU long enough."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 from pretended_cuda import Machine as Cards
 
 from resx.data.batches import CHUNK
-from resx.engines import train_all
 from resx.spec import RunSpec
 from resx.training import estimate
-from resx.training.estimate import estimate_cost, outlook
+from resx.training.estimate import estimate_cost
 from resx.training.machine import Machine
 from resx.training.resolve import resolve
 
@@ -32,15 +31,10 @@ def specs_of(*variants: dict[str, Any]) -> list[RunSpec]:
 
 
 @pytest.fixture
-def seconds(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunSpec, bool]]:
-    """Pretend that a step takes a second per layer, half of it in TF32, and record what was timed."""
-    timed: list[tuple[RunSpec, bool]] = []
-
-    def step_seconds(spec: RunSpec, machine: Machine) -> float:
-        timed.append((spec, spec.train.precision == "tf32"))
-        return spec.model.depth / (2 if spec.train.precision == "tf32" else 1)
-
-    monkeypatch.setattr(estimate, "_step_seconds", step_seconds)
+def seconds(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
+    """Pretend that a step takes a second per layer, and record what was timed."""
+    timed: list[RunSpec] = []
+    monkeypatch.setattr(estimate, "_step_seconds", lambda spec, machine: timed.append(spec) or spec.model.depth)
     return timed
 
 
@@ -70,29 +64,6 @@ def test_a_few_steps_are_timed_on_a_card_until_a_clock_can_tell(cards: Cards, mo
     assert steps == [1, *[250] * 5], "half a second, a tenth at a time"
     assert per_step == pytest.approx(0.5 / (5 * 250))
     assert set(cards.synchronized) == {1}, "the card that is used is waited for"
-
-
-def test_the_long_default_is_announced_with_what_is_shorter(tmp_path: Path, cards: Cards, seconds: Any) -> None:
-    specs = specs_of({}, {"depth": 14})
-    line = outlook(specs, Machine(results=tmp_path, device="cuda:1"))
-    assert line is not None and "\n" not in line
-    assert line.startswith("2 runs to train: at most about 6.")
-    assert "hours on Pretended Card 1, 3." in line and "hours with --precision tf32" in line
-    assert "--preset small" in line and "--steps" in line
-
-
-def test_tf32_is_offered_where_the_card_has_it_and_it_is_not_taken(tmp_path: Path, cards: Cards, seconds: Any) -> None:
-    [spec] = specs_of({"precision": "bf16"})
-    assert "tf32" not in str(outlook([spec], Machine(results=tmp_path, device="cuda:0")))
-    cards.capability = (7, 5)
-    assert "tf32" not in str(outlook(specs_of({}), Machine(results=tmp_path, device="cuda:0")))
-
-
-def test_nothing_is_announced_without_a_card_or_runs(tmp_path: Path, cards: Cards) -> None:
-    specs = specs_of({"steps": 2})
-    assert outlook(specs, Machine(results=tmp_path)) is None
-    train_all(specs, Machine(results=tmp_path))
-    assert outlook(specs, Machine(results=tmp_path, device="cuda:0")) is None
 
 
 def test_a_step_is_timed_in_the_precision_of_its_run(monkeypatch: pytest.MonkeyPatch, cards: Cards) -> None:
