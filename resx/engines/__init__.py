@@ -14,11 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from resx import data
 from resx.engines import here, processes, ray, slurm, torchrun  # noqa: F401  (the last three register themselves)
-from resx.engines.tasks import ENGINES, Datasets, Ended, Task
+from resx.engines.tasks import ENGINES, Ended, Task
 from resx.registry import load_plugins
 from resx.spec import RunSpec
 from resx.store.files import LeftToOthers, say_once
@@ -68,25 +66,30 @@ def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambd
         data.fetch(data_spec, machine.data_dir)
     foreign, own = [spec for spec in todo if spec.foreign], [spec for spec in todo if not spec.foreign]
     for generation in [foreign, *_generations(own)]:
-        train = partial(_train, by_id := {spec.run_id: spec for spec in generation}, machine, report)
-        share(
-            {run_id: run_id for run_id in by_id},
-            "trained",
-            train,
-            partial(_is_finished, by_id, machine),
-            machine,
-            errors,
-        )
+        _train_together(generation, machine, report, errors)
     return [Outcome(spec, finished_result(spec, machine.results), errors.get(spec.run_id)) for spec in specs]
 
 
-def _train(by_id: Mapping[str, RunSpec], machine: Machine, report: Report, left: Sequence[str]) -> dict[str, str]:
+def _train_together(specs: Sequence[RunSpec], machine: Machine, report: Report, errors: dict[str, str]) -> None:
+    """Train runs together with other processes, as `share` does."""
+    by_id = {spec.run_id: spec for spec in specs}
+
+    def train(left: Sequence[str]) -> dict[str, str]:
+        return _train([by_id[run_id] for run_id in left], machine, report)
+
+    def is_finished(run_id: str) -> bool:
+        return finished_result(by_id[run_id], machine.results) is not None
+
+    share({run_id: run_id for run_id in by_id}, "trained", train, is_finished, machine, errors)
+
+
+def _train(specs: Sequence[RunSpec], machine: Machine, report: Report) -> dict[str, str]:
     """Train those runs that no other process is at, and return a line for each that failed, by its id."""
-    specs = [by_id[run_id] for run_id in left]
     if specs[0].foreign:
         return record_all(specs, machine)
     errors: dict[str, str] = {}
-    groups = here.cohorts(specs, Datasets(machine.data_dir), _shared(machine, len(specs)))
+    load = partial(data.load, data_dir=machine.data_dir)
+    groups = here.cohorts(specs, load, _shared(machine, len(specs)))
     while groups:  # where one of a group fails, or they do not fit together, its halves go on
         tasks = {_task(group): group for group in groups}
         failed = run_tasks(list(tasks), machine, report)
@@ -98,10 +101,6 @@ def _train(by_id: Mapping[str, RunSpec], machine: Machine, report: Report, left:
                 half = len(group) // 2
                 groups += [group[:half], group[half:]]
     return errors
-
-
-def _is_finished(by_id: Mapping[str, RunSpec], machine: Machine, run_id: str) -> bool:
-    return finished_result(by_id[run_id], machine.results) is not None
 
 
 def share(
@@ -167,28 +166,15 @@ def run_tasks(
 @ENGINES.register("local")
 def _run_locally(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -> dict[str, str]:
     """This machine: in this process, or in as many as it has places for."""
-    places = _places(machine)[: len(tasks)]
+    places = machine.places()[: len(tasks)]
     if len(places) <= 1:
         return here.run(tasks, machine, report, ended)
     return processes.run(tasks, places, report, ended)
 
 
-def _places(machine: Machine) -> list[Machine]:
-    """Return the machine as each worker has it: `jobs` times on a CPU; on GPUs once for each card.
-
-    `cuda` stands for all cards that are visible, `cuda:1` for that one.
-    """
-    if not machine.device.startswith("cuda"):
-        return [machine] * machine.jobs
-    if torch.device(machine.device).index is not None or torch.cuda.device_count() < 2:
-        return [machine]
-    return [replace(machine, device=f"cuda:{number}") for number in range(torch.cuda.device_count())]
-
-
 def _shared(machine: Machine, runs: int) -> Machine:
     """Return the machine with fewer runs side by side where so every card has some."""
-    cards = len(_places(machine)) if machine.device.startswith("cuda") else 1
-    return replace(machine, jobs=min(machine.jobs, -(-runs // cards))) if cards > 1 else machine
+    return replace(machine, jobs=min(machine.jobs, -(-runs // len(machine.places()))))
 
 
 def _task(specs: Sequence[RunSpec]) -> Task:

@@ -58,7 +58,7 @@ def estimate_cost(specs: Sequence[RunSpec], machine: Machine) -> Cost:
         step = times[low] + share * (times[high] - times[low])
         evaluated = 2 * len(evaluation_steps(spec.train)) * (spec.train.eval_images or 10_000)
         seconds += step * (spec.train.steps + evaluated / spec.train.batch_size / 3)
-    return Cost(len(specs), len(todo), seconds / min(machine.at_once, len(todo)), size)
+    return Cost(len(specs), len(todo), seconds / min(len(machine.places()), len(todo)), size)
 
 
 def _step_seconds(spec: RunSpec, machine: Machine) -> float:

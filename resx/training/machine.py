@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,12 +60,16 @@ class Machine:
         """Whether the device is this machine's, and can be asked what it can do."""
         return self.engine in ("local", "torchrun") or self.device == "cpu"
 
-    @property
-    def at_once(self) -> int:
-        """How many runs' seconds pass at the same time: on GPUs as many as cards, whose networks share their time."""
+    def places(self) -> list[Machine]:
+        """Return the machine as each worker has it: `jobs` times on a CPU; on GPUs once for each card.
+
+        `cuda` is all cards that are visible, `cuda:1` that one.
+        """
         if not self.device.startswith("cuda"):
-            return self.jobs
-        return 1 if torch.device(self.device).index is not None else max(1, torch.cuda.device_count())
+            return [self] * self.jobs
+        if torch.device(self.device).index is not None or torch.cuda.device_count() < 2:
+            return [self]
+        return [replace(self, device=f"cuda:{number}") for number in range(torch.cuda.device_count())]
 
 
 def default_device() -> str:
@@ -153,7 +157,7 @@ def make_machine(
     settings = {"engine": "torchrun" if is_torchrun() else "local", **settings}
     if settings["engine"] != "torchrun" and is_torchrun():
         raise SpecError(f"--engine {settings['engine']}: torchrun has started this; leave one of them out")
-    device, is_here = device or default_device(), settings["engine"] in ("local", "torchrun")
+    device = device or default_device()
     for option, engine in (("slurm", "slurm"), ("detach", "slurm"), ("address", "ray"), ("gpus_per_task", "ray")):
         if settings.get(option) is not None and settings["engine"] != engine:
             raise SpecError(f"--{option.replace('_', '-')}: is for --engine {engine}")
@@ -161,20 +165,22 @@ def make_machine(
         raise SpecError(f"--gpus-per-task: more than 0 and at most 1, not {settings['gpus_per_task']}")
     try:
         kind = torch.device(device).type
-    except RuntimeError as error:
-        raise SpecError(f"--device: no '{device}'; write cpu, cuda or cuda:N") from error
+    except RuntimeError:
+        kind = None
     if kind not in ("cpu", "cuda"):
-        raise SpecError(f"--device: '{device}' is not supported; write cpu, cuda or cuda:N")
-    reason = why_unusable(device) if is_here and kind == "cuda" else None
-    if reason:
-        raise SpecError(f"--device {device}: {reason}; or use --device cpu")
+        raise SpecError(f"--device: no '{device}'; write cpu, cuda or cuda:N")
     if settings.get("snapshots", "log") not in ("none", "ends", "log"):
         raise SpecError(f"--snapshots: write none, ends or log, not '{settings['snapshots']}'")
     if jobs is not None and not 1 <= jobs <= MAX_JOBS:
         raise SpecError(f"--jobs: must be at least 1 and at most {MAX_JOBS:,}, not {jobs:,}")
-    at_a_time = jobs or (COHORT if kind == "cuda" else available_cores())
-    at_a_time = 1 if settings["engine"] == "torchrun" else at_a_time  # all processes are one network's
-    return Machine(results=results_root(results), device=device, jobs=at_a_time, **settings)
+    if settings["engine"] == "torchrun":
+        jobs = 1  # all processes are one network's
+    jobs = jobs or (COHORT if kind == "cuda" else available_cores())
+    machine = Machine(results=results_root(results), device=device, jobs=jobs, **settings)
+    reason = why_unusable(device) if machine.is_here and kind == "cuda" else None
+    if reason:
+        raise SpecError(f"--device {device}: {reason}; or use --device cpu")
+    return machine
 
 
 def default_preset(machine: Machine) -> tuple[str, str]:

@@ -134,12 +134,8 @@ def test_there_are_never_more_workers_than_tasks(
 
 def test_several_cards_have_a_worker_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert [place.device for place in engines._places(Machine(device="cuda", jobs=10))] == [
-        "cuda:0",
-        "cuda:1",
-        "cuda:2",
-    ]
-    assert [place.device for place in engines._places(Machine(device="cuda:1", jobs=10))] == ["cuda:1"]
+    assert [place.device for place in Machine(device="cuda", jobs=10).places()] == ["cuda:0", "cuda:1", "cuda:2"]
+    assert [place.device for place in Machine(device="cuda:1", jobs=10).places()] == ["cuda:1"]
     assert engines._shared(Machine(device="cuda", jobs=10), 12).jobs == 4, "no card is left without runs"
     assert engines._shared(Machine(device="cuda:1", jobs=10), 12).jobs == 10
 

@@ -213,5 +213,5 @@ def test_tf32_needs_a_card() -> None:
 
 
 def test_networks_on_a_card_share_its_time(cards: Cards) -> None:
-    at_once = [make_machine(device=device, jobs=6).at_once for device in ("cpu", "cuda:1", "cuda")]
-    assert at_once == [6, 1, 2]
+    places = [make_machine(device=device, jobs=6).places() for device in ("cpu", "cuda:1", "cuda")]
+    assert [len(workers) for workers in places] == [6, 1, 2]
