@@ -10,7 +10,7 @@ import torch
 
 from resx.data import Dataset
 from resx.engines.signals import stop_signals
-from resx.engines.tasks import Datasets, Desk, Ended, Task, perform
+from resx.engines.tasks import Desk, Ended, Task, perform
 from resx.spec import DataSpec, RunSpec, SpecError
 from resx.store.files import LOG, Busy, StoreError
 from resx.store.run import RunFolder, finished_result, open_run
@@ -31,7 +31,7 @@ def run(
     """Run every task in this process and return a line for each that failed. ranks: those that train with it."""
     errors: dict[str, str] = {}
     with stop_signals() as stop, own_settings():
-        desk = Desk(machine, Datasets(machine.data_dir), report, stop, ranks or Ranks())
+        desk = Desk(machine, report, stop, ranks or Ranks())
         for task in tasks:
             error = perform(task, desk)
             if error is not None:

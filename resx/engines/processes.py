@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from resx.engines.signals import Stop, interrupts_blocked, stop_signals
-from resx.engines.tasks import Datasets, Desk, Ended, Task, failure, perform
+from resx.engines.tasks import Desk, Ended, Task, failure, perform
 from resx.store.files import StoreError
 from resx.training.loop import Progress, Report, Stopped
 from resx.training.machine import Machine, own_settings
@@ -207,7 +207,7 @@ def _work(connection: Connection, machine: Machine) -> None:
 
     with stop_signals() as stop, own_settings(), suppress(EOFError, OSError, Stopped):
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        desk = Desk(machine, Datasets(machine.data_dir), report, stop)
+        desk = Desk(machine, report, stop)
         while not stop.asked():
             stop.at_once = True
             task = connection.recv()

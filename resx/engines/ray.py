@@ -50,7 +50,7 @@ def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -
                 if answer == Returned():
                     unseen.append(task)
                     continue
-                error = _taken_in(answer, machine) if isinstance(answer, Returned) else answer
+                error = take_in(answer.bundle or b"", machine.results) if isinstance(answer, Returned) else answer
                 if error is not None:
                     errors[task.name] = error
                 ended(task.name)
@@ -62,14 +62,6 @@ def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -
     if unseen:
         say_once(f"the nodes do not see {machine.results}: {len(unseen)} tasks that need it are done here")
     return errors | here.run(unseen, machine, report, ended)
-
-
-def _taken_in(answer: Returned, machine: Machine) -> str | None:
-    try:
-        take_in(answer.bundle or b"", machine.results)
-        return None
-    except (SpecError, StoreError) as error:
-        return str(error)
 
 
 def _answer(ray: Any, task: Task, reference: Any, machine: Machine) -> str | Returned | None:

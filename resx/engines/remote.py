@@ -14,9 +14,9 @@ from pathlib import Path
 
 from resx import data
 from resx.engines.signals import stop_signals
-from resx.engines.tasks import Datasets, Desk, Task, perform
+from resx.engines.tasks import Desk, Task, perform
 from resx.registry import Plugin, read_plugin
-from resx.spec import RunSpec
+from resx.spec import RunSpec, SpecError
 from resx.store.bundle import export_bundle, import_bundle
 from resx.store.files import StoreError, write_atomic
 from resx.store.run import METRICS, RunFolder, finished_result, is_recorded, read_run
@@ -41,7 +41,7 @@ def perform_there(task: Task, machine: Machine, also: Sequence[int] = ()) -> str
     also: signals that stop it, with a checkpoint, as SIGTERM does. Raises Stopped.
     """
     with stop_signals(also) as stop, own_settings():
-        return perform(task, Desk(machine, Datasets(machine.data_dir), lambda progress: None, stop))
+        return perform(task, Desk(machine, lambda progress: None, stop))
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,15 @@ def is_alone(task: Task, results: Path) -> bool:
     return bool(task.runs) and not begun
 
 
-def take_in(bundle: bytes, results: Path) -> None:
-    """Import the runs of a bundle that a task returned. Raises SpecError, StoreError."""
+def take_in(bundle: bytes, results: Path) -> str | None:
+    """Import the runs of a bundle that a task returned; return a line where that fails."""
     file = results / f".{secrets.token_hex(8)}.zip"
-    write_atomic(file, bundle)
     try:
+        write_atomic(file, bundle)
         import_bundle(file, results)
+        return None
+    except (SpecError, StoreError) as error:
+        return str(error)
     finally:
         file.unlink(missing_ok=True)
 

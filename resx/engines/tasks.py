@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property, lru_cache, partial
 
 from resx import data
 from resx.data import Dataset
@@ -28,19 +28,6 @@ Ended = Callable[[str], None]  # is given a task's name when it has ended
 ENGINES: Registry[Callable[..., dict[str, str]]] = Registry("engine")
 
 
-class Datasets:
-    """Loads data sets, and keeps the last, since the runs of a sweep mostly share one."""
-
-    def __init__(self, data_dir: Path | None) -> None:
-        self.data_dir = data_dir
-        self.last: tuple[DataSpec, Dataset] | None = None
-
-    def __call__(self, spec: DataSpec) -> Dataset:
-        if self.last is None or self.last[0] != spec:
-            self.last = (spec, data.load(spec, self.data_dir))
-        return self.last[1]
-
-
 @dataclass(frozen=True)
 class Desk:
     """What a task works with in the process that runs it.
@@ -49,10 +36,14 @@ class Desk:
     """
 
     machine: Machine
-    datasets: Datasets
     report: Report
     stop: Stop
     ranks: Ranks = field(default_factory=Ranks)
+
+    @cached_property
+    def datasets(self) -> Callable[[DataSpec], Dataset]:
+        """What loads data sets; the last is kept, since the runs of a sweep mostly share one."""
+        return lru_cache(maxsize=1)(partial(data.load, data_dir=self.machine.data_dir))
 
 
 @dataclass(frozen=True)
