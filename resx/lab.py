@@ -16,11 +16,11 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resx import data
 from resx.figures import FIGURES, refuse_two_of_a_seed, select, style
 from resx.figures.fitted import fitted
 from resx.probes import (
@@ -38,8 +38,8 @@ from resx.probes import (
 )
 from resx.probes.page import MANY_ROWS, page, shown_tables, updated
 from resx.spec import MAX_RUNS, Experiment, RunSpec, SpecError, command_of, load_toml, recipe, slug, without, write_toml
-from resx.store import tables
-from resx.store.files import LOG, Busy, StoreError, write_atomic
+from resx.store.files import LOG, Busy, StoreError, results_root, write_atomic
+from resx.store.run import find_run, open_run, read_run
 from resx.store.tables import load_environments, load_frames, write_frames
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from resx.engines import Outcome
-    from resx.engines.tasks import Desk, Task
+    from resx.engines.tasks import Desk
     from resx.progress import Display
     from resx.training.loop import Report
     from resx.training.machine import Machine
@@ -84,7 +84,7 @@ class Done:
 
     findings: Findings
     outcomes: Sequence[Outcome]
-    files: Sequence[Path] = field(default_factory=tuple)
+    files: Sequence[Path] = ()
     errors: Sequence[str] = ()
 
 
@@ -102,10 +102,9 @@ def plan(
 
     fields: of every run, the preset among them. grid: values of fields that vary. Raises SpecError with all mistakes.
     """
-    from resx import data
     from resx.training.resolve import resolve
 
-    written = load_toml(experiment) if isinstance(experiment, Path) else experiment or Experiment("")
+    written = _experiment(experiment)
     if written.probe and written.probe != probe:
         raise SpecError(
             f"{written.name}: is an experiment of the probe '{written.probe}', not of '{probe}'; "
@@ -135,6 +134,10 @@ def plan(
     return Plan(probe, request, specs, machine, name, written.uses, bool(written.name))
 
 
+def _experiment(given: Experiment | Path | str | None) -> Experiment:
+    return load_toml(Path(given)) if isinstance(given, str | Path) else given or Experiment()
+
+
 def plan_run(
     experiment: Experiment | Path | None = None,
     *,
@@ -149,7 +152,7 @@ def plan_run(
     """
     from resx.training.resolve import resolve
 
-    written = load_toml(experiment) if isinstance(experiment, Path) else experiment or Experiment("")
+    written = _experiment(experiment)
     given = {**(grid or {}), **({"seed": seeds} if seeds else {})}
     for key, values in given.items():
         if len(values) > 1:
@@ -170,7 +173,6 @@ def plan_run(
 
 def _in_steps(fields: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
     """Return the fields with epochs, passes over the training images, as steps; a line says how many that are."""
-    from resx import data
     from resx.training.resolve import resolve
 
     rest = without(fields, "epochs")
@@ -245,8 +247,8 @@ def run(
     fields, machine = _as_flags(fields, machine)
     several = {key: list(value) for key, value in fields.items() if _is_several(key, value)}
     fields, grid = without(fields, *several), {**several, **(grid or {})}
-    written = load_toml(Path(experiment)) if isinstance(experiment, str | Path) else experiment
-    if "preset" not in {**(written.run if written else {}), **fields}:
+    written = _experiment(experiment)
+    if "preset" not in {**written.run, **fields}:
         fields["preset"], _ = default_preset(machine)
     numbers = range(min(seeds, MAX_RUNS + 1)) if isinstance(seeds, int) else seeds
     planned_runs = plan(probe, written, fields=fields, grid=grid, seeds=numbers, settings=settings, machine=machine)
@@ -338,9 +340,10 @@ def _measure(
     measurement, StoreError where all of them failed.
     """
     from resx.engines import run_tasks, share
+    from resx.engines.tasks import Task
     from resx.training.loop import MEASURING, Progress
 
-    todo = {one.task.name: one for one in _unmeasured(probe, outcomes, settings, machine, say)}
+    todo = {f"{one.name}: {one.spec.run_id}": one for one in _unmeasured(probe, outcomes, settings, machine, say)}
     if not todo:
         return outcomes
     say(f"measuring {len(todo)} runs")
@@ -356,7 +359,7 @@ def _measure(
     share(
         {name: one.spec.run_id for name, one in todo.items()},
         "measured",
-        lambda left: run_tasks([todo[name].task for name in left], machine, ended=ended),
+        lambda left: run_tasks([Task(name, todo[name]) for name in left], machine, ended=ended),
         lambda name: todo[name].is_done(machine),
         machine,
         failed,
@@ -367,25 +370,39 @@ def _measure(
     return [replace(one, error=errors.get(one.spec.run_id, one.error)) for one in outcomes]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Measurement:
-    """A measurement of one run that is to be made with these settings."""
+    """A measurement of one finished run. recorded: the settings that it depends on, as its table has them."""
 
     name: str
+    function: MeasureFunction
     spec: RunSpec
-    settings: str
-    task: Task
+    settings: Any
+    recorded: str
 
     def is_done(self, machine: Machine) -> bool:
-        return _is_measured(self.spec, self.name, self.settings, machine)
+        table = read_run(machine.results / "runs" / self.spec.run_id).load_probe(self.name)
+        return table is not None and list(table.get("settings", ())[:1]) == [self.recorded]
+
+    def __call__(self, desk: Desk) -> None:
+        """Measure the run and record the table with it, unless another process is at it or has done so by now."""
+        import torch
+
+        from resx.measurements.inputs import Specimen
+        from resx.training.resolve import load_plugin_of
+
+        load_plugin_of(self.spec, desk.machine)
+        with suppress(Busy), open_run(desk.machine.results, self.spec) as run:
+            if not self.is_done(desk.machine):
+                specimen = Specimen(run, desk.datasets(self.spec.data), torch.device(desk.machine.device))
+                table = self.function(specimen, self.settings)
+                run.save_probe(self.name, table.assign(settings=self.recorded))
 
 
 def _unmeasured(
     probe: Probe, outcomes: Sequence[Outcome], settings: Any, machine: Machine, say: Say
 ) -> Iterator[_Measurement]:
     """Yield what is to be measured. Raises SpecError where a measurement applies to none of the runs."""
-    from resx.engines.tasks import Task
-
     for name, measure in probe.measures.items():
         candidates = [outcome for outcome in outcomes if measure.wants(outcome.spec, settings)]
         reasons = {one.spec.run_id: reason for one in candidates if (reason := _left_out(one, measure))}
@@ -393,11 +410,11 @@ def _unmeasured(
             say(f"{name}: {run_id} is left out: {reason}")
         if candidates and len(reasons) == len(candidates):
             raise SpecError(f"{name}: it applies to none of the runs: {next(iter(reasons.values()))}")
-        text = _settings_text(measure, settings)
+        recorded = json.dumps(settings.model_dump(mode="json", include=set(measure.keys)), sort_keys=True)
         for one in candidates:
-            if one.spec.run_id not in reasons and not _is_measured(one.spec, name, text, machine):
-                call = partial(measure_run, name, measure.function, one.spec, settings, text)
-                yield _Measurement(name, one.spec, text, Task(f"{name}: {one.spec.run_id}", call))
+            measurement = _Measurement(name, measure.function, one.spec, settings, recorded)
+            if one.spec.run_id not in reasons and not measurement.is_done(machine):
+                yield measurement
 
 
 def _left_out(outcome: Outcome, measure: Measure) -> str | None:
@@ -406,39 +423,6 @@ def _left_out(outcome: Outcome, measure: Measure) -> str | None:
     if outcome.result["status"] == "diverged" and not measure.diverged:
         return "it diverged"
     return measure.refuses(outcome.spec)
-
-
-def _settings_text(measure: Measure, settings: Any) -> str:
-    values = settings.model_dump(mode="json")
-    return json.dumps({key: values[key] for key in measure.keys}, sort_keys=True)
-
-
-def _is_measured(spec: RunSpec, name: str, settings_text: str, machine: Machine) -> bool:
-    from resx.store.run import read_run
-
-    table = read_run(machine.results / "runs" / spec.run_id).load_probe(name)
-    return table is not None and list(table.get("settings", ())[:1]) == [settings_text]
-
-
-def measure_run(
-    name: str, function: MeasureFunction, spec: RunSpec, settings: Any, settings_text: str, desk: Desk
-) -> None:
-    """Measure one finished run and record the table with it: a task of an engine.
-
-    Leaves out a run that another process is at, and a table that is there by now.
-    """
-    import torch
-
-    from resx.measurements.inputs import Specimen
-    from resx.store.run import open_run
-    from resx.training.resolve import load_plugin_of
-
-    load_plugin_of(spec, desk.machine)
-    with suppress(Busy), open_run(desk.machine.results, spec) as run:
-        if not _is_measured(spec, name, settings_text, desk.machine):
-            specimen = Specimen(run, desk.datasets(spec.data), torch.device(desk.machine.device))
-            table = function(specimen, settings)
-            run.save_probe(name, table.assign(settings=settings_text))
 
 
 def _written(plan: Plan) -> str:
@@ -550,13 +534,11 @@ def plot(
     (channels). Raises SpecError for an unknown name, where no run is left or a seed has runs of several recipes, and
     for a width at which the figure cannot be read.
     """
-    from resx.store.files import results_root
-
     draw_figure, probe = FIGURES[name], probe_of(name)
     measurements = list(load_probe(probe).measures) if probe else []
     root = results_root(Path(results) if results else None)
-    selected = select(tables.load_frames(root, measurements=(), curves=False), **{**filters, **(where or {})})
-    frames = tables.load_frames(root, list(selected["runs"]["run_id"]), measurements)
+    selected = select(load_frames(root, measurements=(), curves=False), **{**filters, **(where or {})})
+    frames = load_frames(root, list(selected["runs"]["run_id"]), measurements)
     findings = Findings("", Settings(), frames)
     if probe:
         try:
@@ -584,7 +566,7 @@ def as_document(done: Done, machine: Machine) -> dict[str, Any]:
         "effects": findings.effects_table().to_dict("records"),
         "verdicts": findings.verdicts_table().to_dict("records"),
         "answer": list(findings.answer),
-        "files": list(done.files),
+        "files": done.files,
     }
 
 
@@ -605,9 +587,9 @@ def train(
     from resx.training.machine import default_preset
 
     fields, machine = _as_flags(fields, machine)
-    written = load_toml(Path(spec)) if isinstance(spec, str | Path) else None
     given = spec.flat() if isinstance(spec, RunSpec) else {}
-    if not given and "preset" not in {**(written.run if written else {}), **fields}:
+    written = _experiment(None if isinstance(spec, RunSpec) else spec)
+    if not given and "preset" not in {**written.run, **fields}:
         given = {"preset": default_preset(machine)[0]}
     resolved = plan_run(written, fields={**given, **fields}, machine=machine)
     with _display([resolved], machine, quiet) as display:
@@ -623,9 +605,6 @@ def load(name: str, *, results: Path | None = None, step: int | None = None, dat
     name: a run id, or how it begins or ends. Raises SpecError for a name that is not one run's, StoreError where its
     weights are damaged or were not kept.
     """
-    from resx import data
-    from resx.store.files import results_root
-    from resx.store.run import find_run
     from resx.training.initial import unloaded_network
 
     run = find_run(results_root(results), name)
