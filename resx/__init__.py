@@ -32,20 +32,13 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "RunSpec": "resx.spec",
-    "SpecError": "resx.spec",
-    "adopt": "resx.measurements.adopt",
-    "build_spec": "resx.spec",
-    "compare": "resx.lab",
-    "load": "resx.lab",
-    "load_runs": "resx.store.tables",
-    "measure": "resx.measurements.adopt",
-    "plot": "resx.lab",
-    "run": "resx.lab",
-    "train": "resx.lab",
+_NAMES = {
+    "resx.lab": ("compare", "load", "plot", "run", "train"),
+    "resx.measurements.adopt": ("adopt", "measure"),
+    "resx.spec": ("RunSpec", "SpecError", "build_spec"),
+    "resx.store.tables": ("load_runs",),
 }
-
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 try:
     getpass.getuser()

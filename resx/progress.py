@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -35,7 +34,7 @@ class Display:
         self.bars = (
             Bars(
                 TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-                *([BarColumn(bar_width=24)] if self.is_wide else [BarColumn(bar_width=8)]),
+                BarColumn(bar_width=24 if self.is_wide else 8),
                 TextColumn("{task.percentage:3.0f} %", table_column=Column(no_wrap=True)),
                 TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
                 TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
@@ -58,9 +57,7 @@ class Display:
             self.bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.bars:
             self.bars.stop()
         if self.is_notebook:
@@ -72,16 +69,18 @@ class Display:
             self._move_bars(self.bars, progress)
         elif self.is_notebook and (progress.row or progress.run_id == MEASURING):
             run = "measured" if progress.run_id == MEASURING else f"{_shown(progress.run_id)} step {progress.step}"
-            self._rewrite(f"{run}: {self._words(progress)}")
-        elif progress.row and not self.quiet:
-            print(plain_line(progress), file=sys.stderr, flush=True)
+            self.say(f"{run}: {self._words(progress)}")
+        elif progress.row:
+            self.say(plain_line(progress))
 
     def say(self, line: str) -> None:
         """Show a line of progress."""
         if self.is_notebook:
             self._rewrite(line)
+        elif self.bars:
+            self.bars.console.print(line)
         elif not self.quiet:
-            (self.bars.console.print if self.bars else _to_stderr)(line)
+            print(line, file=sys.stderr, flush=True)
 
     def _rewrite(self, line: str) -> None:
         """Write a line in the place of the one before, which is how notebooks read a carriage return."""
@@ -125,10 +124,6 @@ def _shown(run_id: str) -> str:
     """Return a run id with its hash first, since its end is cut where there is little room."""
     name, dash, short = run_id.rpartition("-")
     return f"{short} {name}" if dash else run_id
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def plain_line(progress: Progress) -> str:
