@@ -1,6 +1,6 @@
 """Eval-mode loss and error on un-augmented inputs: what is reported, as opposed to the running training error.
 
-Replications commonly report a moving average over augmented batches as 'training error'; this is the other number.
+Replications commonly report a moving average over augmented batches as 'training error'; this is not that number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CUDA_EVAL_VALUES = 6_000_000  # input values at a time; with more of them, fewer
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss, error in percent (nan for a regression), and outputs [N, …] with labels where asked for."""
+    """Mean loss, error in percent (nan for a regression), and on request outputs [N, …] with labels."""
 
     loss: float
     error: float
@@ -41,7 +41,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def evaluation_batch(train_batch: int, input_shape: tuple[int, ...], device: torch.device) -> int:
-    """Return how many inputs are evaluated at a time; on a CPU always as many, since rounding depends on it."""
+    """Return how many inputs are evaluated at a time; a constant on a CPU, since rounding depends on it."""
     if device.type == "cpu":
         return EVAL_BATCH
     return max(train_batch, CUDA_EVAL_VALUES // math.prod(input_shape))

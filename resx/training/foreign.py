@@ -1,7 +1,7 @@
 """Runs of weights that were trained elsewhere: recorded and evaluated once, then measured like any other run.
 
-A run of this kind has a specification with the content hash of its weights, the weights themselves as its one snapshot,
-and a result. What is known of the training is in its layout (model/layouts.py); nothing is trained here.
+The specification of such a run has the content hash of the weights, which are its only snapshot. What is known of the
+training is in its layout (model/layouts.py).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ZOOS = ("torchvision", "timm")  # packages whose networks are made by name
 
 
 def describe_foreign(network: str, weights: str, blocks: str | None = None) -> Foreign:
-    """Return what a run's specification says of foreign weights.
+    """Return the part of a run's specification that describes foreign weights.
 
     network: a name of model/layouts.py, torchvision/NAME, timm/NAME, or FILE.py:FUNCTION, whose function makes it.
     weights: a file, or DEFAULT for those that torchvision publishes. Raises SpecError where either cannot be read.
@@ -56,7 +56,7 @@ def describe_foreign(network: str, weights: str, blocks: str | None = None) -> F
 
 
 def _state(network: str, weights: str, blocks: str | None) -> State:
-    """Return the weights of a file, or torchvision's own; those of a known layout under this project's names."""
+    """Return the weights of a file, or torchvision's; those of a known layout under this project's names."""
     state = read_weights(Path(weights)) if weights != "DEFAULT" else _published(network)
     return LAYOUTS[network].translated(state) if network in LAYOUTS and not blocks else state
 
@@ -76,7 +76,7 @@ def _published(network: str) -> State:
 
 
 def find_weights(foreign: Foreign, places: Sequence[str]) -> State:
-    """Return the weights whose content a specification names, from files or folders. Raises SpecError."""
+    """Return the weights whose hash a specification has, from files or folders. Raises SpecError."""
     files: list[str] = []
     for place in places:
         path = Path(place)
@@ -136,7 +136,7 @@ def make_module(foreign: Foreign, outputs: int, code: Path | None) -> nn.Module:
 
 def _user_function(foreign: Foreign, code: Path | None) -> Callable[[], Any]:
     if code is None or _module_hash(code) != foreign.code:
-        raise SpecError(f"--network {foreign}: the file is not there, or is another one than when the run was recorded")
+        raise SpecError(f"--network {foreign}: the file is missing, or has changed since the run was recorded")
     module_spec = importlib.util.spec_from_file_location(f"resx_network_{foreign.code}", code)
     assert module_spec and module_spec.loader
     loader = module_spec.loader
@@ -184,8 +184,8 @@ def record_foreign(spec: RunSpec, machine: Machine) -> None:
     batches = Batches(dataset, spec.data, EVAL_BATCH, spec.seed, device)
     with open_run(machine.results, spec) as run, own_settings():
         if finished_result(spec, machine.results) is not None:
-            return  # another process has recorded it by now
-        steps = max(spec.train.steps, 1)  # of which nobody may know how many they were
+            return  # another process has recorded it in the meantime
+        steps = max(spec.train.steps, 1)  # 0 where their number is not known
         run.save_snapshot(steps, {name: tensor.cpu() for name, tensor in network.state_dict().items()})
         evaluation = batches.evaluation("test", None, EVAL_BATCH)
         test = evaluate(network, evaluation, dataset.task, keep_outputs=True)
@@ -205,7 +205,7 @@ def record_foreign(spec: RunSpec, machine: Machine) -> None:
 
 
 def load_foreign(run: RunFolder, dataset: Dataset, step: int) -> nn.Module:
-    """Return the network of a recorded run of foreign weights. Raises SpecError where a user's file is not there."""
+    """Return the network of a recorded run of foreign weights. Raises SpecError where a user's file is missing."""
     codes = [Path(attempt["code"]) for attempt in run.attempts() if attempt.get("code")]
     return build_foreign(run.spec, dataset, run.load_weights(step), codes[-1] if codes else None)
 
@@ -213,7 +213,7 @@ def load_foreign(run: RunFolder, dataset: Dataset, step: int) -> nn.Module:
 def record_all(specs: Sequence[RunSpec], machine: Machine) -> dict[str, str]:
     """Record runs of foreign weights one after the other; return a line for each that failed, by its id.
 
-    A run that another process records is left out.
+    A run that another process records is skipped.
     """
     errors = {}
     for spec in specs:

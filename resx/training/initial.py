@@ -1,8 +1,8 @@
 """Initial weights that come from another run: `init_from` names the parent and a transformation of its weights.
 
-A transformation takes the parent's network (in eval mode, its last weights loaded), the new network (initialised by
-its seed) and the run's batches (for inputs as the network sees them), and returns the state that the new network
-starts from. `deepen` is the existence argument of He et al. 2016, section 1, carried out.
+A transformation takes the parent's network (in eval mode, with its last weights), the new network (initialised by its
+seed) and the run's batches (for inputs as the network sees them), and returns the new network's initial state.
+`deepen` carries out the existence argument of He et al. 2016, section 1.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from resx.registry import Registry
 from resx.spec import RunSpec, SpecError
 from resx.store.run import read_run
 
-STATISTICS_BATCH = 250  # images at a time where statistics of the training images are taken
-FITTED_IMAGES = 2000  # that a linear map is fitted on; every position of a map counts, so they are plenty
+STATISTICS_BATCH = 250  # images at a time for statistics of the training images
+FITTED_IMAGES = 2000  # for fitting a linear map; every position of an image counts, so they are plenty
 RIDGE = 1e-3  # of the mean square of the inputs
 
 Transform = Callable[[nn.Module, nn.Module, Batches], Mapping[str, Tensor]]
@@ -40,13 +40,13 @@ def same(parent: nn.Module, child: nn.Module, batches: Batches) -> Mapping[str, 
 
 @TRANSFORMS.register("deepen")
 def deepen(parent: nn.Module, child: nn.Module, batches: Batches) -> Mapping[str, Tensor]:
-    """A deeper plain network with the parent's outputs: its blocks, then blocks that compute the identity, per stage.
+    """A deeper plain network with the parent's outputs: per stage its blocks, then blocks that compute the identity.
 
-    A new block has Dirac kernels. What enters it is not negative (it comes from a ReLU), so its own ReLUs change
-    nothing. Each new normalisation has the mean and variance of the training images there as running statistics and
-    undoes them with its bias and gain: the identity in eval mode, and nearly so in training. The state is float64,
-    in which the outputs agree to rounding; a float32 network takes it rounded. Raises SpecError for networks that
-    cannot be deepened so.
+    A new block has Dirac kernels. Its input comes from a ReLU and is not negative, so its own ReLUs change nothing.
+    Each new normalisation has the mean and variance of the training images there as running statistics and undoes them
+    with its bias and gain: the identity in eval mode, and nearly so in training. The state is float64, in which the
+    outputs agree to rounding; a float32 network takes it rounded. Raises SpecError for networks that cannot be
+    deepened so.
     """
     if not isinstance(parent, Network) or not isinstance(child, Network):
         raise SpecError("deepen: needs networks of blocks")
@@ -89,7 +89,7 @@ def _not_deepened(parent: Network, child: Network) -> str | None:
 def _channel_moments(
     network: nn.Module, places: list[nn.Module], inputs: Iterable[Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return mean and variance [channels] of what each of these modules puts out, over inputs and positions."""
+    """Return mean and variance [channels] of each module's output, over inputs and positions."""
     sums = [torch.zeros(3, 1, dtype=torch.float64) for _ in places]
 
     def collect(place: int) -> Callable[..., None]:
@@ -110,7 +110,7 @@ def _channel_moments(
 
 @torch.no_grad()
 def _make_identity(block: nn.Module, mean: Tensor, variance: Tensor) -> None:
-    """Make a block compute the identity for inputs that are not negative, with these moments [channels]."""
+    """Make a block compute the identity for non-negative inputs with these moments [channels]."""
     for part in block.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.dirac_(part.weight)
@@ -129,9 +129,9 @@ def fitted(parent: nn.Module, child: nn.Module, batches: Batches) -> Mapping[str
     """The child's own initial weights, each block's fixed shortcut set to the best linear map in the parent.
 
     M minimises Σ|M x − y|² + λ‖M‖² over training images and positions: x is the input of the parent's block after
-    the child's adapter (so option A at a mismatch, for a plain parent too), y the block's sum before the activation,
-    and λ is a thousandth of the mean of x² times their number. M is written to the buffer `map` [C, C] of the child's
-    shortcut. Raises SpecError where a shortcut has no such buffer or the blocks of the two are not alike.
+    the child's adapter (option A at a mismatch, even for a plain parent), y the block's sum before the activation,
+    and λ is a thousandth of the mean of x² times their number. M becomes the buffer `map` [C, C] of the child's
+    shortcut. Raises SpecError where a shortcut has no such buffer or the blocks of the two networks differ.
     """
     if not isinstance(parent, Network) or not isinstance(child, Network):
         raise SpecError("fitted: needs networks of blocks")
@@ -162,10 +162,7 @@ def _not_fitted(parent: Network, child: Network) -> str | None:
 
 @torch.no_grad()
 def _block_products(parent: Network, child: Network, inputs: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Return Σ x xᵀ and Σ y xᵀ, float64 [C, C], of each block of the parent over inputs and positions.
-
-    x is what the child's shortcut would read, y the parent's sum before its activation.
-    """
+    """Return Σ x xᵀ and Σ y xᵀ, float64 [C, C], of each block of the parent, with x and y as in `fitted`."""
     child = copy.deepcopy(child).eval()
     products: list[tuple[Tensor, Tensor]] = []
     for batch in inputs:
@@ -186,16 +183,16 @@ def _block_products(parent: Network, child: Network, inputs: Iterable[Tensor]) -
 
 
 def unloaded_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
-    """Build a run's network as its seed initialises it; the weights of `init_from` are not in it."""
+    """Build a run's network as its seed initialises it, without the weights of `init_from`."""
     network = model.build(spec.model, dataset.input_shape, dataset.n_outputs, spec.seed)
     return network if spec.train.active_blocks is None else SubsetNetwork(network, spec.train.active_blocks)
 
 
 def build_network(spec: RunSpec, dataset: Dataset, results: Path) -> nn.Module:
-    """Build a run's network with the weights it starts training from.
+    """Build a run's network with the weights that its training starts from.
 
     With `active_blocks` it trains a subset of its blocks at each step. Raises SpecError where the parent is not
-    recorded or its weights do not fit, and where that number of blocks cannot be, and for weights of others.
+    recorded or its weights do not fit, for an impossible number of blocks, and for weights that were trained elsewhere.
     """
     if spec.foreign is not None:
         raise SpecError(

@@ -1,7 +1,7 @@
 """The training loop: one loop that drives a list of networks, each with its own batches and its own folder.
 
-Recipe: He et al. 2016, section 4.2. Losses are read, and progress is reported, between chunks of steps; what is
-written in between (snapshots, rows, checkpoints) is written here.
+Recipe: He et al. 2016, section 4.2. Losses are read, progress is reported, and snapshots, rows and checkpoints are
+written between chunks of steps.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ CHECKPOINT_SHARE = 0.05  # of the time that may go into writing checkpoints
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: after `step` of `steps`, in passes over the training images after `epoch` (a fraction).
+    """Where a run stands: after `step` of `steps`. epoch: passes over the training images, with a fraction.
 
-    row: an evaluation's numbers, where there was one.
+    row: the numbers of an evaluation, if there was one.
     """
 
     run_id: str
@@ -47,15 +47,15 @@ class Progress:
     row: dict[str, float] | None = None
 
 
-MEASURING = "measuring"  # in the place of a run's id: finished runs are measured, `step` of `steps`
+MEASURING = "measuring"  # instead of a run id: `step` of `steps` finished runs are measured
 Report = Callable[[Progress], None]
 
 
 class Stopped(Exception):
-    """Training was asked to stop (by `signal`, where it was one) and has left a checkpoint. `step` is where."""
+    """A process was asked to stop, by `signal` if it was one. A run in training has left a checkpoint at `step`."""
 
-    def __init__(self, run_id: str, step: int, signal: int | None = None) -> None:
-        super().__init__(run_id, step, signal)  # all of them, so that it survives the way between processes
+    def __init__(self, run_id: str = "", step: int = 0, signal: int | None = None) -> None:
+        super().__init__(run_id, step, signal)  # all of them, so that it can be pickled
         self.run_id, self.step, self.signal = run_id, step, signal
 
 
@@ -74,7 +74,7 @@ class Running:
 
 @dataclass(eq=False)
 class Trainee:
-    """One run in training: its folder, its network on the device, and where it stands."""
+    """One run in training."""
 
     folder: RunFolder
     dataset: Dataset
@@ -101,7 +101,7 @@ class Trainee:
         return {"step": self.step, **self.learner.state(), "since": running, "diverged": self.diverged}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go to where a checkpoint stands. Raises StoreError where it is one of another network."""
+        """Take over a checkpoint's state. Raises StoreError where it is another network's."""
         try:
             self.learner.restore(state)
             self.step, self.running, self.diverged = state["step"], Running(*state["since"]), state["diverged"]
@@ -123,13 +123,12 @@ def train_networks(
     report: Report = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train the networks of some runs side by side, from their checkpoints where they have any, until all are done.
+    """Train networks side by side, from their checkpoints where they have any, until all are done.
 
-    They share the data set, the number of steps and that between evaluations; one that is behind the others catches up
-    first. checkpointed: activations are computed again instead of kept. snapshots: which weights are kept on the way,
-    see `snapshot_steps`. ranks: the processes that train a single network together, of which this is the first. Raises
-    Stopped (after a checkpoint) when `should_stop` says so, StoreError where something recorded cannot be read, written
-    or continued.
+    They share the data set, the number of steps and the evaluation interval; a network that is behind the others
+    catches up first. checkpointed: activations are recomputed instead of kept. snapshots: as in `snapshot_steps`.
+    ranks: the processes that train a single network together; this is the first of them. Raises Stopped (after a
+    checkpoint) when `should_stop` says so, StoreError where a record cannot be read, written or resumed.
     """
     feeds = make_feeds([folder.spec for folder in folders], dataset, device)
     trainees = []
@@ -150,7 +149,7 @@ def train_networks(
 
 
 def _start(trainee: Trainee, allow_change: bool) -> None:
-    """Go to where the run's checkpoint stands; without one, keep the initial weights."""
+    """Resume from the run's checkpoint; without one, keep the initial weights."""
     saved = trainee.folder.load_checkpoint()
     if saved is None:
         if 0 in snapshot_steps(trainee.spec.train, trainee.snapshots):
@@ -162,14 +161,13 @@ def _start(trainee: Trainee, allow_change: bool) -> None:
 
 
 def _environment(learner: Learner) -> dict[str, Any]:
-    """Return what makes the numbers; processes: how many train the network, where they are several."""
+    """Return what made the numbers, with the number of processes where several train the network."""
     processes = {"processes": learner.ranks.size} if learner.ranks.size > 1 else {}
     return describe_environment(str(learner.rate.device), torch.get_num_threads()) | processes
 
 
 def _refuse_change(folder: RunFolder, now: Mapping[str, Any], allow_change: bool) -> None:
-    """Raise StoreError for a resume on what gives other numbers: another torch, number of processes, kind of device,
-    card or cuDNN."""
+    """Raise StoreError where the numbers would change: another torch, device, number of processes, card or cuDNN."""
     attempts = folder.attempts()
     before = {"processes": 1, **attempts[-1]} if attempts else {}
     now = {"processes": 1, **now}
@@ -221,7 +219,7 @@ def _train(trainees: Sequence[Trainee], attempt: _Attempt, report: Report, shoul
 
 @contextmanager
 def _noted(where: Callable[[], str]) -> Iterator[None]:
-    """Add to an exception's notes where it was raised: a user's plugin may raise any."""
+    """Note on an exception where it was raised: a user's plugin may raise any."""
     try:
         yield
     except BaseException as error:  # SystemExit, too
@@ -231,9 +229,9 @@ def _noted(where: Callable[[], str]) -> Iterator[None]:
 
 
 def _next_chunk(active: Sequence[Trainee]) -> tuple[list[Trainee], int]:
-    """Return the networks that are furthest behind, and the step up to which they go on together.
+    """Return the networks that are furthest behind, and the step up to which they train together.
 
-    That is where something has to be kept, where others stand, or where a chunk is full.
+    That is the next step at which something is kept or where other networks stand, or the end of a full chunk.
     """
     train = active[0].spec.train
     start = min(trainee.step for trainee in active)
@@ -288,8 +286,8 @@ def _record(trainee: Trainee, report: Report) -> None:
             row |= {f"{split}_loss": numbers.loss}
             row |= {f"{split}_error": numbers.error} if trainee.learner.task == "classification" else {}
         if not all(math.isfinite(value) for value in row.values()):
-            # what is recorded are finite numbers. On the way running statistics may not have seen the data yet: at
-            # initialisation, where they are 0 and 1, a residual network of 1202 layers overflows, and trains
+            # only finite numbers are recorded. Before the end, running statistics may not have seen the data yet: at
+            # initialisation, where they are 0 and 1, a residual network of 1202 layers overflows, but trains
             trainee.diverged = trainee.step == trainee.spec.train.steps
             row = {key: value for key, value in row.items() if key not in OUTCOMES}
     trainee.rows.append(row)
@@ -298,7 +296,7 @@ def _record(trainee: Trainee, report: Report) -> None:
 
 
 def _evaluate(trainee: Trainee, split: str) -> Evaluation:
-    """Evaluate one split; after the last step all of it, and with the outputs where it is the test images."""
+    """Evaluate one split; after the last step all of it, and keep the outputs on the test images."""
     train, feed = trainee.spec.train, trainee.learner.feed
     last = trainee.step == train.steps
     batch = evaluation_batch(train.batch_size, trainee.dataset.input_shape, feed.device)
@@ -353,10 +351,10 @@ def finish(
 
 
 class _Attempt:
-    """What this process adds to some runs: checkpoints, and an entry of each in its environment.json.
+    """What this process adds to its runs: checkpoints, and an entry in each environment.json.
 
-    An entry's seconds are the network's share where several train side by side. On a GPU it says how many these were
-    (cohort), and whether steps were replayed as a graph or started one by one (steps).
+    Networks that train side by side share the seconds. On a GPU an entry says how many they were (cohort), and whether
+    steps were replayed as a graph or started one by one (steps).
     """
 
     def __init__(self, trainees: Sequence[Trainee], device: torch.device) -> None:
@@ -375,16 +373,16 @@ class _Attempt:
         return {**self.environment, **steps, "seconds": round(seconds, 2)}
 
     def note(self, mode: str) -> None:
-        """Record how steps are driven; eager steps are not forgotten where a later graph can be captured."""
+        """Record how steps are driven: `eager` as soon as any were."""
         if "cohort" in self.environment and self.environment.get("steps") != "eager":
             self.environment["steps"] = mode
 
     def is_due(self) -> bool:
-        """Whether checkpoints can be written again and stay a small share of the time."""
+        """Whether writing checkpoints now would take only a small share of the time."""
         return time.monotonic() - self.committed > self.cost / CHECKPOINT_SHARE
 
     def commit(self) -> None:
-        """Write the checkpoints of all networks; what they hold is safe from here on."""
+        """Write the checkpoints of all networks."""
         begun = time.monotonic()
         for trainee in self.first_steps:
             trainee.folder.record_attempt(self._entry(trainee), replace=True)

@@ -1,4 +1,4 @@
-"""Where and how runs are made: device, jobs, folders. Nothing here can change a number of a CPU run."""
+"""The machine: device, jobs and folders of runs, and how torch computes there."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ TENSOR_CORES = (8, 0)  # compute capability from which a card computes in bfloat
 class Machine:
     """Where and how runs are made; nothing here can change a number of a CPU run.
 
-    results: the folder that holds runs/. data_dir: where data sets lie. jobs: runs at a time. plugin: users' files.
+    results: the folder that holds runs/. data_dir: the folder of data sets. jobs: runs at a time. plugin: users' files.
     checkpoint_activations: less memory, more time, the same numbers. snapshots: which weights are kept on the way,
-    none, the first and the last, or about 8; probes of weights need them. weights: files, or folders of them, where
-    weights that were trained elsewhere are looked for by their content. code: a user's file whose function makes a
-    network. wait: for runs that another process works on; otherwise they are left to it. engine: where tasks run:
-    local, ray, slurm, torchrun or a plugin's. slurm: what the jobs ask the queue for, as key=value with commas
-    between. detach: submit jobs and do not wait for them. address: of a Ray cluster. gpus_per_task: the share of a GPU
-    that Ray gives a task.
+    none, the first and the last, or about 8; probes of weights need them. weights: files or folders with weights that
+    were trained elsewhere, found by their content. code: a user's file whose function makes a network. wait: for runs
+    that another process works on; otherwise they are left to it. engine: where tasks run: local, ray, slurm, torchrun
+    or a plugin's. slurm: what jobs request from the queue, as key=value,key=value. detach: submit jobs and do not wait
+    for them. address: of a Ray cluster. gpus_per_task: the share of a GPU that Ray gives a task.
     """
 
     results: Path = field(default_factory=results_root)
@@ -57,7 +56,7 @@ class Machine:
 
     @property
     def is_here(self) -> bool:
-        """Whether the device is this machine's, and can be asked what it can do."""
+        """Whether the device belongs to this machine, so that torch knows its properties."""
         return self.engine in ("local", "torchrun") or self.device == "cpu"
 
     def places(self) -> list[Machine]:
@@ -73,7 +72,7 @@ class Machine:
 
 
 def default_device() -> str:
-    """Return `cuda` where torch can compute on a card, else `cpu`; a card that it cannot use is named in the log."""
+    """Return `cuda` where torch can compute on a card, else `cpu`; the log names a card that it cannot use."""
     reason = why_unusable("cuda")
     if reason is None:
         return "cuda"
@@ -83,7 +82,7 @@ def default_device() -> str:
 
 
 def why_unusable(device: str) -> str | None:
-    """Return why torch cannot compute on a CUDA device, in a line, or None where it can: one operation is tried."""
+    """Return a line on why torch cannot compute on a CUDA device, or None where it can: one operation is tried."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's are several lines long; the line says the same
         if not torch.cuda.is_available():
@@ -113,7 +112,7 @@ def _why_absent() -> str:
 
 
 def _why_unsupported(device: str) -> str | None:
-    """Return which torch a card needs that this one is not built for, or None where that is not the reason."""
+    """Return which torch a card needs, or None where this one is built for it."""
     capability = torch.cuda.get_device_capability(device)
     built = torch.cuda.get_arch_list()
     oldest = min((int(name.rpartition("_")[2].rstrip("af")) for name in built), default=0)
@@ -127,7 +126,7 @@ def _why_unsupported(device: str) -> str | None:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a device has done all that it was given, which a CPU always has."""
+    """Wait until a device has finished its work; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -150,9 +149,9 @@ def check_precision(precision: str, device: str) -> None:
 def make_machine(
     *, device: str | None = None, jobs: int | None = None, results: Path | None = None, **settings: Any
 ) -> Machine:
-    """Fill in what the user left open: the device, as many jobs as it takes.
+    """Return a machine, with defaults for the device and the number of jobs.
 
-    Raises SpecError for a device that is not there or that torch cannot use.
+    Raises SpecError for a device that torch cannot use, and for settings that do not fit together.
     """
     settings = {"engine": "torchrun" if is_torchrun() else "local", **settings}
     if settings["engine"] != "torchrun" and is_torchrun():
@@ -184,13 +183,13 @@ def make_machine(
 
 
 def default_preset(machine: Machine) -> tuple[str, str]:
-    """Return the preset that a machine takes where none is named, and why in a few words."""
+    """Return a machine's default preset, and why in a few words."""
     cuda = machine.device.startswith("cuda")
     return ("paper", "a CUDA device is here") if cuda else ("digits", "no CUDA device is used")
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use: its affinity, its container's quota, its SLURM task, the least."""
+    """Return how many cores this process may use: the least of its affinity, its container's quota, its SLURM task."""
     cores = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     cores += [int(quota) for quota in _quotas(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))]
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
@@ -217,11 +216,11 @@ def _quotas(own: Path, root: Path) -> Iterator[float]:
 
 @contextmanager
 def computing(precision: str = "fp32") -> Iterator[None]:
-    """Compute in this precision and reproducibly, and restore what was set.
+    """Compute in this precision and reproducibly, and restore the caller's settings.
 
-    The one place that decides it, for training, measurements and timings. Matrix products and convolutions take float32
-    as TF32 exactly where it is asked for; torch's own default does so in convolutions. cuDNN takes algorithms that give
-    the same bits every time, and takes them by rule, not by timing. A CPU computes in float32, with oneDNN.
+    The one place that decides it, for training, measurements and timings. Only `tf32` lets matrix products and
+    convolutions round float32 to TF32; torch's own default does so in convolutions. cuDNN takes algorithms that give
+    the same bits every time, chosen by rule, not by timing. A CPU computes in float32, with oneDNN.
     """
     cudnn: Any = torch.backends.cudnn
     onednn: Any = torch.backends.mkldnn
@@ -244,7 +243,7 @@ def computing(precision: str = "fp32") -> Iterator[None]:
 
 
 def _tf32_by_old_names() -> tuple[str, bool]:
-    """Return what torch's older names for TF32 say, its defaults where a caller has used the newer ones."""
+    """Return the settings under torch's old names for TF32, or its defaults where a caller has used the new ones."""
     try:
         return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     except RuntimeError:
@@ -258,9 +257,9 @@ def _set_tf32_by_old_names(products: str, convolutions: bool) -> None:
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """Give torch the settings that every task has, whatever the caller's are, and restore those.
+    """Give torch the settings of every task, and restore the caller's, random state included.
 
-    One thread, float32, gradients, no autocast; the caller's random numbers go on as if nothing had been drawn.
+    One thread, float32, gradients, no autocast.
     """
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     with ExitStack() as stack:

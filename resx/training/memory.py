@@ -1,15 +1,15 @@
-"""Memory of training: activations that are computed again instead of kept, and what a run will need.
+"""Memory of training: activations that are recomputed instead of kept, and how much a run needs.
 
-The backward pass needs the activations of the forward pass. With checkpointing (Chen et al. 2016, arXiv:1604.06174)
-a block keeps only its input and computes its branch a second time when the backward pass reaches it: the same numbers
-from about a third more arithmetic. Running statistics of normalisations are left alone the second time.
+With checkpointing (Chen et al. 2016, arXiv:1604.06174) a block keeps only its input and computes its branch a second
+time when the backward pass reaches it: the same numbers from about a third more arithmetic. The second time running
+statistics of normalisations are left alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -51,17 +51,18 @@ def checkpoint_activations(network: nn.Module) -> None:
 def _recomputed(branch: nn.Module, forward: Any, x: Tensor) -> Tensor:
     if not (branch.training and torch.is_grad_enabled()):
         return forward(x)
-    contexts = partial(_contexts, branch)
-    return checkpoint(forward, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
-
-
-def _contexts(branch: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return nullcontext(), _statistics_kept(branch)
+    return checkpoint(
+        forward,
+        x,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), _statistics_kept(branch)),  # of the forward pass, and of the second
+    )
 
 
 @contextmanager
 def _statistics_kept(branch: nn.Module) -> Iterator[None]:
-    """Let normalisations update copies of their running statistics, which are thrown away."""
+    """Let normalisations update copies of their running statistics, and discard these."""
     norms = [module for module in branch.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     before = [dict(norm.named_buffers()) for norm in norms]
     try:
@@ -74,10 +75,10 @@ def _statistics_kept(branch: nn.Module) -> Iterator[None]:
 
 
 def memory_needed(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, checkpointed: bool = False) -> int:
-    """Return about how many bytes a network takes in training, from a forward pass on the meta device.
+    """Estimate the bytes that a network takes in training, from a forward pass on the meta device.
 
-    Counted: every tensor that autograd keeps for the backward pass, and the weights with what belongs to each. An
-    estimate, with SLACK for what libraries take. Images and batches are not its own.
+    Counted: every tensor that autograd keeps for the backward pass, and the copies of the weights; not images and
+    batches. SLACK is for what libraries take.
     """
     network = skeleton(spec.model, input_shape, n_outputs).train()
     if checkpointed:
@@ -91,17 +92,16 @@ def memory_needed(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, c
 
     inputs = torch.empty(spec.train.batch_size, *input_shape, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = network(inputs)
+        network(inputs)
     activations = sum(tensor.untyped_storage().nbytes() for key, tensor in stored.items() if key not in weights)
     states = sum(tensor.untyped_storage().nbytes() for tensor in weights.values())
-    del outputs
     kind = BATCH_TYPES[spec.train.precision]
     copies = COPIES + 2 * kind if kind < 1 else COPIES  # rounded weights and their gradients
     return round(SLACK * (copies * states + kind * activations))
 
 
 def evaluation_memory(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, device: torch.device) -> int:
-    """Return about how many bytes an evaluation takes on top of the network: its largest layers, a batch at a time."""
+    """Estimate the bytes that an evaluation takes on top of the network: its largest layers, a batch at a time."""
     network = skeleton(spec.model, input_shape, n_outputs).eval()
     sizes: list[int] = []
 
@@ -119,10 +119,10 @@ def evaluation_memory(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: in
 def cohort_memory(
     specs: Sequence[RunSpec], dataset: Dataset, device: torch.device, needs: Mapping[RunSpec, int], evaluation: int
 ) -> int:
-    """Return about how many bytes runs of one data set take side by side on a GPU.
+    """Estimate the bytes that runs of one data set take side by side on a GPU.
 
-    needs: `memory_needed` of each network. evaluation: what the largest evaluation takes. Images are there once,
-    batches once for each seed, and networks are evaluated one after the other, while the graph keeps its memory.
+    needs: `memory_needed` of each network. evaluation: `evaluation_memory` of the largest. Images are held once, and
+    batches once for each seed; networks are evaluated one after the other, while the graph keeps its memory.
     """
     batch = specs[0].train.batch_size * dataset.train_x[0].numel() * 4
     chunk = batch * (chunk_rows(batch, device.type) + ASSEMBLED_COPIES * ASSEMBLED)
@@ -131,15 +131,15 @@ def cohort_memory(
 
 
 def free_memory(device: torch.device) -> int:
-    """Return how many bytes a GPU has left; what torch holds in its cache for later is free, too."""
+    """Return the bytes that a GPU has left; torch's cache counts as free."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that a device or this machine has not enough memory.
+    """Whether an error means that a device or this machine is out of memory.
 
-    Not only torch's own kind: cuDNN, cuBLAS, the instantiation of a CUDA graph and the CPU's allocator have theirs.
+    Not only torch's own error: cuDNN, cuBLAS, the instantiation of a CUDA graph and the CPU's allocator have theirs.
     """
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
@@ -147,9 +147,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def refuse_too_large(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, checkpointed: bool) -> None:
-    """Raise SpecError for a run that this machine has not the memory to train on its CPU; with what would fit.
+    """Raise SpecError, with what would fit, for a run that needs more memory than this machine has for its CPU.
 
-    A network that is small by a rough count is not looked at.
+    A network that is small by a rough count is not examined.
     """
     available = available_memory()
     if available is None or _roughly(spec, input_shape) < available / 4:
@@ -170,7 +170,7 @@ def refuse_too_large(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int
 
 
 def _roughly(spec: RunSpec, input_shape: tuple[int, ...]) -> float:
-    """Return more bytes than a network of the CIFAR family needs."""
+    """Return an upper bound, in bytes, for a network of the CIFAR family."""
     width, depth = spec.model.width or 64, spec.model.depth
     positions = math.prod(input_shape[1:]) if len(input_shape) > 1 else 1
     return 4.0 * depth * width * (6 * spec.train.batch_size * positions + COPIES * 9 * 16 * width)
@@ -184,7 +184,7 @@ def _needed(spec: RunSpec, input_shape: tuple[int, ...], n_outputs: int, checkpo
 
 
 def available_memory() -> int | None:
-    """Return the bytes that this process can still take: of the machine, and of its control group; None if unknown."""
+    """Return the bytes that this process can still take, of the machine and its control group; None if unknown."""
     free = []
     with suppress(OSError, ValueError, IndexError):
         [line] = [line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable")]
@@ -200,12 +200,12 @@ def available_memory() -> int | None:
 
 
 def memory_advice(checkpointed: bool) -> str:
-    """Return what to do where the device has not enough memory."""
+    """Return what to do on a device with too little memory."""
     return "use a smaller --batch-size" if checkpointed else f"use {OPTION} (the same numbers, about a third slower)"
 
 
 def memory_warning(need: int, free: int, checkpointed: bool) -> str | None:
-    """Return one line for a run that will not fit into the device's free memory (bytes), or None where it will."""
+    """Return a line for a run that will not fit into the device's free memory (bytes), or None."""
     if need <= free:
         return None
     return (

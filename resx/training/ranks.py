@@ -1,9 +1,8 @@
 """One network over several processes, each with its share of every batch: DistributedDataParallel (Li et al. 2020).
 
-The first process leads: it alone reads and writes the run, evaluates and reports. Before each chunk of steps it says
-which steps these are; the others draw the same tables, take their share of each batch and do the same steps. Losses
-are weighted by the size of a share, so that the mean over processes is the mean over the batch, for a batch that the
-number of processes does not divide, too.
+The first process leads: it alone reads and writes the run, evaluates and reports. Before each chunk it announces the
+steps; the others draw the same tables, take their share of each batch and do the same steps. Losses are weighted by
+the size of a share, so that the mean over processes is the mean over the batch even where shares are unequal.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from resx.spec import RunSpec, SpecError
 from resx.store.files import StoreError
 
-PATIENCE = timedelta(days=30)  # that processes wait for the first one, which may have much to measure
+PATIENCE = timedelta(days=30)  # of processes that wait for the first one, which may have much to measure
 LOST = "another of torchrun's processes is gone; the same command goes on from the last checkpoint"
 WAY = "torchrun --standalone --nproc-per-node={} -m resx …"
 
 
 @dataclass(eq=False)
 class Ranks:
-    """The processes that train one network: `size` of them, this being number `rank`. Alone by default.
+    """The processes that train one network: `size` of them, of which this is number `rank`. Alone by default.
 
-    control: the group that messages go through. is_whole: no process has been lost in the middle of a step.
+    control: the group for messages. is_whole: no process has been lost in the middle of a step.
     """
 
     rank: int = 0
@@ -44,13 +43,13 @@ class Ranks:
     is_whole: bool = True
 
     def part(self, values: Tensor) -> Tensor:
-        """Return this process's share of [batch, …]; the first shares are larger by one where they are not equal."""
+        """Return this process's share of [batch, …]; of unequal shares the first are larger by one."""
         return values.tensor_split(self.size)[self.rank] if self.size > 1 else values
 
     def spread(self, network: nn.Module, parts: int | None) -> nn.Module:
-        """Return what trains a network in all processes: its backward pass leaves the mean of their gradients.
+        """Return the network for training in all processes: its backward pass leaves the mean of their gradients.
 
-        parts: of the batch that batch normalisation takes its statistics of: one a process, or None for the whole.
+        parts: into which batch normalisation divides a batch, one a process; None: statistics are the whole batch's.
         """
         if self.size == 1:
             return network
@@ -63,7 +62,7 @@ class Ranks:
         return nn.parallel.DistributedDataParallel(network, device_ids=cards, broadcast_buffers=False)
 
     def backward(self, loss: Tensor, images: int, batch: int) -> None:
-        """Go back from the mean loss of a share of a batch, so that gradients are those of the batch's mean loss."""
+        """Compute the gradients of the batch's mean loss from the mean loss of this process's share."""
         (loss * (self.size * images / batch) if self.size > 1 else loss).backward()
 
     def mean(self, values: Tensor, images: int, batch: int) -> Tensor:
@@ -75,7 +74,7 @@ class Ranks:
         return weighted
 
     def agreed(self, ask: Callable[[], bool]) -> Callable[[], bool]:
-        """Return what all processes ask at the same step, and what is true for all where it is for one."""
+        """Return a question that all processes ask at the same step; a yes to one is a yes to all."""
         if self.size == 1:
             return ask
 
@@ -98,23 +97,23 @@ class Ranks:
         return box[0]
 
     def dismiss(self) -> None:
-        """Let the others end what they are at, unless one of them may be in the middle of a step."""
+        """Let the others end their work, unless one of them may be in the middle of a step."""
         if self.is_whole:
             with suppress(RuntimeError):  # one is gone, and torchrun ends all
                 self.say(None)
 
     @contextmanager
     def stepping(self) -> Iterator[None]:
-        """Note that processes wait for one another inside."""
+        """Mark a block in which processes wait for one another."""
         self.is_whole = self.size == 1  # what fails in a step of this process alone fails nobody else
         yield
         self.is_whole = True
 
     @contextmanager
     def training(self, spec: RunSpec, work: Any) -> Iterator[None]:
-        """Let the others train a run along with this process, after they have heard what their work is.
+        """Let the others train a run along with this process; `work` tells them which.
 
-        Raises SpecError where there are not as many as the run is for, StoreError where one of them is gone.
+        Raises SpecError where the run is for another number of processes, StoreError where one of them is gone.
         """
         parts = spec.train.norm_parts
         if parts not in (None, self.size):
@@ -134,14 +133,14 @@ class Ranks:
 
 
 def packed(state: Mapping[str, Any]) -> bytes:
-    """Return tensors, of whatever device, as bytes that any process reads with `unpacked`."""
+    """Return tensors, on any device, as bytes for `unpacked`."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     return buffer.getvalue()
 
 
 def unpacked(data: bytes) -> dict[str, Any]:
-    """Return what `packed` made bytes of, on the CPU."""
+    """Return what `packed` was given, on the CPU."""
     state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return state
 
@@ -152,19 +151,19 @@ def is_torchrun() -> bool:
 
 
 def world_size() -> int:
-    """Return how many processes train together: those that torchrun has started, or this one alone."""
+    """Return how many processes train together: those that torchrun has started, or 1."""
     return int(os.environ["WORLD_SIZE"]) if is_torchrun() else 1
 
 
 @cache
 def join() -> Ranks:
-    """Return the processes that torchrun started, as soon as they have met. Raises SpecError without torchrun."""
+    """Return the processes that torchrun started, once they have met. Raises SpecError without torchrun."""
     if not is_torchrun():
         raise SpecError(f"--engine torchrun: start it with {WAY.format(4)}")
     if world_size() == 1:
         return Ranks()
     store, rank, size = next(rendezvous("env://"))
-    # torchrun's store outlives a restart, and so do the addresses in it of the processes that were lost
+    # torchrun's store outlives a restart, with the addresses of the processes that were lost
     store = PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT')}/{size}", store)
     torch.distributed.init_process_group(store=store, rank=rank, world_size=size)
     return Ranks(rank, size, torch.distributed.new_group(backend="gloo", timeout=PATIENCE))
@@ -187,9 +186,9 @@ class _Sum(torch.autograd.Function):
 
 
 def _normalised(norm: _BatchNorm, processes: int, x: Tensor) -> Tensor:
-    """Batch normalisation of [share, channels, …] with the statistics of the whole batch, as `norm` alone has them.
+    """Batch normalisation of [share, channels, …] with the whole batch's statistics, as `norm` alone would take them.
 
-    In place of torch.nn.SyncBatchNorm, which wants a GPU.
+    In place of torch.nn.SyncBatchNorm, which needs a GPU.
     """
     if not norm.training or norm.momentum is None:
         return type(norm).forward(norm, x)

@@ -33,10 +33,11 @@ NORMALIZATIONS = ("symmetric", "channel-mean", "pixel-mean", *CHANNELS)
 
 
 def resolve(fields: Iterable[Mapping[str, Any]], machine: Machine, *, same_files: bool = False) -> list[RunSpec]:
-    """Turn flat fields into complete specs: names checked, parts' defaults filled in, data and plugin hashed.
+    """Return complete specs from flat fields: names checked, parts' defaults filled in, data and plugin hashed.
 
-    same_files: the images of a folder are those of the last call, as while one grid is planned. Raises SpecError with
-    every mistake of every spec, each once; also for networks that the machine's memory or a batch of one cannot train.
+    same_files: a folder's images have not changed since the last call, as while one grid is planned. Raises SpecError
+    with every mistake of every spec, each once, among them networks that this machine's memory or the batch size
+    cannot train.
     """
     load_plugins(machine.plugin)
     if not same_files:
@@ -49,8 +50,9 @@ def resolve(fields: Iterable[Mapping[str, Any]], machine: Machine, *, same_files
             raise SpecError(f"more than {MAX_RUNS:,} runs in one command; make the grid smaller")
         try:
             item = of_others(item) if item.get("foreign") else item
-            if item.get("family") == ADOPTED:  # no family of this project's: there are no names to check
-                specs[_adopted(item, machine)] = None
+            if item.get("family") == ADOPTED:  # not a family of this project, so there are no names to check
+                spec = build_spec(item, (data.check_names,))
+                specs[spec.model_copy(update={"data": data.complete(spec.data, machine.data_dir)})] = None
                 continue
             spec = build_spec({**item, "plugin": None}, (model.check_names, data.check_names, _check_run))
             if spec.data not in completed:
@@ -69,9 +71,9 @@ def resolve(fields: Iterable[Mapping[str, Any]], machine: Machine, *, same_files
 
 
 def of_others(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a run whose weights were trained elsewhere: what its layout says, and the data.
+    """Return the fields of a run whose weights were trained elsewhere, from its layout and the data.
 
-    A preset is for training here and does not count. Raises SpecError for a field that such weights have of their own.
+    A preset is for training here and is ignored. Raises SpecError for a field that such weights fix.
     """
     given = without(fields, "preset")
     foreign = Foreign.model_validate(given["foreign"])
@@ -93,12 +95,6 @@ def of_others(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {**({"dataset": layout.dataset} if layout else {}), **given, **own, "foreign": foreign}
 
 
-def _adopted(fields: Mapping[str, Any], machine: Machine) -> RunSpec:
-    """Return the spec of a network that no layout knows."""
-    spec = build_spec(fields, (data.check_names,))
-    return spec.model_copy(update={"data": data.complete(spec.data, machine.data_dir)})
-
-
 def _check_run(fields: Mapping[str, Any]) -> list[str]:
     start = fields.get("init_from")
     name = start.get("transform") if isinstance(start, dict) else getattr(start, "transform", None)
@@ -106,7 +102,7 @@ def _check_run(fields: Mapping[str, Any]) -> list[str]:
 
 
 def plugin_of(spec: RunSpec) -> str | None:
-    """Return the hash of the plugin that a run uses something of (of several, one hash for all), or None."""
+    """Return the hash of the plugin that a run uses (of several, one hash for all), or None."""
     adapter = spec.model.adapter
     parts = [registry.plugin(getattr(adapter, key)) for key, registry in PARTS.items()] if adapter else []
     start = spec.init_from.transform if spec.init_from else None
@@ -121,7 +117,7 @@ def plugin_of(spec: RunSpec) -> str | None:
 
 
 def load_plugin_of(spec: RunSpec, machine: Machine) -> None:
-    """Load the machine's plugins in this process. Raises SpecError where they are not those that the spec names."""
+    """Load the machine's plugins in this process. Raises SpecError where they are not the spec's."""
     load_plugins(machine.plugin)
     if plugin_of(spec) != spec.plugin:
         raise SpecError(
@@ -130,9 +126,9 @@ def load_plugin_of(spec: RunSpec, machine: Machine) -> None:
 
 
 def _as_recorded(spec: DataSpec, results: Path) -> DataSpec:
-    """Return a folder's data under the label and reference that runs on the same content are recorded with.
+    """Return a folder's data with the label and reference of recorded runs on the same content.
 
-    Both are for show and part of older ids all the same, so that one content is one label in a folder of results.
+    Both are only shown, but part of run ids, so that one content has one label in a folder of results.
     """
     if spec.content is None:
         return spec
@@ -179,9 +175,9 @@ def _check_sizes(spec: RunSpec, machine: Machine) -> None:
 
 
 def _with_norm_parts(spec: RunSpec, machine: Machine) -> RunSpec:
-    """Return the spec with the parts of a batch that have statistics of their own: by default one a process.
+    """Return the spec with the number of parts of a batch that are normalised separately: by default one a process.
 
-    Null for a batch that is one part, and for a network that normalises no batch.
+    Null for a batch in one part, and for a network without batch normalisation.
     """
     processes = world_size() if machine.engine == "torchrun" else 1
     if spec.train.batch_size < processes:
@@ -208,6 +204,6 @@ def _trains_on_one(spec: RunSpec, shape: tuple[int, ...], outputs: int) -> bool:
         skeleton(spec.model, shape, outputs).train()(torch.empty(1, *shape, device="meta"))
     except ValueError as error:
         return "more than 1 value per channel" not in str(error)
-    except Exception:  # what else is wrong will be said where it happens
+    except Exception:  # any other mistake is reported where it happens
         return True
     return True

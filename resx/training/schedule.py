@@ -1,7 +1,7 @@
 """The learning rate, counted in iterations (He et al. 2016, section 4.2), and the steps at which something is kept.
 
-The base rate is a table for the steps ahead; the warm-up of the 110-layer network depends on the training error and
-is therefore a flag on the device, which the step itself updates.
+The base rate is a table for the steps ahead. The warm-up of the 110-layer network depends on the training error, so it
+is a flag on the device, which the step itself updates.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def learning_rates(train: TrainSpec, first_step: int, n_steps: int) -> torch.Ten
 
 
 def evaluation_steps(train: TrainSpec) -> set[int]:
-    """Return the numbers of steps after which the network is evaluated: 0, the multiples of eval_every, the last."""
+    """Return the steps after which the network is evaluated: 0, the multiples of eval_every, and the last."""
     return {*range(0, train.steps, train.eval_every), train.steps}
 
 
 def snapshot_steps(train: TrainSpec, which: str = "log") -> set[int]:
-    """Return the steps whose weights are kept.
+    """Return the steps at which weights are saved.
 
-    which: `log` for about 8, log-spaced, the initial and the final among them; `ends` for these two; `none`.
+    which: `log` for about eight, log-spaced, first and last included; `ends` for these two; `none`.
     """
     if which != "log":
         return {0, train.steps} if which == "ends" else set()

@@ -8,7 +8,7 @@ chunk of steps, and what it computes stays on the device until the chunk is over
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -42,8 +42,7 @@ class Chunk:
     """What the steps of a chunk read and write apart from their batches, row k for step k.
 
     rates: base learning rates, float32 [rows]. losses, errors: what the steps computed, float32 [rows], errors as
-    fractions. planned: pairs of a buffer of the network and its values [rows, …], which are random numbers, or weights
-    that follow a schedule.
+    fractions. planned: a buffer of the network and its values [rows, …], random numbers or scheduled weights, by name.
     """
 
     rates: Tensor
@@ -60,9 +59,9 @@ class Chunk:
 class Together:
     """What a step does once for all layers of a network: on a GPU every operation costs the start of a kernel.
 
-    Normalisations' counts of batches go up by one addition. In bfloat16 the weights of convolutions and linear layers
-    are rounded by one copy, and their gradients widened by another, to the values that autocast gives. Left alone is
-    a module that is not called exactly once in a step, whose gradients are summed in float32.
+    One addition counts the batches of all normalisations. In bfloat16 one copy rounds the weights of convolutions and
+    linear layers and another widens their gradients, to the values that autocast gives. A module that is not called
+    exactly once in a step is left alone, since its gradients are summed in float32.
     """
 
     def __init__(self, network: nn.Module, called_once: Collection[str], precision: str) -> None:
@@ -80,7 +79,7 @@ class Together:
 
     @contextmanager
     def forward_and_backward(self) -> Iterator[None]:
-        """Do so for the forward and the backward pass inside; parameters have their gradients afterwards."""
+        """Prepare the forward and backward pass inside; afterwards the parameters have their gradients."""
         with torch.no_grad():
             if self.rounded:
                 torch._foreach_copy_(self.rounded, self.weights)
@@ -108,10 +107,10 @@ class Together:
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """A network in training, with everything on the device that a step reads, or changes in place.
+    """A network in training, with everything on the device that a step reads or changes in place.
 
-    rate: the optimizer's learning rate. warming: bool, whether the warm-up lasts. running_error: fraction, averaged
-    exponentially. ranks: the processes that train it. forward: the network as it is trained in them.
+    rate: the optimizer's learning rate. warming: bool, whether the warm-up lasts. running_error: a fraction, averaged
+    exponentially. ranks: the processes that train it. forward: the network as these processes call it.
     """
 
     spec: RunSpec
@@ -139,7 +138,7 @@ class Learner:
         return [*self.network.parameters(), *self.network.buffers(), *self.momentum, *flags]
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds of it."""
+        """Return its part of a checkpoint."""
         return {
             "network": self.network.state_dict(),
             "momentum": self.momentum,
@@ -148,7 +147,7 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what a checkpoint holds. Raises RuntimeError, ValueError or KeyError where it does not fit."""
+        """Take over a checkpoint. Raises RuntimeError, ValueError or KeyError where it does not fit."""
         self.network.load_state_dict(state["network"])
         for buffer, saved in zip(self.momentum, state["momentum"], strict=True):
             buffer.copy_(saved)
@@ -174,9 +173,8 @@ def make_learner(
 ) -> Learner:
     """Build a run's network as it starts training, on the feed's device.
 
-    results: where a parent's weights are looked for. checkpointed: activations are computed again instead of kept.
-    ranks: the processes that train it together, by default this one alone. Raises SpecError for a network that cannot
-    be built.
+    results: the folder with the parent's weights. checkpointed: activations are recomputed instead of kept. ranks: the
+    processes that train it together, by default this one alone. Raises SpecError for a network that cannot be built.
     """
     ranks = ranks or Ranks()
     network = build_network(spec, dataset, results).to(feed.device).train()
@@ -227,9 +225,7 @@ def _called_once(
 
 def _make_chunk(spec: RunSpec, network: nn.Module, feed: Feed, ranks: Ranks) -> Chunk:
     stochastic = model.stochastic_modules(network)
-    rows = (
-        min(feed.rows, CHUNK["cpu"]) if stochastic else feed.rows
-    )  # random numbers can be as large as all activations
+    rows = min(feed.rows, CHUNK["cpu"]) if stochastic else feed.rows  # noise can be as large as all activations
     planned = {}
     for name, module in model.scheduled_modules(network):
         planned[name] = (module.weight, module.weight.new_zeros(rows, *module.weight.shape))
@@ -243,19 +239,18 @@ def _make_chunk(spec: RunSpec, network: nn.Module, feed: Feed, ranks: Ranks) -> 
 
 
 def _draw(module: Any, stream: torch.Generator, batch: int, ranks: Ranks) -> Tensor:
-    """Return a module's random numbers for a step; where each image has its own, those of this process's share."""
+    """Return a module's random numbers for a step; of numbers for each image, this process's share."""
     drawn: Tensor = module.draw(stream, batch)
     if ranks.size == 1 or drawn.dim() == 0 or len(drawn) != batch or len(module.draw(stream, batch + 1)) == batch:
         return drawn
     return ranks.part(drawn)
 
 
-def load_chunk(learners: Iterable[Learner], first_step: int, n_steps: int) -> None:
-    """Draw what the next n_steps steps need (batches, rates, random numbers, weights) and put it on the device.
+def load_chunk(learners: Sequence[Learner], first_step: int, n_steps: int) -> None:
+    """Put what the next steps need (batches, rates, random numbers, weights) on the device.
 
-    At most as many steps as fit into every learner's chunk.
+    n_steps: at most the rows of every learner's chunk.
     """
-    learners = list(learners)
     learners[0].ranks.say((first_step, n_steps))
     for feed in dict.fromkeys(learner.feed for learner in learners):
         feed.load(first_step, n_steps)
@@ -277,7 +272,7 @@ def load_chunk(learners: Iterable[Learner], first_step: int, n_steps: int) -> No
 
 
 def drive(learners: Sequence[Learner]) -> Driver:
-    """Return what runs the loaded steps of all these networks; a chunk must have been loaded."""
+    """Return what runs the loaded steps of these networks; a chunk must have been loaded."""
     steps = [partial(train_step, learner) for learner in learners]
     changed = [tensor for learner in learners for tensor in learner.changed]
     ranks = learners[0].ranks

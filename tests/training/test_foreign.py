@@ -115,7 +115,7 @@ def test_a_user_s_own_network_is_a_run_too(machine, tmp_path):
     network = specimen.network(2, 1)
     assert [block.name for block in network.blocks] == ["0", "1"]
     code.write_text(MINE + "#")
-    with pytest.raises(SpecError, match="another one than when"):
+    with pytest.raises(SpecError, match="has changed since"):
         specimen.network(2, 1)
 
 
