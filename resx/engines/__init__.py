@@ -25,7 +25,7 @@ from resx.training.foreign import record_all
 from resx.training.loop import Report
 from resx.training.machine import Machine
 
-POLL = 0.5  # seconds between two looks at runs that other processes are at
+POLL = 0.5  # seconds between two looks at runs that other processes work on
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Outcome:
     error: str | None = None
 
     def summary(self, results: Path) -> dict[str, Any]:
-        """Return what `--json` prints of a run; errors in percent, None where there is no number."""
+        """Return what `--json` prints of a run; errors in percent, None where one is missing."""
         result = self.result or {}
         return {
             "run_id": self.spec.run_id,
@@ -54,8 +54,8 @@ def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambd
     """Train what is not finished yet and return the outcome of every spec, in the order given.
 
     A diverged run is an outcome; a failed one has `error`. Weights that were trained elsewhere are recorded instead.
-    What another process trains is waited for, last, so that several processes share the work; where the machine does
-    not wait, LeftToOthers is raised when the rest is done. Raises Stopped, with checkpoints left, on Ctrl-C or SIGTERM.
+    Several processes share the work: runs that another one trains are waited for, last, or raise LeftToOthers at the
+    end where the machine does not wait. Raises Stopped, with checkpoints left, on Ctrl-C or SIGTERM.
     """
     errors: dict[str, str] = {}
     load_plugins(machine.plugin)
@@ -84,7 +84,7 @@ def _train_together(specs: Sequence[RunSpec], machine: Machine, report: Report, 
 
 
 def _train(specs: Sequence[RunSpec], machine: Machine, report: Report) -> dict[str, str]:
-    """Train those runs that no other process is at, and return a line for each that failed, by its id."""
+    """Train those runs that no other process works on, and return a line for each that failed, by its id."""
     if specs[0].foreign:
         return record_all(specs, machine)
     errors: dict[str, str] = {}
@@ -111,11 +111,11 @@ def share(
     machine: Machine,
     errors: dict[str, str],
 ) -> None:
-    """Carry out all of `todo` together with other processes: what they are at is waited for, last.
+    """Carry out all of `todo` together with other processes; runs that they work on are waited for, last.
 
-    todo: the run of each thing to do, by a name. doing: what is done with a run, in the line that names who is at it.
-    carry_out: takes names and returns a line for each that failed; such lines are added to `errors`. Where the machine
-    does not wait, LeftToOthers is raised when the rest is done; if something failed, its line is added to `errors`.
+    todo: the run of each thing to do, by a name. doing: a participle for the line that names who works on a run.
+    carry_out: takes names and returns a line for each that failed, which `errors` receives. Where the machine does not
+    wait, LeftToOthers is raised when the rest is done; if something failed, its line goes into `errors` instead.
     """
     left = list(todo)
     while left:
@@ -132,7 +132,7 @@ def share(
 
 
 def _wait_for_others(run_ids: Sequence[str], machine: Machine, doing: str) -> bool:
-    """Wait until one of the runs that other processes are at is free; return whether there was one.
+    """Wait until one of the runs that other processes work on is free; return whether there was one.
 
     Raises LeftToOthers where the machine does not wait.
     """
@@ -158,7 +158,7 @@ def run_tasks(
 ) -> dict[str, str]:
     """Run every task on the machine's engine, and return a line for each that failed, by its name.
 
-    ended: is given the name of every task that has ended. Raises Stopped on Ctrl-C or SIGTERM.
+    ended: receives the name of every task that has ended. Raises Stopped on Ctrl-C or SIGTERM.
     """
     return ENGINES[machine.engine](tasks, machine, report, ended)
 
@@ -173,7 +173,7 @@ def _run_locally(tasks: Sequence[Task], machine: Machine, report: Report, ended:
 
 
 def _shared(machine: Machine, runs: int) -> Machine:
-    """Return the machine with fewer runs side by side where so every card has some."""
+    """Return the machine with few enough runs side by side that every card has some."""
     return replace(machine, jobs=min(machine.jobs, -(-runs // len(machine.places()))))
 
 
@@ -183,7 +183,7 @@ def _task(specs: Sequence[RunSpec]) -> Task:
 
 
 def _generations(todo: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:
-    """Yield the specs in groups: a run that starts from another's weights comes after it."""
+    """Yield the specs in groups: a run that starts from another's weights is in a later one."""
     left = list(todo)
     while left:
         ids = {spec.run_id for spec in left}

@@ -28,7 +28,7 @@ def run(
     ended: Ended = lambda name: None,
     ranks: Ranks | None = None,
 ) -> dict[str, str]:
-    """Run every task in this process and return a line for each that failed. ranks: those that train with it."""
+    """Run every task in this process and return a line for each that failed. ranks: processes that train with it."""
     errors: dict[str, str] = {}
     with stop_signals() as stop, own_settings():
         desk = Desk(machine, report, stop, ranks or Ranks())
@@ -38,14 +38,14 @@ def run(
                 errors[task.name] = error
             ended(task.name)
             if stop.asked():
-                raise Stopped("", 0, stop.signal)
+                raise Stopped(signal=stop.signal)
     return errors
 
 
 def cohorts(specs: Sequence[RunSpec], datasets: Callable[[DataSpec], Dataset], machine: Machine) -> list[list[RunSpec]]:
     """Group specs that can train side by side on a GPU: same data, batch and schedule, as many as fit.
 
-    On a CPU every spec is alone, as is one that cannot be built or whose data cannot be read, so that it fails alone.
+    On a CPU every spec is alone. So are those that cannot be built or whose data cannot be read: each fails alone.
     """
     if not machine.device.startswith("cuda"):
         return [[spec] for spec in specs]
@@ -56,7 +56,7 @@ def cohorts(specs: Sequence[RunSpec], datasets: Callable[[DataSpec], Dataset], m
         alike.setdefault(key, []).append(spec)
     groups: list[list[RunSpec]] = []
     for members in alike.values():
-        if not machine.is_here:  # what fits there is not known; a group that does not is halved
+        if not machine.is_here:  # what fits there is unknown; a group that does not fit is halved
             groups += [members[start : start + machine.jobs] for start in range(0, len(members), machine.jobs)]
             continue
         try:
@@ -67,7 +67,7 @@ def cohorts(specs: Sequence[RunSpec], datasets: Callable[[DataSpec], Dataset], m
 
 
 def _packed(specs: Sequence[RunSpec], dataset: Dataset, machine: Machine) -> list[list[RunSpec]]:
-    """Return groups of at most `jobs` specs that fit into the GPU's memory; log a line for one that does not alone."""
+    """Return groups of at most `jobs` specs that fit into the GPU's memory; warn of a spec that does not fit alone."""
     device = torch.device(machine.device)
     free, shape, outputs = free_memory(device), dataset.input_shape, dataset.n_outputs
     networks = {spec.model: spec for spec in specs}
@@ -95,7 +95,7 @@ def _packed(specs: Sequence[RunSpec], dataset: Dataset, machine: Machine) -> lis
 def train_group(specs: Sequence[RunSpec], desk: Desk) -> None:
     """Train specs that share data and schedule side by side in this process, and record them.
 
-    A run that another process trains is left out.
+    A run that another process trains is skipped.
     """
     machine = desk.machine
     for spec in specs:
@@ -121,7 +121,7 @@ def train_group(specs: Sequence[RunSpec], desk: Desk) -> None:
 
 
 def _take(spec: RunSpec, machine: Machine, stack: ExitStack) -> RunFolder | None:
-    """Open a run until the stack ends, or return None where another process trains it, or has done so by now."""
+    """Open a run until the stack ends, or return None where another process trains it or has finished it."""
     with ExitStack() as own:
         try:
             run = own.enter_context(open_run(machine.results, spec))

@@ -1,6 +1,6 @@
 """Tasks in processes of this machine: one thread each on a CPU, or one process for each of several GPUs.
 
-A process that dies fails the task it had, and another takes its place; where this process dies, the workers leave their
+A process that dies fails its task, and another takes its place; where this process dies, the workers leave their
 checkpoints and end.
 """
 
@@ -23,7 +23,7 @@ from resx.store.files import StoreError
 from resx.training.loop import Progress, Report, Stopped
 from resx.training.machine import Machine, own_settings
 
-OTHERS = ("torch._dynamo", "sklearn.datasets")  # modules of a second each that tasks import when they need them
+OTHERS = ("torch._dynamo", "sklearn.datasets")  # modules that tasks import when they need them, a second each
 
 
 @dataclass
@@ -65,7 +65,7 @@ class _Pool:
                 self._hand_out()
                 self._listen()
             if self.stop.asked():
-                self.stopped = Stopped("", 0, self.stop.signal)
+                self.stopped = Stopped(signal=self.stop.signal)
                 for worker in self.workers:
                     worker.process.terminate()  # SIGTERM: it leaves a checkpoint and says where
                 while self._busy():
@@ -92,7 +92,7 @@ class _Pool:
             except OSError as error:
                 if not self.workers:
                     raise StoreError(f"no process can be started: {error.strerror or error}") from error
-                self.free.clear()  # those that run must do
+                self.free.clear()  # the workers that run must suffice
                 return
             self.free.pop()
             self.workers.append(worker)
@@ -155,8 +155,8 @@ def _death(task: Task, code: int | None) -> str:
 def start(target: Callable[..., None], *arguments: Any, daemon: bool = True) -> tuple[Any, Connection]:
     """Start a process that calls `target(connection, *arguments)`; return it and the connection's other end.
 
-    A fork of this process would inherit torch's threads, and a new one takes seconds to import torch. So on Linux it is
-    a fork of a server that has imported what this process has and done nothing else. Raises OSError.
+    A fork of this process would inherit torch's threads, and a new process takes seconds to import torch. So on Linux
+    it is a fork of a server that has imported the same modules and done nothing else. Raises OSError.
     """
     context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
@@ -174,7 +174,7 @@ def start(target: Callable[..., None], *arguments: Any, daemon: bool = True) -> 
 
 
 def _in_place(place: tuple[dict[str, str], str], target: Callable[..., None], *arguments: Any) -> None:
-    """Call what a process is for, in the environment and the folder of the one that started it as they were then."""
+    """Call the target of a process, in the environment and folder that its parent had when it started it."""
     environment, folder = place
     os.environ.clear()
     os.environ.update(environment)
@@ -184,9 +184,9 @@ def _in_place(place: tuple[dict[str, str], str], target: Callable[..., None], *a
 
 @contextmanager
 def _script_hidden() -> Iterator[None]:
-    """Keep a new process from importing the user's script, which would run there again where nothing guards it.
+    """Keep a new process from importing the user's script, which would run again where nothing guards it.
 
-    Tasks name functions of modules and need nothing of it.
+    Tasks name functions of modules and need nothing of the script.
     """
     main = sys.modules["__main__"]
     hidden: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
@@ -198,8 +198,8 @@ def _script_hidden() -> Iterator[None]:
 
 
 def _work(connection: Connection, machine: Machine) -> None:
-    """Run what the parent sends, one task at a time; stop, with a checkpoint, on its word or when it is gone."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # even where the parent ignores it: it is how workers are ended
+    """Run the parent's tasks, one at a time; stop, with a checkpoint, on its signal or when it is gone."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # even where the parent ignores it: this is how it ends workers
 
     def report(progress: Progress) -> None:
         with suppress(OSError):  # where the parent is gone a checkpoint is still to be left

@@ -1,8 +1,8 @@
 """Tasks on a Ray cluster, or on a Ray that is started here for the time of the command: core tasks, no scheduler.
 
-Every task gets a process of its own, with one CPU and one thread. Ray starts a task again whose process or node died,
-and it goes on from its checkpoint; what fails is not tried again. The results folder is best one that all nodes see:
-from a node that does not, finished runs come back as a bundle, and a task that died there may begin again.
+Every task gets a process of its own, with one CPU and one thread. Ray restarts a task whose process or node died, and
+it resumes from its checkpoint; what fails is not tried again. All nodes should see the results folder: from a node that
+does not, finished runs come back as a bundle, and a task that died there may begin again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from resx.training.loop import Report, Stopped
 from resx.training.machine import Machine
 
 RETRIES = 2  # of a task whose process died
-STORE = 80 * 2**20  # bytes of Ray's object store, whose least it is: nothing large goes through it
-STOPPING = 60.0  # seconds that tasks have for their checkpoints
+STORE = 80 * 2**20  # bytes of Ray's object store, its minimum: nothing large goes through it
+STOPPING = 60.0  # seconds for the tasks' checkpoints
 
 
 @ENGINES.register("ray")
@@ -37,7 +37,7 @@ def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -
     gpus = (machine.gpus_per_task or 1.0) if machine.device.startswith("cuda") else 0.0
     follower = Follower(machine, report)
     errors: dict[str, str] = {}
-    unseen: list[Task] = []  # that need the results folder, where it is not seen
+    unseen: list[Task] = []  # that need the results folder and did not see it
     with marked(machine.results) as mark, _connected(ray, machine), stop_signals() as stop:
         remote = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1, max_retries=RETRIES)(perform_and_return)
         running = {remote.remote(task, there, mark, is_alone(task, machine.results)): task for task in tasks}
@@ -58,7 +58,7 @@ def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -
             for reference in running:
                 ray.cancel(reference)  # an interrupt in its process: it leaves a checkpoint
             ray.wait(list(running), num_returns=len(running), timeout=STOPPING)
-            raise Stopped("", 0, stop.signal)
+            raise Stopped(signal=stop.signal)
     if unseen:
         say_once(f"the nodes do not see {machine.results}: {len(unseen)} tasks that need it are done here")
     return errors | here.run(unseen, machine, report, ended)
@@ -89,8 +89,8 @@ def _package() -> Any:
 
 @contextmanager
 def _connected(ray: Any, machine: Machine) -> Iterator[None]:
-    """Join the cluster at the machine's address; without one, start Ray here, and afterwards end it and its folder."""
-    if ray.is_initialized():  # by the caller, whose it stays
+    """Join the cluster at the machine's address; without one, start Ray here and finally end it."""
+    if ray.is_initialized():  # by the caller, who also ends it
         yield
         return
     options: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""What engines of other machines share: a task as it runs there, and the progress of runs in a shared folder.
+"""For engines on other machines: a task as it runs there, and the progress of runs in a shared folder.
 
-Plugins travel with a task as they were read. Where the results folder of the other machine is not this one's, a task
-returns the bundle of its runs, which is imported here; what needs more than its specs is done here.
+Plugins travel with a task. Where the other machine has another results folder, a task returns its runs as a bundle,
+which is imported here; a task that needs more than its specs runs here instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from resx.training.machine import Machine, own_settings
 
 
 def absolute(machine: Machine) -> Machine:
-    """Return the machine with paths that hold in any working folder, and plugins as they are read now."""
+    """Return the machine with paths that hold in any working folder, and with the content of its plugins."""
     plugins = (machine.plugin,) if isinstance(machine.plugin, Path) else machine.plugin
     return replace(
         machine,
@@ -36,9 +36,9 @@ def absolute(machine: Machine) -> Machine:
 
 
 def perform_there(task: Task, machine: Machine, also: Sequence[int] = ()) -> str | None:
-    """Run a task that another process sent, alone in this one, and return the line of a failure.
+    """Run a task that another process sent, and return a line where it fails.
 
-    also: signals that stop it, with a checkpoint, as SIGTERM does. Raises Stopped.
+    also: further signals that stop it, with a checkpoint, as SIGTERM does. Raises Stopped.
     """
     with stop_signals(also) as stop, own_settings():
         return perform(task, Desk(machine, lambda progress: None, stop))
@@ -46,7 +46,7 @@ def perform_there(task: Task, machine: Machine, also: Sequence[int] = ()) -> str
 
 @dataclass(frozen=True)
 class Returned:
-    """What a task leaves where the results folder is another one. bundle: of its runs; None: it did not run."""
+    """The answer of a task from another results folder. bundle: its runs; None: it did not run."""
 
     bundle: bytes | None = None
 
@@ -54,7 +54,7 @@ class Returned:
 def perform_and_return(task: Task, machine: Machine, mark: str, is_alone: bool) -> str | Returned | None:
     """Run a task as `perform_there` does, on a machine whose results folder may be another one.
 
-    mark: a file of the results folder that sent it. is_alone: the task needs nothing of that folder.
+    mark: a file in the sender's results folder. is_alone: the task needs nothing of that folder.
     """
     if (machine.results / mark).exists():
         return perform_there(task, machine)
@@ -74,7 +74,7 @@ def perform_and_return(task: Task, machine: Machine, mark: str, is_alone: bool) 
 
 @contextmanager
 def marked(results: Path) -> Iterator[str]:
-    """Put a file into a results folder by which other machines know whether they see it, and return its name."""
+    """Put a file into a results folder, by which other machines know whether they see the folder; yield its name."""
     mark = f".seen-{secrets.token_hex(8)}"
     write_atomic(results / mark, "")
     try:
@@ -84,7 +84,7 @@ def marked(results: Path) -> Iterator[str]:
 
 
 def is_alone(task: Task, results: Path) -> bool:
-    """Whether a task needs nothing of the results folder: it trains runs that have nothing there yet."""
+    """Whether a task needs nothing of the results folder: it trains runs that are not there yet."""
     begun = any(spec.init_from or is_recorded(results / "runs" / spec.run_id) for spec in task.runs)
     return bool(task.runs) and not begun
 
@@ -103,14 +103,14 @@ def take_in(bundle: bytes, results: Path) -> str | None:
 
 
 class Follower:
-    """Reports where runs stand that are trained elsewhere, as far as they have committed it to the shared folder."""
+    """Reports the progress of runs that are trained elsewhere, as committed to the shared folder."""
 
     def __init__(self, machine: Machine, report: Report) -> None:
         self.machine, self.report = machine, report
         self.steps: dict[str, int] = {}  # the last that was reported, by run id
 
     def look(self, tasks: Sequence[Task]) -> None:
-        """Report the runs of these tasks that have got further."""
+        """Report those runs of these tasks that have made progress."""
         for spec in (spec for task in tasks for spec in task.runs):
             with suppress(StoreError):  # it is being written
                 rows = RunFolder(self.machine.results / "runs" / spec.run_id, spec).rows()

@@ -1,7 +1,7 @@
 """The one treatment of Ctrl-C and SIGTERM: what trains leaves a checkpoint, anything else is interrupted at once.
 
-A terminal sends Ctrl-C to every process. Workers leave it to the process that started them, which ends them by SIGTERM;
-a signal that was ignored when this process started, as a background job's SIGINT is, stays ignored.
+A terminal sends Ctrl-C to every process. Workers leave it to their parent, which ends them by SIGTERM. A signal that
+was ignored when this process started, as a background job's SIGINT is, stays ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STOPPING: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass
 class Stop:
-    """Whether a signal asked this process to stop, and which. at_once: raise Stopped there and then."""
+    """Whether a signal asked this process to stop, and which. at_once: raise Stopped immediately."""
 
     signal: int | None = None
     at_once: bool = False
@@ -32,12 +32,12 @@ class Stop:
     def _receive(self, number: int, frame: Any) -> None:
         self.signal = self.signal or number
         if self.at_once:
-            raise Stopped("", 0, self.signal)
+            raise Stopped(signal=self.signal)
 
 
 @contextmanager
 def stop_signals(also: Sequence[int] = ()) -> Iterator[Stop]:
-    """Note SIGINT, SIGTERM and `also` instead of dying of them; handlers are afterwards what they were before."""
+    """Note SIGINT, SIGTERM and `also` instead of dying of them; handlers are restored afterwards."""
     stop = Stop()
     before: dict[int, Any] = {}
     try:
@@ -57,7 +57,7 @@ def stop_signals(also: Sequence[int] = ()) -> Iterator[Stop]:
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Let processes that are started here never get Ctrl-C, not even while they import; this one loses none."""
+    """Keep Ctrl-C from processes that are started inside, even while they import; this process loses none."""
     resource_tracker.ensure_running()  # which unblocks signals when it starts, so it starts first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

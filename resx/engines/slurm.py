@@ -1,13 +1,14 @@
 """Tasks as jobs of a SLURM queue, through submitit: one task a job, all jobs of a sweep one array.
 
-The results folder has to be one that all nodes see: a job writes its run there and returns a line. A job that is
-preempted or runs out of time leaves a checkpoint, is queued again and goes on from there. `slurm/queued.json` in the
-results says which job has which task, so that who submits and goes, or is killed, finds the jobs again. Where there is
-no `srun`, jobs are processes of this machine, `jobs` at a time, so that a sweep can be tried without a queue.
+All nodes must see the results folder: a job writes its run there and returns a line. A job that is preempted or runs
+out of time leaves a checkpoint, is queued again and resumes. `slurm/queued.json` in the results says which job has
+which task, so that a later command finds the jobs again. Without `srun`, jobs are processes of this machine, `jobs` at
+a time, so that a sweep can be tried without a queue.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -48,7 +49,7 @@ class Remote:
         return None
 
     def checkpoint(self) -> Any:
-        """Return what is queued again: the same task, which goes on from what it has recorded."""
+        """Return what is queued again: the same task, which resumes from its checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -58,7 +59,7 @@ class Remote:
 def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -> dict[str, str]:
     """Submit every task that no job has, wait for all, and return a line for each that failed.
 
-    Ctrl-C cancels what is queued. Raises LeftToOthers where nobody is to wait.
+    Ctrl-C cancels what is queued. Raises LeftToOthers with `detach`.
     """
     executor, is_local = _executor(machine)
     there = absolute(machine)
@@ -91,12 +92,12 @@ def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -
             time.sleep(0.2 if is_local else 5)
         if stop.asked():
             _cancel(list(running.values()), is_local)
-            raise Stopped("", 0, stop.signal)
+            raise Stopped(signal=stop.signal)
     return errors
 
 
 def _queued(tasks: Sequence[Task], executor: Any, machine: Machine) -> dict[Task, Any]:
-    """Return the jobs, submitted by an earlier command, that have some of these tasks and have not ended."""
+    """Return the jobs that an earlier command submitted for these tasks and that have not ended."""
     import submitit
 
     try:
@@ -191,13 +192,10 @@ def _minutes(text: str) -> int:
         numbers = [int(number) for number in clock.split(":")]
         if len(numbers) > 3 or min(numbers) < 0:
             raise ValueError(text)
-        if dash:
-            hours, minutes, seconds = [*numbers, 0, 0][:3]
-        else:
-            hours, minutes, seconds = ([0, *numbers, 0] if len(numbers) == 1 else [0, *numbers])[-3:]
-        total = int(days or 0) * 1440 + hours * 60 + minutes + (seconds > 0)
+        units = (3600, 60, 1) if dash or len(numbers) == 3 else (60, 1)
+        seconds = int(days or 0) * 86_400 + sum(n * unit for n, unit in zip(numbers, units, strict=False))
     except ValueError as error:
         raise SpecError(f"--slurm: time is written as HH:MM:SS or D-HH:MM:SS, not '{text}'") from error
-    if total < 1:
+    if seconds <= 0:
         raise SpecError("--slurm: time must be at least a minute")
-    return total
+    return math.ceil(seconds / 60)

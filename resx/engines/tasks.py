@@ -1,4 +1,4 @@
-"""What engines run: a task records by itself what it makes, so it can be given to any process, and given again.
+"""What engines run: a task records its own results, so any process can run it, and run it again.
 
 An engine is a function `run(tasks, machine, report, ended) -> {name: line}` in ENGINES: it runs every task, passes on
 what they report, and returns one line for each that failed. A failed task, or a process that dies, leaves the others
@@ -23,7 +23,7 @@ from resx.training.machine import Machine
 from resx.training.memory import is_out_of_memory, memory_advice
 from resx.training.ranks import Ranks
 
-Ended = Callable[[str], None]  # is given a task's name when it has ended
+Ended = Callable[[str], None]  # receives a task's name when it has ended
 
 ENGINES: Registry[Callable[..., dict[str, str]]] = Registry("engine")
 
@@ -32,7 +32,7 @@ ENGINES: Registry[Callable[..., dict[str, str]]] = Registry("engine")
 class Desk:
     """What a task works with in the process that runs it.
 
-    machine: with the device that is this process's. ranks: the processes that train a network together.
+    machine: with this process's device. ranks: the processes that train a network together.
     """
 
     machine: Machine
@@ -48,10 +48,10 @@ class Desk:
 
 @dataclass(frozen=True)
 class Task:
-    """Something to run. call: picklable; it records what it makes, and may be called again after a failure.
+    """Something to run. call: picklable; it records its results, and may be called again after a failure.
 
-    name: of the run or the measurement, in messages. runs: those that it trains; while it does, it looks at `desk.stop`
-    and leaves a checkpoint. Any other task is interrupted.
+    name: of the run or the measurement, in messages. runs: those that it trains. Where there are any, it watches
+    `desk.stop` and leaves a checkpoint; any other task is interrupted.
     """
 
     name: str
@@ -71,7 +71,7 @@ def perform(task: Task, desk: Desk) -> str | None:
         raise
     except (KeyboardInterrupt, GeneratorExit):
         raise
-    except BaseException as error:  # of any kind, SystemExit too: it is this task's failure and no other's
+    except BaseException as error:  # even SystemExit is this task's failure alone
         LOG.debug("%s", task.name, exc_info=True)
         line = failure(task, error, desk.machine)
     finally:

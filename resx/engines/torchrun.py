@@ -2,9 +2,9 @@
 
     torchrun --standalone --nproc-per-node=4 -m resx train --depth 56
 
-The first process runs the command as any other process would: it plans, writes, evaluates, measures and reports. The
-others only train along, so they print nothing and need no results folder. A process that is lost ends all of them;
-torchrun starts them again where it was given --max-restarts, and the command goes on from the checkpoint.
+The first process runs the command as usual: it plans, writes, evaluates, measures and reports. The others only train
+along, so they print nothing and need no results folder. A process that is lost ends all of them; with --max-restarts
+torchrun starts them again, and the command resumes from the checkpoint.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def together(command: Callable[[], int]) -> int:
 
 
 def _train_along(ranks: Ranks) -> int:
-    """Train what the first process says until it says no more, and return the exit code."""
+    """Train what the first process announces until it dismisses this one, and return the exit code."""
     with stop_signals() as stop, own_settings():
         while True:
             try:
                 work = ranks.hear()
-            except RuntimeError:  # the first process is gone; torchrun says so
+            except RuntimeError:  # the first process is gone, and torchrun reports it
                 return 1
             if work is None:
                 return 0
@@ -74,7 +74,7 @@ def _train(spec: RunSpec, machine: Machine, ranks: Ranks, stop: Stop) -> None:
         spec = spec.model_copy(update={"init_from": None})  # all weights come from the first process
         learner = make_learner(spec, dataset, feed, machine.results, machine.checkpoint_activations, ranks)
         state = ranks.hear()
-        if state is None:  # the first process refuses to go on from its checkpoint
+        if state is None:  # the first process refused to resume from its checkpoint
             return
         learner.restore(unpacked(state))
         driver = None
@@ -86,5 +86,5 @@ def _train(spec: RunSpec, machine: Machine, ranks: Ranks, stop: Stop) -> None:
 
 
 def _at_own_card(machine: Machine) -> Machine:
-    """Return the machine with this process's card of those that its node has."""
+    """Return the machine with this process's card."""
     return replace(machine, device=f"cuda:{os.environ['LOCAL_RANK']}") if machine.device == "cuda" else machine
