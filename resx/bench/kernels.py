@@ -1,9 +1,9 @@
 """Kernels of a training step, counted from its operations, so that no GPU is needed to know them.
 
 A small network on a GPU waits for kernels to start, even inside a CUDA graph, so their number decides how fast it
-trains (He et al. 2016, section 4.2: networks of 0.3 to 1.7 million parameters on 32×32 images). Counted are the
-operations that reach the device: a view starts no kernel, most others one; the exceptions are in `kernels_of`. What
-cuDNN adds inside one convolution (changes of layout, reductions) is not seen.
+trains (He et al. 2016, section 4.2: networks of 0.3 to 1.7 million parameters on 32×32 images). A view starts no
+kernel, most other operations one; `kernels_of` has the exceptions. Kernels that cuDNN adds inside a convolution
+(changes of layout, reductions) are not counted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def kernels_of(operation: Any, arguments: Sequence[Any]) -> int:
     if namespace != "aten" or operation.is_view or name in NO_KERNEL or "empty" in name:
         return 0
     if name == "convolution_backward":
-        return sum(arguments[-1])  # one for each gradient that is asked for
+        return sum(arguments[-1])  # one for each gradient that is wanted
     if name.startswith(("_foreach", "_fused")):
         lists = [item for item in arguments if isinstance(item, list | tuple) and item and isinstance(item[0], Tensor)]
         return -(-len(lists[0]) // TENSORS_A_KERNEL[len(lists)])

@@ -1,4 +1,4 @@
-"""What `resx bench` measures: networks and recipe of He et al. 2016, section 4.2, on images that are made up."""
+"""What `resx bench` measures: networks and recipe of He et al. 2016, section 4.2, on made-up images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CONVENTIONAL, ENGINE = "conventional", "resx"
 class Plan:
     """What is measured.
 
-    threads: of each process. processes: how many train at once on a CPU, after one alone. networks: side by
-    side in one process, for a GPU; each number is measured. workers: of the conventional loop's DataLoader.
-    seconds: of one measurement, of which there are `repetitions`.
+    threads: of each process. processes: how many train at once on a CPU, after one alone. networks: numbers of networks
+    side by side in one process, for a GPU. workers: of the conventional loop's DataLoader. seconds: of one measurement,
+    of which there are `repetitions`.
     """
 
     depths: tuple[int, ...] = (20, 56)
@@ -53,5 +53,5 @@ class Plan:
 
 
 def loops_of(networks: Sequence[int]) -> dict[str, int]:
-    """Return a name for each number of networks that train side by side with resx's own steps, and that number."""
+    """Return each number of networks that resx's own steps train side by side, by its name in the tables."""
     return {ENGINE if number == 1 else f"{ENGINE}, {number} networks": number for number in networks}

@@ -1,7 +1,6 @@
 """Speed and memory of training: resx's engine against a conventional loop and against the machine's own limit.
 
-Everything is measured in one run and in turns, so that a busy spell hits all alike, each subject in a process of its
-own.
+Each subject has a process of its own, and all are measured in turns, so that a busy spell hits them alike.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def timed(subject: Subject, what: str, n: int) -> Sample:
 
 
 def _serve(connection: Connection, name: str, plan: Plan, depth: int, networks: int) -> None:
-    """Measure what the parent asks for until it closes the connection."""
+    """Answer the parent's questions until it closes the connection."""
     torch.set_num_threads(plan.threads)
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's complaints about absent devices
     before = _peak_memory(plan.device)
@@ -141,10 +140,10 @@ def _profile(subject: Subject, device: str) -> dict[str, float]:
 
 
 def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Measure everything the plan names and return one document of plain numbers, lists and strings.
+    """Measure everything in the plan and return one document of plain numbers, lists and strings.
 
     rows: a dictionary a line of the table. ratios, limits: [median, least, most]. modes: how steps of each loop are
-    driven. warnings: lines for the reader. `say` is given a line of progress now and then.
+    driven. warnings: lines for the reader. say: receives a line of progress now and then.
     """
     load = os.getloadavg()[0]
     is_cuda = plan.device.startswith("cuda")
@@ -182,7 +181,7 @@ Samples = dict[tuple[str, str], list[Sample]]
 
 @dataclass
 class Turns:
-    """What one depth gave: samples by loop and by what was done, peaks of memory, modes, and the engine's profile."""
+    """The results at one depth: samples by loop and activity, peaks of memory, modes, and the engine's profile."""
 
     samples: Samples
     peaks: dict[str, int]
@@ -191,7 +190,7 @@ class Turns:
 
 
 def _measure_depth(plan: Plan, depth: int, limits: list[tuple[float, float]], say: Callable[[str], None]) -> Turns:
-    """Measure one depth in turns; the machine's limit is measured in every turn, too, and added to `limits`."""
+    """Measure one depth in turns, each with the machine's limit, which is added to `limits`."""
     engines = loops_of(plan.networks)
     first = next(iter(engines))
     others = 0 if plan.device.startswith("cuda") else plan.processes - 1
@@ -237,7 +236,7 @@ def _limit(plan: Plan) -> tuple[float, float]:
 
 
 def _rows(plan: Plan, depth: int, turns: Turns, limits: Sequence[tuple[float, float]]) -> list[dict[str, Any]]:
-    """Return the table's lines of one depth; a step of several networks has the arithmetic of all of them."""
+    """Return the table's rows of one depth; a step of several networks has the arithmetic of all of them."""
     least = work(plan, depth)
     flops_rate, bandwidth = (statistics.median(values) for values in zip(*limits, strict=True))
     rows = []
@@ -262,7 +261,7 @@ def _rows(plan: Plan, depth: int, turns: Turns, limits: Sequence[tuple[float, fl
 
 
 def _joined(parts: Sequence[Sample]) -> Sample:
-    """Return what several processes did at once as one measurement; it lasts until the last is done."""
+    """Return simultaneous measurements as one, which lasts until the last of them ends."""
     return Sample(
         sum(part.steps for part in parts),
         sum(part.images for part in parts),
@@ -297,7 +296,7 @@ def spread(values: Sequence[float]) -> list[float]:
 
 
 def _busy(shares: Sequence[float], load: float) -> list[str]:
-    """Say so where other processes took the cores: the engine's process waits for nothing else."""
+    """Return a warning where other processes took the cores: the engine's process waits for nothing else."""
     share = statistics.median(shares)
     if share >= BUSY_SHARE:
         return []

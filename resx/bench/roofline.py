@@ -1,9 +1,9 @@
-"""The machine's limit.
+"""The machine's limit, a roofline.
 
-Roofline: a step takes at least as long as its arithmetic at the fastest rate that a matrix product or a convolution
-reaches here, and at least as long as its memory traffic at the rate of a large copy. The arithmetic is that of
-convolutions and linear layers, forward and backward. The traffic is that of unfused operations which read their inputs
-from memory and write their outputs to it once each. Both are assumed to overlap perfectly, so the limit is the longer.
+A step takes at least as long as its arithmetic at the fastest rate of a matrix product or a convolution here, and at
+least as long as its memory traffic at the rate of a large copy; perfect overlap is assumed. The arithmetic is that of
+convolutions and linear layers, forward and backward. The traffic is that of unfused operations, each of which reads its
+inputs from memory and writes its outputs to it once.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class _Traffic(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Work:
-    """What a step has to do at least: floating-point operations, and bytes of memory traffic."""
+    """The least work of a step: floating-point operations, and bytes of memory traffic."""
 
     flops: int
     bytes: int
 
     def seconds(self, flops_rate: float, bandwidth: float) -> float:
-        """Return the roofline's least time."""
+        """Return the least time of this work."""
         return max(self.flops / flops_rate, self.bytes / bandwidth)
 
 
@@ -72,7 +72,7 @@ def work(plan: Plan, depth: int) -> dict[str, Work]:
 
 
 def machine_limit(device: torch.device, precision: str) -> tuple[float, float]:
-    """Return (FLOP/s, bytes/s) that this device reaches now: the best of matrix products and convolutions; a copy."""
+    """Return the FLOP/s of the best of matrix products and convolutions here and now, and the bytes/s of a copy."""
     cuda = device.type == "cuda"
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     n = 8192 if cuda else 1024

@@ -1,6 +1,6 @@
 """The time of a training step with each shortcut function, next to the identity's.
 
-All networks are measured in one process and in turns, by core-seconds on a CPU, so that what else runs hits all alike.
+All networks are measured in one process and in turns, on a CPU by core-seconds, so that a busy spell hits them alike.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ COLUMNS = ("<shortcut", "ms/step", "of the identity's")
 
 
 def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Return, by shortcut, [median, least, most] of a step's milliseconds and of its ratio to the identity's.
+    """Return [median, least, most] of a step's milliseconds and of its ratio to the identity's, by shortcut.
 
-    The network is that of the plan's first depth, the shortcuts all that are registered, with default arguments.
+    The network has the plan's first depth; the shortcuts are all that are registered, with default arguments.
     """
     samples: dict[str, list[float]] = {}
     by = "wall" if plan.device.startswith("cuda") else "core"
@@ -42,7 +42,7 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda line: None) -> dict[
             name: stack.enter_context(engine(replace(plan, shortcut=name), plan.depths[0])) for name in SHORTCUTS
         }
         first = [timed(subject, "train", 1) for subject in (*subjects.values(), subjects[REFERENCE])]
-        steps = max(1, round(plan.seconds / first[-1].wall))  # the others are where memory is made ready
+        steps = max(1, round(plan.seconds / first[-1].wall))  # the first ones also allocate memory
         for repetition in range(plan.repetitions):
             for name, subject in subjects.items():
                 sample = timed(subject, "train", steps)
@@ -66,7 +66,7 @@ def table_rows(result: dict[str, Any]) -> list[list[str]]:
 
 
 def caption(result: dict[str, Any]) -> str:
-    """Say what was measured, on what."""
+    """Return a line on what was measured and where."""
     plan, environment = result["plan"], result["environment"]
     clock = {"core": "core-seconds", "wall": "time on the clock"}[result["by"]]
     size, repetitions = plan["image_size"], plan["repetitions"]

@@ -1,4 +1,4 @@
-"""What is kept of a measurement: a table, lines for the reader, and the numbers."""
+"""The results of a measurement: a table, lines for the reader, and the numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ("depth", "what", "loop", "ms/step", "images/s", "of limit", "MiB")
 
 
 def table_rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """Return the cells under COLUMNS: median (least–most); memory is the peak beyond that of a bare process."""
+    """Return the cells under COLUMNS: median (least–most); memory is the peak above that of a bare process."""
     return [
         [
             str(row["depth"]),
@@ -52,7 +52,7 @@ def summary_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def _best_number(result: Mapping[str, Any], depth: int) -> str:
-    """Say with how many networks side by side a GPU trains the most images a second."""
+    """Return a line on how many networks side by side train the most images a second on a GPU."""
     numbers = loops_of(result["plan"]["networks"])
     rates = {
         row["loop"]: row["images_per_second"][0]

@@ -1,7 +1,7 @@
-"""What is measured: resx's own steps, and the conventional loop that most published code is.
+"""What is measured: resx's own steps, and the conventional loop of most published code.
 
-That is torchvision transforms on PIL images, a DataLoader with workers, steps launched one by one, contiguous tensors,
-SGD that is not fused, the loss read at every step.
+The latter has torchvision transforms on PIL images, a DataLoader with workers, steps launched one by one, contiguous
+tensors, SGD that is not fused, and reads the loss at every step.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Subject:
     evaluate: Callable[[int], None]
     train_images: int  # a step
     evaluate_images: int  # a pass
-    evaluate_steps: int  # batches of the training's size that a pass stands for
+    evaluate_steps: int  # a pass in batches of the training's size
     workers: Callable[[], list[int]]  # process ids
-    mode: str = "eager"  # how steps are driven: replayed as a CUDA graph, or started one by one
+    mode: str = "eager"  # `graph`: steps are replayed as a CUDA graph; `eager`: they are started one by one
 
 
 @contextmanager
@@ -97,7 +97,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 def conventional_step(
     network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, precision: str
 ) -> float:
-    """Do one SGD step as most code does and return its loss."""
+    """Do one SGD step as most code does, and return its loss."""
     optimizer.zero_grad()
     with autocast(precision, inputs.device):
         outputs = network(inputs)
