@@ -1,8 +1,8 @@
 """resx: a laboratory for residual learning (He et al. 2016, Deep Residual Learning for Image Recognition).
 
-`RunSpec` says what a run is, `train` makes one, `run` runs a probe, `load_runs` reads what is recorded; `adopt` finds
-the blocks of any trained network and `measure` measures it. They are loaded on first use, so that `resx --help` does
-not wait for torch, and a signal is handled before anything that takes time.
+`RunSpec` describes a run, `train` makes one, `run` runs a probe, `load_runs` reads what is recorded; `adopt` finds the
+blocks of any trained network and `measure` measures it. They are loaded on first use, so that `resx --help` does not
+wait for torch, and a signal is handled before anything that takes time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 try:
     getpass.getuser()
-except (KeyError, OSError):  # a container's user without a name; torch asks for it and would fail
+except (KeyError, OSError):  # a container's user without a name, on which torch would fail
     os.environ["LOGNAME"] = f"user-{os.getuid()}"
 
 

@@ -2,9 +2,8 @@
 
     run("degradation", depths…)  ->  plan, train, measure, judge, draw, write  ->  Findings
 
-What a measurement returned is written to the run's folder as soon as it is there, so an interruption loses nothing, and
-what exists is used. Findings are judged from the tables as they stand in the written folder, so that the same folder
-always gives the same findings.
+Every measurement is recorded with its run at once and used again, so an interruption loses nothing. Findings are judged
+from the tables in the written folder, so that the same folder always gives the same findings.
 """
 
 from __future__ import annotations
@@ -60,10 +59,10 @@ PUBLISHED = ("svg",)  # formats of figures in a published folder
 
 @dataclass(frozen=True)
 class Plan:
-    """A probe about to be run: its runs, and what they are for.
+    """A probe about to be run, and its runs.
 
-    name: of the folder that its findings go to. uses: experiments that store some of its runs. is_written: whether it
-    comes from an experiment's file.
+    name: of the folder for its findings. uses: experiments that store some of its runs. is_written: whether it comes
+    from an experiment's file.
     """
 
     probe: str
@@ -77,7 +76,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Done:
-    """What a run of a probe left: findings, what became of every run, and the files that were written.
+    """The result of a probe: findings, the outcome of every run, and the files that were written.
 
     errors: a line for each figure that could not be drawn.
     """
@@ -98,7 +97,7 @@ def plan(
     settings: Mapping[str, Any] | None = None,
     machine: Machine,
 ) -> Plan:
-    """Return the runs of a probe, resolved. What is given here goes before what the experiment's file says.
+    """Return the runs of a probe, resolved. Arguments override the experiment's file.
 
     fields: of every run, the preset among them. grid: values of fields that vary. Raises SpecError with all mistakes.
     """
@@ -146,9 +145,9 @@ def plan_run(
     seeds: Sequence[int] | None = None,
     machine: Machine,
 ) -> RunSpec:
-    """Return the one run that fields ask for; of an experiment's runs, they choose one.
+    """Return the run with these fields; of an experiment's runs, the one that they choose.
 
-    Raises SpecError where they leave several.
+    Raises SpecError where several are left.
     """
     from resx.training.resolve import resolve
 
@@ -172,7 +171,7 @@ def plan_run(
 
 
 def _in_steps(fields: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
-    """Return the fields with epochs, passes over the training images, as steps; a line says how many that are."""
+    """Return the fields with epochs, passes over the training images, as steps, whose number is logged."""
     from resx.training.resolve import resolve
 
     rest = without(fields, "epochs")
@@ -194,14 +193,14 @@ def _in_steps(fields: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
 
 
 def as_toml(plan: Plan | RunSpec) -> str:
-    """Return what would be run as the text of a file that the command takes back."""
+    """Return the text of a file from which a command runs the same."""
     if isinstance(plan, Plan):
         return _written(plan)
     return write_toml(Experiment(run=recipe(plan)), f"resx train --spec FILE, the run {plan.run_id}")
 
 
 def _refuse_unmeasurable(probe: Probe, specs: Sequence[RunSpec], settings: Any) -> None:
-    """Raise SpecError where a measurement could be made on none of the runs that it is meant for."""
+    """Raise SpecError where a measurement is possible on none of the runs that it is meant for."""
     for name, measure in probe.measures.items():
         candidates = [spec for spec in specs if measure.wants(spec, settings)]
         reasons = [measure.refuses(spec) for spec in candidates if not spec.foreign]
@@ -210,7 +209,7 @@ def _refuse_unmeasurable(probe: Probe, specs: Sequence[RunSpec], settings: Any) 
 
 
 def _name(probe: str, specs: Sequence[RunSpec], options: Mapping[str, Any]) -> str:
-    """Name the folder of findings after what was asked for, so that one comparison does not overwrite another's."""
+    """Return a folder's name made of the options, so that one comparison does not overwrite another's findings."""
     data = specs[0].data.label or specs[0].data.dataset
     words = [
         f"{key} {', '.join(map(str, value)) if isinstance(value, list) else value}"
@@ -236,11 +235,10 @@ def run(
     """Run a probe and return its findings: the Python face of `resx probe`.
 
     experiment: a TOML file. seeds: how many, or which. fields: of every run, such as preset="digits" or depth=20, a
-    list where it varies, as in depth=[20, 56] or a grid; and what the command has flags for: device, jobs, results,
-    data_dir, plugin, …, where no machine is given, and plain.
-    quiet: without progress; by default it is shown in a terminal and in a notebook. Findings show themselves as a table
-    in a notebook; files go to the machine's results. Raises SpecError for bad input and StoreError where no run
-    finished.
+    list where it varies, as in depth=[20, 56]; also plain and, unless a machine is given, its settings: device, jobs,
+    results, data_dir, plugin, …. quiet: without progress, which a terminal and a notebook show by default. Findings
+    show themselves as a table in a notebook; files go to the machine's results. Raises SpecError for bad input and
+    StoreError where no run finished.
     """
     from resx.training.machine import default_preset
 
@@ -257,7 +255,7 @@ def run(
 
 
 def _is_several(field: str, value: Any) -> bool:
-    """Whether this is values of a field that varies, rather than one value; `drops` is a sequence itself."""
+    """Whether these are several values of a field; one value of `drops` is a sequence itself."""
     return field != "drops" and isinstance(value, Sequence) and not isinstance(value, str)
 
 
@@ -281,9 +279,9 @@ def compare(
 
 
 def _as_flags(fields: Mapping[str, Any], machine: Machine | None) -> tuple[dict[str, Any], Machine]:
-    """Return fields of runs and the machine, from fields among which those of the machine may be.
+    """Return fields of runs and the machine, from fields among which the machine's settings may be.
 
-    Raises SpecError where both a machine and such fields are given, and both plain and a shortcut.
+    Raises SpecError where both a machine and its settings are given, or both plain and a shortcut.
     """
     from resx.training.machine import Machine, make_machine
 
@@ -305,8 +303,8 @@ def carry_out(
 ) -> Done:
     """Train what is missing, measure what is not measured yet, judge, draw and write.
 
-    report: is given the progress of training and of measuring; say: a line of progress of measuring. folder: where
-    findings go, by default findings/NAME in the results. Raises StoreError where no run finished.
+    report: receives the progress of training and measuring; say: lines on measuring. folder: for the findings, by
+    default findings/NAME in the results. Raises StoreError where no run finished.
     """
     from resx.engines import train_all
 
@@ -334,10 +332,9 @@ def _measure(
     say: Say,
     report: Report = lambda progress: None,
 ) -> list[Outcome]:
-    """Measure every finished run that it applies to and that is not measured yet. Runs that are left out are named.
+    """Make all missing measurements of finished runs, and return the outcomes, with an error where one failed.
 
-    Returns the outcomes, with an error where a measurement failed. Raises SpecError where there is no run at all for a
-    measurement, StoreError where all of them failed.
+    Raises SpecError where a measurement applies to none of the runs, StoreError where all measurements failed.
     """
     from resx.engines import run_tasks, share
     from resx.engines.tasks import Task
@@ -372,7 +369,7 @@ def _measure(
 
 @dataclass(frozen=True, eq=False)
 class _Measurement:
-    """A measurement of one finished run. recorded: the settings that it depends on, as its table has them."""
+    """A measurement of one finished run. recorded: the settings that it depends on, as they stand in its table."""
 
     name: str
     function: MeasureFunction
@@ -385,7 +382,7 @@ class _Measurement:
         return table is not None and list(table.get("settings", ())[:1]) == [self.recorded]
 
     def __call__(self, desk: Desk) -> None:
-        """Measure the run and record the table with it, unless another process is at it or has done so by now."""
+        """Measure the run and record the table with it, unless another process does so or has done so."""
         import torch
 
         from resx.measurements.inputs import Specimen
@@ -402,7 +399,7 @@ class _Measurement:
 def _unmeasured(
     probe: Probe, outcomes: Sequence[Outcome], settings: Any, machine: Machine, say: Say
 ) -> Iterator[_Measurement]:
-    """Yield what is to be measured. Raises SpecError where a measurement applies to none of the runs."""
+    """Yield the missing measurements; a line names each run that is left out. Raises SpecError as `_measure` does."""
     for name, measure in probe.measures.items():
         candidates = [outcome for outcome in outcomes if measure.wants(outcome.spec, settings)]
         reasons = {one.spec.run_id: reason for one in candidates if (reason := _left_out(one, measure))}
@@ -426,10 +423,12 @@ def _left_out(outcome: Outcome, measure: Measure) -> str | None:
 
 
 def _written(plan: Plan) -> str:
-    """Return the text of the folder's experiment.toml: what was run, and the command that runs it again."""
+    """Return the text of experiment.toml: the runs and settings, and the command that runs them again."""
     request = plan.request
     grids = [{key: list(values) for key, values in one.items()} for one in request.grids]
-    grids = [one if "foreign" in one else {"seed": list(request.seeds), **one} for one in grids]  # others' have none
+    grids = [
+        one if "foreign" in one else {"seed": list(request.seeds), **one} for one in grids
+    ]  # foreign weights have none
     settings = request.settings.model_dump(mode="json")
     experiment = Experiment(plan.name, plan.probe, plan.uses, request.base, grids, settings)
     command = f"resx run experiments/{plan.name}.toml" if plan.is_written else "resx run experiment.toml"
@@ -439,7 +438,7 @@ def _written(plan: Plan) -> str:
 
 
 def read(folder: Path) -> Findings:
-    """Return the findings of a folder that a probe wrote, live or published: judged from its tables.
+    """Return the findings of a folder that a probe wrote, live or published, judged from its tables.
 
     Raises StoreError where the folder holds no findings, a table is damaged, or another version wrote it.
     """
@@ -458,12 +457,11 @@ def _judged(probe: str, frames: Mapping[str, pd.DataFrame], settings: Any, sourc
 def write(
     findings: Findings, folder: Path, source: Path | None = None, *, publish: bool = False
 ) -> tuple[list[Path], list[str]]:
-    """Write all that follows from a folder's tables: the tables that are shown, effects, verdicts, figures and the
-    page.
+    """Write what follows from a folder's tables: the tables that are shown, effects, verdicts, figures and the page.
 
-    source: the folder of the tables, by default the same. publish: without what the page has already, tables that it
-    shows whole and other formats of its figures. What a person wrote on the page stays. Returns the files, and a line
-    for each figure that could not be drawn.
+    source: the folder of the tables, by default the same. publish: without tables that the page shows whole, and
+    figures in one format. What a person wrote on the page stays. Returns the files, and a line for each figure that
+    could not be drawn.
     """
     source = source or folder
     tables = {name: table for name, table in shown_tables(findings).items() if not publish or len(table) > MANY_ROWS}
@@ -481,7 +479,7 @@ def write(
 
 
 def _cost(findings: Findings, folder: Path) -> str:
-    """Return what the runs cost: how many, core-minutes, and on what."""
+    """Return the number of runs, their minutes, and the hardware."""
     runs, environments = findings.frames["runs"], load_environments(folder)
     names = environments["hardware"].dropna() if "hardware" in environments else ()
     hardware = ", ".join(sorted(set(map(str, names))))
@@ -492,7 +490,7 @@ def _cost(findings: Findings, folder: Path) -> str:
 def rewrite(folder: Path) -> list[Path]:
     """Write again what follows from the tables of a published experiment.
 
-    Raises StoreError where it holds none, and where a figure could not be drawn.
+    Raises StoreError where it has none, and where a figure could not be drawn.
     """
     files, errors = write(read(folder), folder, publish=True)
     if errors:
@@ -503,7 +501,7 @@ def rewrite(folder: Path) -> list[Path]:
 def draw(findings: Findings, folder: Path, formats: Sequence[str] = style.FORMATS) -> tuple[list[Path], list[str]]:
     """Draw every figure of the findings' probe; return the files, and a line for each that could not be drawn.
 
-    Numbers that took hours are not lost to a figure. Raises StoreError where a file cannot be written.
+    So a figure that fails costs no numbers. Raises StoreError where a file cannot be written.
     """
     files, errors = [], []
     for name, (figure, drawn) in findings.drawings().items():
@@ -532,7 +530,7 @@ def plot(
     results: a folder of live runs or a published experiment. title, width, look: as in `resx.figures.fitted`. filters:
     values by field, such as depth=[20, 56], as in `resx.figures.select`; where: the same, also for the field `width`
     (channels). Raises SpecError for an unknown name, where no run is left or a seed has runs of several recipes, and
-    for a width at which the figure cannot be read.
+    for a width at which the figure is unreadable.
     """
     draw_figure, probe = FIGURES[name], probe_of(name)
     measurements = list(load_probe(probe).measures) if probe else []
@@ -551,12 +549,12 @@ def plot(
 
 
 def probe_of(figure: str) -> str | None:
-    """Return the probe whose findings a figure draws, None for a figure of any runs."""
+    """Return the probe whose findings a figure draws; None for a figure of any runs."""
     return next((key for key in probe_names() if figure in load_probe(key).figures), None)
 
 
 def as_document(done: Done, machine: Machine) -> dict[str, Any]:
-    """Return what `--json` prints: runs, tables, effects, verdicts, answer, scale and the files that were written."""
+    """Return the document of `--json`: runs, tables, effects, verdicts, answer, scale and files."""
     findings = done.findings
     return {
         "probe": findings.probe,
@@ -580,8 +578,8 @@ def train(
     """Train one network, or return it where it is finished already: the Python face of `resx train`.
 
     Give a RunSpec, a file or flat fields (`train(preset="digits", depth=56, plain=True)`), and, as in `run`, settings
-    of the machine, and quiet. Without a preset the machine decides, as it does for the command. Returns the content of
-    result.json with the folder. Raises SpecError for bad input, StoreError where training failed.
+    of the machine, and quiet. The machine chooses the preset where none is given. Returns the content of result.json
+    with the folder. Raises SpecError for bad input, StoreError where training failed.
     """
     from resx.engines import train_all
     from resx.training.machine import default_preset
@@ -600,10 +598,10 @@ def train(
 
 
 def load(name: str, *, results: Path | None = None, step: int | None = None, data_dir: Path | None = None) -> nn.Module:
-    """Return a recorded run's network in eval mode, on the CPU, with the weights of a kept step, by default the last.
+    """Return a recorded run's network in eval mode, on the CPU, with the weights of a saved step, by default the last.
 
-    name: a run id, or how it begins or ends. Raises SpecError for a name that is not one run's, StoreError where its
-    weights are damaged or were not kept.
+    name: a run id, or its beginning or end. Raises SpecError for a name that is not one run's, StoreError where its
+    weights are damaged or were not saved.
     """
     from resx.training.initial import unloaded_network
 

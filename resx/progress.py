@@ -1,4 +1,4 @@
-"""Progress on stderr: bars in a terminal, one line that changes in a notebook, a line per evaluation elsewhere."""
+"""Progress on stderr: bars in a terminal, a line that changes in a notebook, a line per evaluation elsewhere."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rich.table import Column
 from resx.training.loop import MEASURING, Progress
 
 NOTEBOOK = 120  # characters of a line in a notebook
-WIDE = 120  # characters of a terminal from which there is room for epochs and losses
+WIDE = 120  # characters that a terminal needs for epochs and losses
 
 
 class Display:
-    """Shows the progress of a sweep. Use it as a context manager and pass `report` to what trains.
+    """Shows the progress of a sweep. Use it as a context manager and pass on its `report`.
 
-    On a terminal: a bar for the sweep, one for each run in training, one for measuring, and for a single run, where
-    there is room, one for its epoch.
+    A terminal has a bar for the sweep, one for each run in training, one for measuring and, if it is wide and there is
+    one run, one for its epoch.
     """
 
     def __init__(self, steps: dict[str, int], *, quiet: bool = False, console: Console | None = None) -> None:
-        """steps: of every run that is left to train, by its id. console: by default that of stderr."""
+        """steps: of every run that is left to train, by its id. console: by default stderr's."""
         self.quiet = quiet
         self.done = dict.fromkeys(steps, 0)
         self.tasks: dict[str, TaskID] = {}
@@ -83,7 +83,7 @@ class Display:
             print(line, file=sys.stderr, flush=True)
 
     def _rewrite(self, line: str) -> None:
-        """Write a line in the place of the one before, which is how notebooks read a carriage return."""
+        """Replace the last line, as notebooks do after a carriage return."""
         if not self.quiet:
             print(f"\r{line:<{NOTEBOOK}.{NOTEBOOK}}", end="" if line else "\r", file=sys.stderr, flush=True)
 
@@ -105,7 +105,7 @@ class Display:
                 bars.remove_task(self.tasks.pop(progress.run_id))
 
     def _words(self, progress: Progress) -> str:
-        """Return what stands next to a bar: where there is little room, the errors alone."""
+        """Return the text next to a bar: where there is little room, the errors alone."""
         if progress.run_id == MEASURING:
             return f"{progress.step} of {progress.steps}"
         if self.is_wide:
@@ -115,7 +115,7 @@ class Display:
 
 
 def is_watched() -> bool:
-    """Whether a person sees what this process writes on stderr: in a terminal or a notebook."""
+    """Whether a person sees stderr, in a terminal or a notebook."""
     console = Console(stderr=True)
     return console.is_terminal or console.is_jupyter
 
@@ -127,7 +127,7 @@ def _shown(run_id: str) -> str:
 
 
 def plain_line(progress: Progress) -> str:
-    """Return one line that says where a run stands and what its evaluation gave."""
+    """Return a line with a run's progress and the numbers of its evaluation."""
     assert progress.row
     where = f"{progress.run_id} step {progress.step}/{progress.steps} epoch {progress.epoch:.1f}"
     running = f" running {_running(progress)}" if not math.isnan(progress.running_loss) else ""
