@@ -117,8 +117,6 @@ def plan(
         grids = [without(one, "seed") for one in grids]
     elif len(grids) == 1:
         seeds = grids[0].pop("seed", None)
-    if len(seeds or ()) > MAX_RUNS:
-        raise SpecError(f"seeds: at most {MAX_RUNS:,}")
     request = Request(
         base={**written.run, **fields},
         seeds=list(seeds or range(definition.seeds)),
@@ -200,7 +198,6 @@ def as_toml(plan: Plan | RunSpec) -> str:
 
 
 def _refuse_unmeasurable(probe: Probe, specs: Sequence[RunSpec], settings: Any) -> None:
-    """Raise SpecError where a measurement is possible on none of the runs that it is meant for."""
     for name, measure in probe.measures.items():
         candidates = [spec for spec in specs if measure.wants(spec, settings)]
         reasons = [measure.refuses(spec) for spec in candidates if not spec.foreign]
@@ -479,7 +476,6 @@ def write(
 
 
 def _cost(findings: Findings, folder: Path) -> str:
-    """Return the number of runs, their minutes, and the hardware."""
     runs, environments = findings.frames["runs"], load_environments(folder)
     names = environments["hardware"].dropna() if "hardware" in environments else ()
     hardware = ", ".join(sorted(set(map(str, names))))

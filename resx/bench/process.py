@@ -41,7 +41,6 @@ class Sample:
 
 
 def _core_seconds(workers: Sequence[int]) -> float:
-    """Return the core-seconds that this process and its workers have used so far."""
     total = time.process_time()
     for process in workers:
         with suppress(OSError):  # where there is no /proc only this process counts

@@ -91,10 +91,11 @@ def machine_limit(device: torch.device, precision: str) -> tuple[float, float]:
     return max(rates), 2 * source.nbytes / _best(lambda: target.copy_(source), device)
 
 
-def _best(act: Callable[[], Any], device: torch.device, times: int = 4) -> float:
+def _best(act: Callable[[], Any], device: torch.device) -> float:
+    """Return the least seconds of several attempts."""
     best = float("inf")
     with torch.no_grad():
-        for _ in range(times):
+        for _ in range(4):
             begun = time.perf_counter()
             act()
             wait_for(device)

@@ -71,7 +71,6 @@ def train_all(specs: Sequence[RunSpec], machine: Machine, report: Report = lambd
 
 
 def _train_together(specs: Sequence[RunSpec], machine: Machine, report: Report, errors: dict[str, str]) -> None:
-    """Train runs together with other processes, as `share` does."""
     by_id = {spec.run_id: spec for spec in specs}
 
     def train(left: Sequence[str]) -> dict[str, str]:

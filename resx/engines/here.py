@@ -109,11 +109,7 @@ def train_group(specs: Sequence[RunSpec], desk: Desk) -> None:
         train_networks(
             folders,
             desk.datasets(specs[0].data),
-            device=torch.device(machine.device),
-            results=machine.results,
-            allow_change=machine.allow_change,
-            checkpointed=machine.checkpoint_activations,
-            snapshots=machine.snapshots,
+            machine,
             ranks=desk.ranks,
             report=desk.report,
             should_stop=desk.stop.asked,

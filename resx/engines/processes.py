@@ -82,7 +82,6 @@ class _Pool:
         return [worker for worker in self.workers if worker.task]
 
     def _hand_out(self) -> None:
-        """Give every idle worker a task, and start workers while there are places and tasks left."""
         for worker in [worker for worker in self.workers if worker.task is None]:
             if self.waiting:
                 self._give(worker)

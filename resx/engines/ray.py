@@ -65,7 +65,6 @@ def run(tasks: Sequence[Task], machine: Machine, report: Report, ended: Ended) -
 
 
 def _answer(ray: Any, task: Task, reference: Any, machine: Machine) -> str | Returned | None:
-    """Return the line of a task that failed, or what it returned."""
     try:
         answer: str | Returned | None = ray.get(reference)
         return answer

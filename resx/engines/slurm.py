@@ -121,7 +121,6 @@ def _record_file(machine: Machine) -> Path:
 
 
 def _outcome(task: Task, job: Any) -> str | None:
-    """Return the line of a job that failed."""
     import submitit
 
     try:

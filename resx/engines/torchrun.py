@@ -86,5 +86,4 @@ def _train(spec: RunSpec, machine: Machine, ranks: Ranks, stop: Stop) -> None:
 
 
 def _at_own_card(machine: Machine) -> Machine:
-    """Return the machine with this process's card."""
     return replace(machine, device=f"cuda:{os.environ['LOCAL_RANK']}") if machine.device == "cuda" else machine

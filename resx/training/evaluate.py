@@ -27,11 +27,9 @@ class Evaluation:
     labels: Tensor | None = None
 
 
-def loss_of(outputs: Tensor, labels: Tensor, task: str, reduction: str = "mean") -> Tensor:
-    """Return cross-entropy for a classification, mean squared error for a regression."""
-    if task == "regression":
-        return F.mse_loss(outputs.float(), labels, reduction=reduction)
-    return F.cross_entropy(outputs.float(), labels, reduction=reduction)
+def loss_of(outputs: Tensor, labels: Tensor, task: str) -> Tensor:
+    """Return the mean cross-entropy for a classification, the mean squared error for a regression."""
+    return (F.mse_loss if task == "regression" else F.cross_entropy)(outputs.float(), labels)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -11,6 +11,7 @@ import importlib.util
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -114,17 +115,13 @@ def make_module(foreign: Foreign, outputs: int, code: Path | None) -> nn.Module:
     elif zoo == "torchvision":
         import torchvision
 
-        def make() -> Any:
-            return torchvision.models.get_model(name, num_classes=outputs)
+        make = partial(torchvision.models.get_model, name, num_classes=outputs)
     else:
         try:
             import timm
         except ImportError as error:
             raise SpecError(f"--network {foreign}: needs timm; pip install 'resx[networks]'") from error
-
-        def make() -> Any:
-            return timm.create_model(name, num_classes=outputs)
-
+        make = partial(timm.create_model, name, num_classes=outputs)
     try:
         module = make()
     except Exception as error:  # a user's function may fail in any way; the user needs its name and the reason

@@ -70,7 +70,6 @@ def deepen(parent: nn.Module, child: nn.Module, batches: Batches) -> Mapping[str
 
 
 def _not_deepened(parent: Network, child: Network) -> str | None:
-    """Say why the child cannot be the parent with blocks of identities in it, or return None."""
     if any(getattr(block.shortcut, "reads_x", True) for block in [*parent.blocks, *child.blocks]):
         return "only a plain network's blocks can compute the identity; use shortcut none"
     if not all(isinstance(block.activation, nn.ReLU) for block in [*parent.blocks, *child.blocks]):
@@ -152,7 +151,6 @@ def best_map(xx: Tensor, yx: Tensor) -> Tensor:
 
 
 def _not_fitted(parent: Network, child: Network) -> str | None:
-    """Say why the child's shortcuts cannot be fitted to the parent's blocks, or return None."""
     if any("map" not in dict(block.shortcut.named_buffers()) for block in child.blocks):
         return "every shortcut of the new network needs a fixed map (a buffer `map`), such as shortcut fitted has"
     if len(parent.blocks) != len(child.blocks):

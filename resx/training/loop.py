@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from resx.store.files import StoreError
 from resx.store.run import OUTCOMES, RunFolder
 from resx.training.drive import Driver
 from resx.training.evaluate import Evaluation, evaluate, evaluation_batch
+from resx.training.machine import Machine
 from resx.training.ranks import Ranks, packed
 from resx.training.schedule import evaluation_steps, snapshot_steps
 from resx.training.step import Learner, drive, load_chunk, make_feeds, make_learner
@@ -79,15 +79,14 @@ class Trainee:
     folder: RunFolder
     dataset: Dataset
     learner: Learner
+    snapshots: str
     step: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
     running: Running = field(default_factory=Running)
     diverged: bool = False
-    snapshots: str = "log"
 
     @property
     def spec(self) -> RunSpec:
-        """What is trained."""
         return self.folder.spec
 
     @property
@@ -113,12 +112,8 @@ class Trainee:
 def train_networks(
     folders: Sequence[RunFolder],
     dataset: Dataset,
+    machine: Machine,
     *,
-    device: torch.device,
-    results: Path,
-    allow_change: bool = False,
-    checkpointed: bool = False,
-    snapshots: str = "log",
     ranks: Ranks | None = None,
     report: Report = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -126,19 +121,19 @@ def train_networks(
     """Train networks side by side, from their checkpoints where they have any, until all are done.
 
     They share the data set, the number of steps and the evaluation interval; a network that is behind the others
-    catches up first. checkpointed: activations are recomputed instead of kept. snapshots: as in `snapshot_steps`.
-    ranks: the processes that train a single network together; this is the first of them. Raises Stopped (after a
-    checkpoint) when `should_stop` says so, StoreError where a record cannot be read, written or resumed.
+    catches up first. ranks: the processes that train a single network together; this is the first of them. Raises
+    Stopped (after a checkpoint) when `should_stop` says so, StoreError where a record cannot be read, written or
+    resumed.
     """
-    feeds = make_feeds([folder.spec for folder in folders], dataset, device)
+    feeds = make_feeds([folder.spec for folder in folders], dataset, torch.device(machine.device))
     trainees = []
     for folder, feed in zip(folders, feeds, strict=True):
         with _noted(lambda: "at step 0"):
-            learner = make_learner(folder.spec, dataset, feed, results, checkpointed, ranks)
-        trainees.append(Trainee(folder, dataset, learner, snapshots=snapshots))
-        _start(trainees[-1], allow_change)
+            learner = make_learner(folder.spec, dataset, feed, machine.results, machine.checkpoint_activations, ranks)
+        trainees.append(Trainee(folder, dataset, learner, machine.snapshots))
+        _start(trainees[-1], machine.allow_change)
         learner.ranks.say(packed(learner.state()))
-    attempt = _Attempt(trainees, device)
+    attempt = _Attempt(trainees)
     for trainee in trainees:
         if trainee.step == 0 and not trainee.rows:
             _record(trainee, report)
@@ -149,30 +144,28 @@ def train_networks(
 
 
 def _start(trainee: Trainee, allow_change: bool) -> None:
-    """Resume from the run's checkpoint; without one, keep the initial weights."""
     saved = trainee.folder.load_checkpoint()
     if saved is None:
         if 0 in snapshot_steps(trainee.spec.train, trainee.snapshots):
             trainee.folder.save_snapshot(0, trainee.learner.network.state_dict())
         return
-    _refuse_change(trainee.folder, _environment(trainee.learner), allow_change)
+    if not allow_change:
+        _refuse_change(trainee.folder, _environment(trainee.learner))
     state, trainee.rows = saved
     trainee.restore(state)
 
 
 def _environment(learner: Learner) -> dict[str, Any]:
-    """Return what made the numbers, with the number of processes where several train the network."""
     processes = {"processes": learner.ranks.size} if learner.ranks.size > 1 else {}
     return describe_environment(str(learner.rate.device), torch.get_num_threads()) | processes
 
 
-def _refuse_change(folder: RunFolder, now: Mapping[str, Any], allow_change: bool) -> None:
-    """Raise StoreError where the numbers would change: another torch, device, number of processes, card or cuDNN."""
+def _refuse_change(folder: RunFolder, now: Mapping[str, Any]) -> None:
     attempts = folder.attempts()
     before = {"processes": 1, **attempts[-1]} if attempts else {}
     now = {"processes": 1, **now}
     for key in ("device", "torch", "processes", *(("hardware", "cudnn") if now["device"] == "cuda" else ())):
-        if not allow_change and before.get(key, now[key]) != now[key]:
+        if before.get(key, now[key]) != now[key]:
             raise StoreError(
                 f"{folder.path}: was trained with {key} {before[key]}, this is {now[key]}, so its numbers would differ "
                 "from an uninterrupted run's; --allow-change goes on all the same and records it"
@@ -180,7 +173,6 @@ def _refuse_change(folder: RunFolder, now: Mapping[str, Any], allow_change: bool
 
 
 def _train(trainees: Sequence[Trainee], attempt: _Attempt, report: Report, should_stop: Callable[[], bool]) -> None:
-    """Run chunks of steps until all networks are done, the ones that are behind first."""
     driver: Driver | None = None
     driven: list[Trainee] = []
     first = stops = 0
@@ -256,7 +248,6 @@ def _read_chunk(trainee: Trainee, n_steps: int) -> None:
 
 
 def _keep(trainee: Trainee, report: Report) -> None:
-    """Write what is to be kept of this step, and report where the run stands."""
     train = trainee.spec.train
     if trainee.step in snapshot_steps(train, trainee.snapshots) and not trainee.diverged:
         trainee.folder.save_snapshot(trainee.step, trainee.learner.network.state_dict())
@@ -296,7 +287,6 @@ def _record(trainee: Trainee, report: Report) -> None:
 
 
 def _evaluate(trainee: Trainee, split: str) -> Evaluation:
-    """Evaluate one split; after the last step all of it, and keep the outputs on the test images."""
     train, feed = trainee.spec.train, trainee.learner.feed
     last = trainee.step == train.steps
     batch = evaluation_batch(train.batch_size, trainee.dataset.input_shape, feed.device)
@@ -315,7 +305,6 @@ def _save_outputs(trainee: Trainee, numbers: Evaluation) -> None:
 
 
 def _finish(trainee: Trainee) -> None:
-    """Write the result, from the last row of the metrics."""
     spec, dataset, folder = trainee.spec, trainee.dataset, trainee.folder
     if not trainee.diverged and not folder.has_predictions():  # they were damaged or lost since
         _save_outputs(trainee, _evaluate(trainee, "test"))
@@ -357,10 +346,10 @@ class _Attempt:
     steps were replayed as a graph or started one by one (steps).
     """
 
-    def __init__(self, trainees: Sequence[Trainee], device: torch.device) -> None:
+    def __init__(self, trainees: Sequence[Trainee]) -> None:
         self.first_steps = {trainee: trainee.step for trainee in trainees}
         self.environment = _environment(trainees[0].learner)
-        if device.type == "cuda":
+        if self.environment["device"] == "cuda":
             self.environment["cohort"] = len(trainees)
         self.started = self.committed = time.monotonic()
         self.cost = 0.0  # seconds that the last commit took

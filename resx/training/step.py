@@ -214,7 +214,6 @@ def make_learner(
 def _called_once(
     spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int, batch_size: int, state: int
 ) -> frozenset[str]:
-    """Return the names of the modules that a forward pass calls exactly once."""
     network = skeleton(spec, input_shape, n_outputs).train()
     calls: Counter[str] = Counter()
     for name, module in network.named_modules():

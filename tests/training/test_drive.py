@@ -217,7 +217,7 @@ def together(results: Path, specs: list[RunSpec], stop_after: int | None = None)
     with ExitStack() as stack:
         folders = [stack.enter_context(open_run(results, spec)) for spec in specs]
         dataset = data.load(specs[0].data, None)
-        train_networks(folders, dataset, device=torch.device("cpu"), results=results, should_stop=should_stop)
+        train_networks(folders, dataset, Machine(results=results), should_stop=should_stop)
 
 
 def test_a_network_that_is_behind_its_cohort_catches_up(tmp_path: Path) -> None:

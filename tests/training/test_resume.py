@@ -87,12 +87,11 @@ def test_stopped_at_any_step_a_run_goes_on_the_same(
 
 
 def train_here(folder: Any, spec: RunSpec, results: Path, should_stop: Any) -> None:
-    import torch
 
     from resx import data
 
     dataset = data.load(spec.data, None)
-    loop.train_networks([folder], dataset, device=torch.device("cpu"), results=results, should_stop=should_stop)
+    loop.train_networks([folder], dataset, Machine(results=results), should_stop=should_stop)
 
 
 def test_a_finished_run_is_returned_not_trained_again(tmp_path: Path) -> None:
