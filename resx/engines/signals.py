@@ -15,8 +15,6 @@ from typing import Any
 
 from resx.training.loop import Stopped
 
-STOPPING: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
-
 
 @dataclass
 class Stop:
@@ -41,7 +39,7 @@ def stop_signals(also: Sequence[int] = ()) -> Iterator[Stop]:
     stop = Stop()
     before: dict[int, Any] = {}
     try:
-        for number in (*STOPPING, *also):
+        for number in (signal.SIGINT, signal.SIGTERM, *also):
             handler = signal.getsignal(number)
             if handler not in (signal.SIG_IGN, None):  # None: not set from Python, so left alone
                 before[number] = signal.signal(number, stop._receive)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -61,11 +62,11 @@ def deepen(parent: nn.Module, child: nn.Module, batches: Batches) -> Mapping[str
     for name in ("stem", "final", "head"):
         child.get_submodule(name).load_state_dict(parent.get_submodule(name).state_dict())
     for old, new, (mean, variance) in zip(parent.stages, child.stages, moments, strict=True):
-        for place, block in enumerate(new.children()):
-            if place < len(list(old.children())):
-                block.load_state_dict(old.get_submodule(str(place)).state_dict())
-            else:
+        for block, twin in zip_longest(new.children(), old.children()):
+            if twin is None:
                 _make_identity(block, mean, variance)
+            else:
+                block.load_state_dict(twin.state_dict())
     return child.state_dict()
 
 
@@ -162,7 +163,7 @@ def _not_fitted(parent: Network, child: Network) -> str | None:
 def _block_products(parent: Network, child: Network, inputs: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Return Σ x xᵀ and Σ y xᵀ, float64 [C, C], of each block of the parent, with x and y as in `fitted`."""
     child = copy.deepcopy(child).eval()
-    products: list[tuple[Tensor, Tensor]] = []
+    products: dict[int, tuple[Tensor, Tensor]] = {}
     for batch in inputs:
         h = parent.stem(batch)
         for place, (block, twin) in enumerate(zip(parent.blocks, child.blocks, strict=True)):
@@ -170,14 +171,12 @@ def _block_products(parent: Network, child: Network, inputs: Iterable[Tensor]) -
             rows, sums = (t.movedim(1, -1).flatten(0, -2).double() for t in (twin.adapter(h), y))
             if rows.shape != sums.shape:
                 raise SpecError(f"fitted: {twin.name} has {rows.shape[1]} channels, the parent's has {sums.shape[1]}")
-            new = rows.T @ rows, sums.T @ rows
-            if place < len(products):
-                new = products[place][0] + new[0], products[place][1] + new[1]
-                products[place] = new
-            else:
-                products.append(new)
+            xx, yx = rows.T @ rows, sums.T @ rows
+            if place in products:
+                xx, yx = products[place][0] + xx, products[place][1] + yx
+            products[place] = xx, yx
             h = block.activation(y)
-    return products
+    return list(products.values())
 
 
 def unloaded_network(spec: RunSpec, dataset: Dataset) -> nn.Module:

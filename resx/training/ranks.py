@@ -74,7 +74,7 @@ class Ranks:
         return weighted
 
     def agreed(self, ask: Callable[[], bool]) -> Callable[[], bool]:
-        """Return a question that all processes ask at the same step; a yes to one is a yes to all."""
+        """Return a question that all processes ask at the same step; it is true for all where it is for one."""
         if self.size == 1:
             return ask
 
@@ -101,13 +101,6 @@ class Ranks:
         if self.is_whole:
             with suppress(RuntimeError):  # one is gone, and torchrun ends all
                 self.say(None)
-
-    @contextmanager
-    def stepping(self) -> Iterator[None]:
-        """Mark a block in which processes wait for one another."""
-        self.is_whole = self.size == 1  # what fails in a step of this process alone fails nobody else
-        yield
-        self.is_whole = True
 
     @contextmanager
     def training(self, spec: RunSpec, work: Any) -> Iterator[None]:

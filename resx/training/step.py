@@ -278,8 +278,10 @@ def drive(learners: Sequence[Learner]) -> Driver:
     made = driver(steps, changed, learners[0].rate.device, can_capture=ranks.size == 1)
 
     def run(n_steps: int, should_stop: Callable[[], bool]) -> int:
-        with ranks.stepping():
-            return made.run(n_steps, ranks.agreed(should_stop))
+        ranks.is_whole = ranks.size == 1  # what fails in a step of this process alone fails nobody else
+        done = made.run(n_steps, ranks.agreed(should_stop))
+        ranks.is_whole = True
+        return done
 
     return Driver(run, made.mode)
 

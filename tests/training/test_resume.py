@@ -87,7 +87,6 @@ def test_stopped_at_any_step_a_run_goes_on_the_same(
 
 
 def train_here(folder: Any, spec: RunSpec, results: Path, should_stop: Any) -> None:
-
     from resx import data
 
     dataset = data.load(spec.data, None)
