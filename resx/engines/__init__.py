@@ -88,17 +88,17 @@ def _train(specs: Sequence[RunSpec], machine: Machine, report: Report) -> dict[s
         return record_all(specs, machine)
     errors: dict[str, str] = {}
     load = partial(data.load, data_dir=machine.data_dir)
-    groups = here.cohorts(specs, load, _shared(machine, len(specs)))
-    while groups:  # where one of a group fails, or they do not fit together, its halves go on
-        tasks = {_task(group): group for group in groups}
-        failed = run_tasks(list(tasks), machine, report)
-        groups = []
-        for task, group in tasks.items():
-            if task.name in failed and len(group) == 1:
-                errors[group[0].run_id] = failed[task.name]
-            elif task.name in failed:
-                half = len(group) // 2
-                groups += [group[:half], group[half:]]
+    tasks = [_task(group) for group in here.cohorts(specs, load, _shared(machine, len(specs)))]
+    while tasks:
+        failed = run_tasks(tasks, machine, report)
+        groups = [task.runs for task in tasks if task.name in failed]
+        tasks = []
+        for runs in groups:  # where one of a group failed, or they do not fit together, its halves go on
+            if len(runs) == 1:
+                errors[runs[0].run_id] = failed[runs[0].run_id]
+            else:
+                half = len(runs) // 2
+                tasks += [_task(runs[:half]), _task(runs[half:])]
     return errors
 
 
