@@ -307,13 +307,13 @@ def carry_out(
 
     machine, probe = plan.machine, load_probe(plan.probe)
     outcomes = train_all(plan.specs, machine, report)
-    done = [outcome for outcome in outcomes if outcome.result]
-    if not done:
+    finished = [outcome.spec.run_id for outcome in outcomes if outcome.result]
+    if not finished:
         raise StoreError(f"{plan.probe}: no run finished: {next(one.error for one in outcomes if one.error)}")
     outcomes = _measure(probe, outcomes, plan.request.settings, machine, say, report)
-    frames = load_frames(machine.results, [one.spec.run_id for one in done], list(probe.measures))
+    frames = load_frames(machine.results, finished, list(probe.measures))
     target = folder or machine.results / "findings" / plan.name
-    environments = load_environments(machine.results, [one.spec.run_id for one in done])
+    environments = load_environments(machine.results, finished)
     write_frames(frames, environments, target, uses=plan.uses if folder else ())
     write_atomic(target / "experiment.toml", _written(plan))
     findings = read(target)

@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache, partial
 from resx import data
 from resx.data import Dataset
 from resx.engines.signals import Stop
-from resx.registry import Registry, failed_plugin, load_plugins
+from resx.registry import Registry, failed_plugin
 from resx.spec import DataSpec, RunSpec, SpecError, with_kind
 from resx.store.files import LOG, StoreError
 from resx.training.loop import Report, Stopped
@@ -63,7 +63,6 @@ def perform(task: Task, desk: Desk) -> str | None:
     """Run a task in this process and return a line that says why it failed, if it did. Raises Stopped."""
     desk.stop.at_once = not task.runs
     try:
-        load_plugins(desk.machine.plugin)
         task.call(desk)
         return None
     except Stopped as stopped:

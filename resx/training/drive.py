@@ -40,7 +40,7 @@ def driver(steps: Sequence[Step], state: Iterable[Tensor], device: torch.device,
 
     state: every tensor that a step changes in place; a graph's warm-up leaves them as they were. can_capture: whether
     the steps are those of this process alone. Where a CUDA graph cannot be captured, the log says so and operations are
-    started one by one. Raises the error of a device that has not enough memory.
+    started one by one. Raises the device's error where it is out of memory.
     """
     if can_capture and device.type == "cuda" and not _INVALIDATED:
         try:

@@ -18,7 +18,7 @@ from resx.store.files import results_root, say_once
 from resx.training.ranks import is_torchrun
 
 COHORT = 10  # networks at a time on a GPU at most; `resx bench --networks 1,2,4,10` measures what is best on a card
-MAX_JOBS = 1024  # networks at a time that may be asked for
+MAX_JOBS = 1024  # networks at a time
 NO_CARD = "this machine has no CUDA device"
 NVIDIA_CARD = Path("/dev/nvidia0")
 TENSOR_CORES = (8, 0)  # compute capability from which a card computes in bfloat16 and TF32

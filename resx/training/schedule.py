@@ -18,7 +18,7 @@ SNAPSHOTS = 8
 def learning_rates(train: TrainSpec, first_step: int, n_steps: int) -> torch.Tensor:
     """Return the base rate of each of n_steps steps from first_step on: float32 [n_steps], without warm-up.
 
-    A drop is in force from the first step before which at least its share of the steps is done. Shares are compared,
+    A drop applies from the first step before which at least its share of the steps is done. Shares are compared,
     not steps: 0.55·100 is 55.00000000000001, while 55/100 is 0.55.
     """
     done = torch.arange(first_step, first_step + n_steps, dtype=torch.float64) / train.steps
