@@ -26,6 +26,7 @@ from resx.training.loop import Report
 from resx.training.machine import Machine
 
 POLL = 0.5  # seconds between two looks at runs that other processes work on
+TRIES = 2  # of what is neither done nor held: a process may have let it go before its lock was looked at
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,13 @@ def share(
     carry_out: takes names and returns a line for each that failed, which `errors` receives. Where the machine does not
     wait, LeftToOthers is raised when the rest is done; if something failed, its line goes into `errors` instead.
     """
-    left = list(todo)
-    while left:
+    left, tries = list(todo), TRIES
+    while left and tries:
         errors |= carry_out(left)
         left = [name for name in left if name not in errors and not is_done(name)]
         try:
-            if not _wait_for_others([todo[name] for name in left], machine, doing):
-                return
+            waited = _wait_for_others([todo[name] for name in left], machine, doing)
+            tries = TRIES if waited else tries - 1
         except LeftToOthers as error:
             if not errors:
                 raise

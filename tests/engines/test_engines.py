@@ -8,7 +8,6 @@ import platform
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -142,8 +141,13 @@ def test_several_cards_have_a_worker_each(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_data_is_fetched_once_before_workers_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
+
+    def fail(tasks: list[Task], *others: object) -> dict[str, str]:
+        order.append("workers")
+        return {task.name: "failed" for task in tasks}
+
     monkeypatch.setattr(engines.data, "fetch", lambda spec, root: order.append(spec.dataset))
-    monkeypatch.setattr(processes, "run", lambda *others: order.append("workers") or {})
+    monkeypatch.setattr(processes, "run", fail)
     machine = Machine(results=tmp_path, jobs=2)
     specs = specs_of(machine, {}, {"seed": 1}, {"depth": 14})
     train_all(specs, machine)
@@ -233,7 +237,11 @@ def test_what_another_process_trains_is_left_to_it_or_waited_for(
     who = f"by process {os.getpid()} on {platform.node()}"
     assert str(caught.value) == f"{specs[0].run_id} is being trained {who}: skipped, the rest is done"
 
-    other = multiprocessing.get_context("fork").Process(target=_hold, args=(tmp_path, specs[0], 0.5))
+    fork = multiprocessing.get_context("fork")
+    seen = fork.Event()
+    say_once = engines.say_once
+    monkeypatch.setattr(engines, "say_once", lambda line: (say_once(line), seen.set()))
+    other = fork.Process(target=_hold, args=(tmp_path, specs[0], seen))
     other.start()
     while not engines.holder(tmp_path, specs[0].run_id):
         other.join(0.01)
@@ -245,9 +253,26 @@ def test_what_another_process_trains_is_left_to_it_or_waited_for(
     ]
 
 
-def _hold(results: Path, spec: RunSpec, seconds: float) -> None:
+def _hold(results: Path, spec: RunSpec, seen: Any) -> None:
     with open_run(results, spec):
-        time.sleep(seconds)
+        seen.wait(60)
+
+
+@pytest.mark.parametrize(("needed", "calls"), [(1, 1), (2, 2), (9, 2)])
+def test_what_another_process_let_go_before_it_was_looked_for_is_tried_again(
+    tmp_path: Path, needed: int, calls: int
+) -> None:
+    tries: list[str] = []
+    errors: dict[str, str] = {}
+    engines.share(
+        {"a run": "a-run"},
+        "trained",
+        lambda left: tries.extend(left) or {},
+        lambda name: len(tries) >= needed,
+        Machine(results=tmp_path),
+        errors,
+    )
+    assert (len(tries), errors) == (calls, {})
 
 
 def _work_through(results: Path, probe: str) -> None:
