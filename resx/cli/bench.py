@@ -14,16 +14,10 @@ from resx.cli.options import Json, Quiet
 if TYPE_CHECKING:
     from resx.bench.plan import Plan
 
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda or cuda:N; by default cuda where there is one.", show_default=False)
-]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; by default cuda where there is one.")]
 Processes = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        help="Networks trained at once on a CPU, one process each; by default one per core.",
-        show_default=False,
-    ),
+    typer.Option(min=1, help="Networks trained at once on a CPU, one process each; by default one per core."),
 ]
 Networks = Annotated[
     str, typer.Option(help="Networks side by side in one process, for a GPU: a number, or several to compare.")
@@ -32,12 +26,10 @@ CheckpointActivations = Annotated[
     bool, typer.Option("--checkpoint-activations", help="Measure with activations computed again, not kept.")
 ]
 Kernels = Annotated[
-    bool,
-    typer.Option("--kernels", help="Only count the kernels that a training step starts on a GPU; none is needed."),
+    bool, typer.Option("--kernels", help="Only count the kernels that a training step starts on a GPU; none is needed.")
 ]
 EachShortcut = Annotated[
-    bool,
-    typer.Option("--each-shortcut", help="Only time a step at the first depth with each shortcut."),
+    bool, typer.Option("--each-shortcut", help="Only time a step at the first depth with each shortcut.")
 ]
 
 

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def claims(
-    number: Annotated[
-        str | None, typer.Argument(help="A statement in full, such as 4 or Q2.", show_default=False)
-    ] = None,
+    number: Annotated[str | None, typer.Argument(help="A statement in full, such as 4 or Q2.")] = None,
     results: Results = None,
     json: Json = False,
 ) -> None:

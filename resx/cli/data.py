@@ -12,8 +12,7 @@ from resx.cli.options import Json
 
 def data(
     data_dir: Annotated[
-        Path | None,
-        typer.Option("--data-dir", help="Where files are looked for [default: $RESX_DATA or data]"),
+        Path | None, typer.Option("--data-dir", help="Where files are looked for [default: $RESX_DATA or data]")
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Take checksums, and decode every image of a folder")

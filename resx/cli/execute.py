@@ -15,17 +15,11 @@ from resx.cli.options import DryRun, Json, PrintSpec, Quiet, TableFormat
 from resx.spec import Experiment, SpecError, load_toml
 
 Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="A setting of the probe, as key=value; repeat for several.", show_default=False),
+    list[str] | None, typer.Option("--set", help="A setting of the probe, as key=value; repeat for several.")
 ]
-Publish = Annotated[
-    Path | None, typer.Option(help="Write the experiment here, in the form that is committed.", show_default=False)
-]
+Publish = Annotated[Path | None, typer.Option(help="Write the experiment here, in the form that is committed.")]
 Report = Annotated[
-    Path | None,
-    typer.Option(
-        "--report", help="Write the page of this experiment here, as `resx report` would.", show_default=False
-    ),
+    Path | None, typer.Option("--report", help="Write the page of this experiment here, as `resx report` would.")
 ]
 
 

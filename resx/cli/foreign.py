@@ -21,7 +21,6 @@ Network = Annotated[
         help="Measure a trained network instead: akamaster/resnet56, torchvision/NAME, timm/NAME or FILE.py:FUNCTION; "
         "repeat for several, each with its --weights.",
         rich_help_panel=FOREIGN,
-        show_default=False,
     ),
 ]
 Weights = Annotated[
@@ -30,7 +29,6 @@ Weights = Annotated[
         help="A file of its weights (torch.save or safetensors; nothing in it is executed), a folder that holds those "
         "which an experiment names, or DEFAULT for torchvision's.",
         rich_help_panel=FOREIGN,
-        show_default=False,
     ),
 ]
 BlockNames = Annotated[
@@ -39,7 +37,6 @@ BlockNames = Annotated[
         "--blocks",
         help="Its blocks by name or pattern, with commas between, such as 'layer*.*'; otherwise they are found.",
         rich_help_panel=FOREIGN,
-        show_default=False,
     ),
 ]
 

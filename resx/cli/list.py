@@ -37,7 +37,7 @@ Row = tuple[str, str, str]  # name, arguments with their defaults, first line
 
 
 def list_names(
-    kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
     plugin: Annotated[
         list[Path] | None, typer.Option(help="A file that registers shortcuts or adapters of yours; it is executed.")
     ] = None,

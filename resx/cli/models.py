@@ -24,15 +24,11 @@ COUNTS = Path(resx.__file__).parent / "model" / "counts.json"  # read at once; c
 
 
 def models(
-    family: Annotated[
-        str | None, typer.Option("--family", help="Only this family: cifar, imagenet or vgg.", show_default=False)
-    ] = None,
+    family: Annotated[str | None, typer.Option("--family", help="Only this family: cifar, imagenet or vgg.")] = None,
     depth: Annotated[
         str | None, typer.Option("--depth", "--depths", help="Count networks of these depths.", metavar="N|LIST")
     ] = None,
-    shortcut: Annotated[
-        str | None, typer.Option("--shortcut", help="With --depth: none (plain), identity, …", show_default=False)
-    ] = None,
+    shortcut: Annotated[str | None, typer.Option("--shortcut", help="With --depth: none (plain), identity, …")] = None,
     adapter: Annotated[
         str | None, typer.Option("--adapter", help="With --depth: A, B, C or spatial+grow+shrink.")
     ] = None,

@@ -16,7 +16,7 @@ PANELS = {"model": NETWORK, "data": DATA, "train": RECIPE}
 
 
 def _option(kind: Any, panel: str, text: str, *names: str, **more: Any) -> Any:
-    return Annotated[kind | None, typer.Option(*names, rich_help_panel=panel, help=text, show_default=False, **more)]
+    return Annotated[kind | None, typer.Option(*names, rich_help_panel=panel, help=text, **more)]
 
 
 _presets = "; ".join(f"[bold]{name}[/bold]: {text}" for name, text in PRESET_SUMMARIES.items())
@@ -158,10 +158,7 @@ MACHINE_OPTIONS: dict[str, Any] = {
 Seed = Annotated[
     str | None,
     typer.Option(
-        rich_help_panel=RECIPE,
-        help="This seed, or these: a seed names every random stream of a run.",
-        metavar="N|LIST",
-        show_default=False,
+        rich_help_panel=RECIPE, help="This seed, or these: a seed names every random stream of a run.", metavar="N|LIST"
     ),
 ]
 Seeds = Annotated[
@@ -170,7 +167,6 @@ Seeds = Annotated[
         rich_help_panel=RECIPE,
         help="How many seeds: 6 is 0 to 5. A list is taken as --seed takes it.",
         metavar="N|LIST",
-        show_default=False,
     ),
 ]
 SEED_OPTIONS: dict[str, Any] = {"seed": Seed, "seeds": Seeds}
@@ -180,9 +176,7 @@ Results = Annotated[
 Where = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="FIELD=VALUE",
-        help="Only runs with this value of a field, such as depth=56; repeat for several.",
-        show_default=False,
+        metavar="FIELD=VALUE", help="Only runs with this value of a field, such as depth=56; repeat for several."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -195,18 +189,11 @@ class Format(StrEnum):
     latex = "latex"
 
 
-TableFormat = Annotated[
-    Format | None,
-    typer.Option("--format", help="Print the tables alone, for a page or a paper.", show_default=False),
-]
+TableFormat = Annotated[Format | None, typer.Option("--format", help="Print the tables alone, for a page or a paper.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 ExperimentFile = Annotated[
     Path | None,
-    typer.Argument(
-        help="A TOML file with \\[run], \\[grid] and \\[settings].",
-        show_default=False,
-        autocompletion=complete.experiments,
-    ),
+    typer.Argument(help="A TOML file with \\[run], \\[grid] and \\[settings].", autocompletion=complete.experiments),
 ]
 PrintSpec = Annotated[
     bool,

@@ -14,15 +14,13 @@ from resx.cli.options import Results, Seed, Seeds, Where
 from resx.spec import FIELDS, SpecError
 
 Depth = Annotated[
-    str | None,
-    typer.Option("--depth", "--depths", help="Only these depths, such as 20,56.", metavar="N|LIST", show_default=False),
+    str | None, typer.Option("--depth", "--depths", help="Only these depths, such as 20,56.", metavar="N|LIST")
 ]
 Shortcut = Annotated[
     list[str] | None,
     typer.Option(
         help="Only this shortcut, such as none or identity; repeat for several.",
         metavar="NAME",
-        show_default=False,
         autocompletion=complete.shortcuts,
     ),
 ]
@@ -31,7 +29,6 @@ DataSet = Annotated[
     typer.Option(
         help="Only this data set, by name or label; repeat for several.",
         metavar="NAME",
-        show_default=False,
         autocompletion=complete.datasets,
     ),
 ]
@@ -40,7 +37,6 @@ Run = Annotated[
     typer.Option(
         help="Only runs whose id starts or ends like this; repeat for several.",
         metavar="RUN",
-        show_default=False,
         autocompletion=complete.runs,
     ),
 ]
@@ -48,23 +44,16 @@ Out = Annotated[
     Path | None,
     typer.Option(
         help="Where to: a folder that exists, a name for all three formats, or one file such as fig.png. "
-        "[dim]default: figures/NAME in the results[/dim]",
-        show_default=False,
+        "[dim]default: figures/NAME in the results[/dim]"
     ),
 ]
 Width = Annotated[
-    float | None,
-    typer.Option(
-        min=0.1, help="Width in inches, such as 3.25 for a column; letters keep their size.", show_default=False
-    ),
+    float | None, typer.Option(min=0.1, help="Width in inches, such as 3.25 for a column; letters keep their size.")
 ]
 Title = Annotated[bool, typer.Option("--title/--no-title", help="With its heading, or without (a paper).")]
 Style = Annotated[str, typer.Option(help="screen, or paper: serif letters in black.")]
 Name = Annotated[
-    str | None,
-    typer.Argument(
-        help="degradation, curves, …; none lists them.", show_default=False, autocompletion=complete.figures
-    ),
+    str | None, typer.Argument(help="degradation, curves, …; none lists them.", autocompletion=complete.figures)
 ]
 
 

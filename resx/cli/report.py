@@ -21,13 +21,12 @@ class Format(StrEnum):
 
 def report(
     experiment: Annotated[
-        str | None,
-        typer.Argument(help="One experiment, by its folder or its name, instead of the ledger.", show_default=False),
+        str | None, typer.Argument(help="One experiment, by its folder or its name, instead of the ledger.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("report.html"),
     kind: Annotated[Format, typer.Option("--format", help="A page, or Markdown for a README or a wiki.")] = Format.html,
     check: Annotated[
-        Path | None, typer.Option(help="Compute a page's numbers again from the tables inside it.", show_default=False)
+        Path | None, typer.Option(help="Compute a page's numbers again from the tables inside it.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is no page of resx.")] = False,
     results: Results = None,
