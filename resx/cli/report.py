@@ -72,10 +72,10 @@ def write_page(folder: Path, out: Path) -> None:
 
 def _folder(name: str, root: Path) -> Path:
     """Return the folder of an experiment. Raises SpecError with what there is."""
+    from resx.report import build
+
     for folder in (Path(name), root / name, root / "findings" / name):
         if (folder / "experiment.toml").exists():
             return folder
-    names = sorted(
-        file.parent.name for pattern in ("*", "findings/*") for file in root.glob(f"{pattern}/experiment.toml")
-    )
+    names = [folder.name for folder in build.folders(root)]
     raise SpecError(f"no experiment '{name}' in {root}; there are {', '.join(names) or 'none'}")

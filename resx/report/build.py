@@ -39,16 +39,21 @@ class Content:
     problems: Sequence[str] = ()
 
 
+def folders(results: Path) -> list[Path]:
+    """Return the folders of experiments: published ones, then one's own."""
+    return [
+        file.parent for pattern in ("*", "findings/*") for file in sorted(results.glob(f"{pattern}/experiment.toml"))
+    ]
+
+
 def of_results(results: Path, say: Say = lambda line: None) -> Content:
     """Return the ledger and every experiment that it rests on, judged from its tables."""
-    folders = [(file.parent, False) for file in sorted(results.glob("*/experiment.toml"))]
-    folders += [(file.parent, True) for file in sorted(results.glob("findings/*/experiment.toml"))]
     experiments, findings, evidence, problems = {}, {}, [], []
-    for folder, own in folders:
+    for folder in folders(results):
         say(f"judging {folder.name}")
         try:
             findings[folder.name] = lab.read(folder)
-            experiments[folder.name] = ledger.describe(folder, own)
+            experiments[folder.name] = ledger.describe(folder, own=folder.parent != results)
             evidence += ledger.from_findings(experiments[folder.name], findings[folder.name])
         except (StoreError, SpecError) as error:
             problems.append(f"{folder.name}: {error}")
@@ -67,7 +72,7 @@ def html(content: Content, title: str) -> str:
     """Return the page: one file that asks for nothing, works without a network, without JavaScript and on paper."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     folder = files("resx.report")
-    template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
+    template, style, script = ((folder / f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
     places = {name: str(place) for place, name in enumerate(content.findings)}  # short names of experiments, for keys
     texts = {
         key: text for name, one in content.findings.items() for key, text in of_findings(places[name], one).items()
@@ -78,10 +83,10 @@ def html(content: Content, title: str) -> str:
         name: _experiment(places[name], name, content, drawn=name in deciding or not content.entries)
         for name in content.findings
     }
-    page = template.render(
+    page = environment.from_string(template).render(
         title=title,
-        style=(folder / "page.css").read_text(encoding="utf-8"),
-        script=(folder / "page.js").read_text(encoding="utf-8"),
+        style=style,
+        script=script,
         entries=[_entry(entry, places, content, shown) for entry in content.entries],
         experiments=shown,
         problems=content.problems,
@@ -96,7 +101,10 @@ def html(content: Content, title: str) -> str:
 
 def _deciding(entry: Entry) -> list[Evidence]:
     """Return the strongest evidence on each of a statement's claims, in the order of their strength."""
-    return list({item.claim: item for item in reversed(entry.evidence)}.values())[::-1]
+    strongest: dict[str, Evidence] = {}
+    for item in entry.evidence:
+        strongest.setdefault(item.claim, item)
+    return list(strongest.values())
 
 
 def _entry(
@@ -107,14 +115,10 @@ def _entry(
     The first row of a claim has the claim's key as its anchor.
     """
     deciding = _deciding(entry)
-    claims = [
-        {
-            "key": f"{places[item.experiment.name]}|{item.part}|{item.claim}",
-            "item": item,
-            "anchor": item.claim if item in deciding else "",
-        }
-        for item in entry.evidence
-    ]
+    claims = []
+    for item in entry.evidence:
+        key = f"{places[item.experiment.name]}|{item.part}|{item.claim}"
+        claims.append({"key": key, "item": item, "anchor": item.claim if item in deciding else ""})
     return {
         "entry": entry,
         "key": f"statement|{entry.statement.number}",

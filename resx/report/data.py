@@ -16,22 +16,8 @@ from resx import claims
 from resx.probes import Findings, conclude, load_probe, of_others, parse_settings
 from resx.spec import Foreign, SpecError
 
-SCALE_FIELDS = (
-    "dataset",
-    "reference",
-    "content",
-    "image_size",
-    "subset",
-    "test_subset",
-    "widths",
-    "width",
-    "batch_size",
-    "steps",
-    "foreign",
-)
-
+SCALE_FIELDS = "dataset reference content image_size subset test_subset widths width batch_size steps foreign".split()
 OF_OTHERS = ("test_error", "test_images")  # packed next to them where others trained the networks
-
 MISSING = "\\N"  # in a packed table; an empty text is a text
 NUMBERS = ("float64", "int64", "bool")
 
@@ -63,18 +49,15 @@ def _document(findings: Findings) -> dict[str, Any]:
     fields = [*SCALE_FIELDS, *(OF_OTHERS if runs["foreign"].notna().any() else ())]
     runs = runs[fields].drop_duplicates()
     runs["foreign"] = [one.model_dump_json() if isinstance(one, Foreign) else None for one in runs["foreign"]]
+    # ids of runs judge nothing and can hardly be packed
+    judged = {name: table.drop(columns="run_id", errors="ignore") for name, table in findings.tables.items()}
     return {
         "probe": findings.probe,
         "settings": findings.settings.model_dump(mode="json"),
         "runs": _text(runs),
-        "tables": {name: _text(_unnamed(table)) for name, table in findings.tables.items() if name not in drawn},
+        "tables": {name: _text(table) for name, table in judged.items() if name not in drawn},
         "parts": {name: _document(part) for name, part in findings.parts.items()},
     }
-
-
-def _unnamed(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table without the ids of runs, which judge nothing and can hardly be packed."""
-    return table.drop(columns="run_id", errors="ignore")
 
 
 def _findings(document: dict[str, Any]) -> Findings:

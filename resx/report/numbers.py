@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from resx.ledger import Entry
 from resx.probes import Findings
 from resx.probes.page import formatted, shown_tables
-from resx.stats import Estimate
 
 
 def of_findings(experiment: str, findings: Findings) -> dict[str, str]:
@@ -19,18 +18,14 @@ def of_findings(experiment: str, findings: Findings) -> dict[str, str]:
         texts |= {f"{key}|word": verdict.word, f"{key}|scale": verdict.scale, f"{key}|says": verdict.says}
         texts[f"{key}|criterion"] = verdict.criterion
         for place, one in enumerate(verdict.estimates):
-            texts |= {f"{key}|{place}|{name}": text for name, text in of_estimate(one).items()}
+            p = "–" if one.p is None else f"{one.p:.3f}"
+            cells = {"name": one.name, "mean": one.middle, "interval": one.interval, "n": str(one.n), "p": p}
+            texts |= {f"{key}|{place}|{name}": text for name, text in cells.items()}
     texts |= {f"{experiment}|answer|{place}": line for place, line in enumerate(findings.notes())}
     for name, table in shown_tables(findings).items():
         _, rows = formatted(table)
         texts |= {f"{experiment}|{name}|{i}|{j}": cell for i, row in enumerate(rows) for j, cell in enumerate(row)}
     return texts
-
-
-def of_estimate(one: Estimate) -> dict[str, str]:
-    """Return an effect's name, mean, interval, number of seeds and p as they are shown."""
-    p = "–" if one.p is None else f"{one.p:.3f}"
-    return {"name": one.name, "mean": one.middle, "interval": one.interval, "n": str(one.n), "p": p}
 
 
 def of_entries(entries: Sequence[Entry]) -> dict[str, str]:
