@@ -136,12 +136,10 @@ class Within:
 
     def _is_equivalent(self, effect: Effect, margin: float, symbols: Symbols) -> bool:
         values = effect.values.dropna()
-        if self.errors:
-            arms = [cell.loc[values.index] for cell in effect.cells]
-            images = int(symbols["test_images"])
-            return stats.equivalence(values, margin, arms=arms, n_test=images).status == "equivalent"
-        narrow = stats.t_interval(values, confidence=0.9)
-        return narrow.low > -margin and narrow.high < margin
+        if not self.errors:
+            return stats.is_within(values, margin)
+        arms = [cell.loc[values.index] for cell in effect.cells]
+        return stats.equivalence(values, margin, arms=arms, n_test=int(symbols["test_images"])) == "equivalent"
 
     def criterion(self, expected: Sign) -> str:
         return f"supported if equivalent within ±{self.margin} (two one-sided tests), refuted if it differs and is not"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MIN_SEEDS = 6  # the joint sign-flip's smallest p is 2/2^n: 0.0625 with 5 seeds, 0.03125 with 6
 ROUNDING = 1e-9  # values (percent, log10) closer than this differ by rounding only
 ALPHA = 0.05  # a family's error rate
-EXACT_SEEDS = 14  # up to here every sign pattern is tried, beyond it a sample of them
+EXACT_SEEDS, SAMPLES = 14, 20_000  # up to so many seeds every sign pattern is tried, beyond them a sample
 
 Word = Literal["supported", "refuted", "screening", "inconclusive"]
 
@@ -111,13 +111,13 @@ def mean_of(values: pd.Series) -> Estimate:
     return t_interval(present) if len(present) else NOTHING
 
 
-def joint_sign_flip(differences: ArrayLike, samples: int = 20_000) -> NDArray[np.float64]:
+def joint_sign_flip(differences: ArrayLike) -> NDArray[np.float64]:
     """Return a p per comparison, adjusted for the family, from differences [n_seeds, n_comparisons].
 
     Without an effect a seed's differences are as likely as their negatives, all comparisons of the seed
     together (they share networks). p of a comparison is the share of sign patterns, the observed one
     included, whose largest |t| in the family reaches the comparison's own |t|. Patterns come in mirrored
-    pairs, so the smallest p is 2/2^n. All patterns are tried up to 14 seeds, beyond that `samples` of them
+    pairs, so the smallest p is 2/2^n. All patterns are tried up to 14 seeds, beyond that 20,000 of them
     from a fixed stream (the observed one added, so p is never 0).
 
     So it is assumed that a seed's differences are distributed symmetrically about 0 where there is no effect. For a
@@ -143,7 +143,7 @@ def joint_sign_flip(differences: ArrayLike, samples: int = 20_000) -> NDArray[np
         bits = np.arange(2 ** (n - 1))[:, None] >> np.arange(n)
         signs = 1.0 - 2.0 * (bits & 1)
     else:
-        drawn = np.random.default_rng(0).integers(0, 2, (samples, n))
+        drawn = np.random.default_rng(0).integers(0, 2, (SAMPLES, n))
         signs = np.vstack([np.ones(n), 1.0 - 2.0 * drawn])
     largest = np.abs(signs @ unit).max(axis=1, initial=0.0)
     observed = np.abs(unit.sum(axis=0))
@@ -171,23 +171,6 @@ def judge_family(effects: Mapping[str, pd.Series]) -> dict[str, Estimate]:
     }
 
 
-@dataclass(frozen=True)
-class Equivalence:
-    """Outcome of two one-sided tests; [low, high], the 1−2·alpha interval, has to lie within ±margin."""
-
-    status: Literal["equivalent", "not shown", "at the floor"]
-    p: float
-    low: float
-    high: float
-    margin: float
-    n: int
-
-
-def at_floor(arms: Sequence[ArrayLike], margin: float) -> bool:
-    """Return whether every arm's mean error (%) is within `margin` of 0 %, where arms cannot differ."""
-    return all(float(np.mean(_values(arm))) <= margin for arm in arms)
-
-
 def check_margin(margin: float, n_test: int) -> None:
     """Raise SpecError where a margin (%) is less than two of the n_test images that it is counted in."""
     smallest = 200 / n_test
@@ -197,43 +180,35 @@ def check_margin(margin: float, n_test: int) -> None:
         )
 
 
-def equivalence(
-    differences: ArrayLike, margin: float, *, arms: Sequence[ArrayLike], n_test: int, alpha: float = 0.05
-) -> Equivalence:
-    """Judge 'no difference' between errors (%) by two one-sided t tests (TOST).
+def is_within(differences: ArrayLike, margin: float) -> bool:
+    """Return whether a mean difference is equivalent to 0 within ±margin, by two one-sided t tests at 5 % (TOST).
 
-    differences: [n], one per seed. margin: the largest difference (%) that does not matter, chosen
-    beforehand. arms: the errors, [n] each, of every network that enters the difference; with all of them at
-    the floor nothing is judged (p is nan). n_test: number of test images. One seed shows nothing (p is nan).
-    Raises SpecError for a margin of less than two test images.
+    Both tests reject exactly where the 90 % interval lies within the margin. One seed shows nothing.
+    """
+    interval = t_interval(differences, confidence=1 - 2 * ALPHA)
+    return interval.low > ROUNDING - margin and interval.high < margin - ROUNDING
+
+
+def equivalence(
+    differences: ArrayLike, margin: float, *, arms: Sequence[ArrayLike], n_test: int
+) -> Literal["equivalent", "not shown", "at the floor"]:
+    """Judge 'no difference' between errors (%).
+
+    differences: [n], one per seed. margin: the largest difference (%) that does not matter, chosen beforehand. arms:
+    the errors, [n] each, of every network that enters the difference; where the mean of each is within the margin of
+    0 %, they cannot differ and nothing is judged. n_test: number of test images. Raises SpecError for a margin of less
+    than two test images.
     """
     check_margin(margin, n_test)
-    interval = t_interval(differences, confidence=1 - 2 * alpha)
-    p = math.nan
-    if at_floor(arms, margin):
-        status: Literal["equivalent", "not shown", "at the floor"] = "at the floor"
-    else:
-        p = _tost(_values(differences), margin)
-        status = "equivalent" if p <= alpha else "not shown"
-    return Equivalence(status, p, interval.low, interval.high, margin, interval.n)
+    if all(np.mean(arm) <= margin for arm in arms):
+        return "at the floor"
+    return "equivalent" if is_within(differences, margin) else "not shown"
 
 
-def _tost(values: NDArray[np.float64], margin: float) -> float:
-    """Return the larger of the two one-sided p-values; nan with one seed or a missing value."""
-    n = len(values)
-    if n < 2 or not np.isfinite(values).all():
-        return math.nan
-    room = margin - abs(float(values.mean()))  # to the nearer margin, whose test has the larger p
-    error = float(values.std(ddof=1)) / math.sqrt(n)
-    if error < ROUNDING:  # all seeds agree: t is infinite, or 0/0 on the margin itself
-        return 0.0 if room > ROUNDING else 1.0
-    return float(scipy.special.stdtr(n - 1, -room / error))
+def word(estimate: Estimate, expected: Literal[-1, 0, 1], *, equivalent: bool = False) -> Word:
+    """Return the word for a comparison whose sign `expected` was predicted (0: no difference).
 
-
-def word(estimate: Estimate, expected: Literal[-1, 0, 1], *, equivalent: bool = False, alpha: float = 0.05) -> Word:
-    """Return the word for a comparison of which sign `expected` was predicted (0: no difference).
-
-    From 6 seeds on: 'supported' for a significant difference (estimate.p ≤ alpha) of the expected sign, or
+    From 6 seeds on: 'supported' for a significant difference (p ≤ 5 %) of the expected sign, or
     for equivalence where none was expected; 'refuted' for the contrary; else 'inconclusive'. Below 6 seeds no
     p can reach 5 %, so neither is ever said: 'screening' where the interval excludes 0 or equivalence was
     found, which is a reason to run more seeds, else 'inconclusive'.
@@ -243,8 +218,8 @@ def word(estimate: Estimate, expected: Literal[-1, 0, 1], *, equivalent: bool = 
         return "screening" if excludes_zero or equivalent else "inconclusive"
     if equivalent and expected == 0:  # a significant difference within the margin exists but does not matter
         return "supported"
-    if estimate.p is not None and estimate.p <= alpha:
-        return "supported" if int(np.sign(estimate.mean)) == expected else "refuted"
+    if estimate.p is not None and estimate.p <= ALPHA:
+        return "supported" if np.sign(estimate.mean) == expected else "refuted"
     return "refuted" if equivalent else "inconclusive"
 
 
@@ -252,18 +227,6 @@ def binomial_error(error: float, n_images: int) -> float:
     """Return the standard error (%) of an error (%) that was counted on n_images: the test set's own part."""
     share = error / 100
     return 100 * math.sqrt(share * (1 - share) / n_images)
-
-
-def wilson_interval(error: float, n_images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the interval (%) of an error (%) that was counted on n_images (Wilson 1927).
-
-    Unlike error ± z standard errors it stays within 0..100 and has a width at 0 errors: 0 to 1.3 % on 297 images.
-    """
-    z = float(scipy.special.ndtri((1 + confidence) / 2))
-    share, weight = error / 100, 1 + z**2 / n_images
-    middle = (share + z**2 / (2 * n_images)) / weight
-    half = z / weight * math.sqrt(share * (1 - share) / n_images + (z / (2 * n_images)) ** 2)
-    return max(0.0, 100 * (middle - half)), min(100.0, 100 * (middle + half))
 
 
 def log10_loss(loss: ArrayLike) -> NDArray[np.float64]:

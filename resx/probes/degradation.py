@@ -114,7 +114,7 @@ def _word(
     if images is None:
         return "inconclusive"
     alike = stats.equivalence(difference, margin, arms=arms, n_test=images)
-    return "same" if alike.status == "equivalent" else "inconclusive"
+    return "same" if alike == "equivalent" else "inconclusive"
 
 
 def _arms(runs: pd.DataFrame) -> pd.Series:

@@ -287,8 +287,8 @@ def _ways(values: pd.DataFrame, networks: pd.DataFrame, margin: float, images: i
             row |= stats.mean_of(own[outcome] - base[outcome]).cells(outcome)
         errors = [own["test_error"].dropna(), base["test_error"].dropna()]
         difference = (own["test_error"] - base["test_error"]).dropna()
-        alike = stats.equivalence(difference, margin, arms=errors, n_test=images) if len(difference) else None
-        rows.append({**row, "margin": margin, "same_test_error": alike.status if alike else "not shown"})
+        alike = stats.equivalence(difference, margin, arms=errors, n_test=images) if len(difference) else "not shown"
+        rows.append({**row, "margin": margin, "same_test_error": alike})
     if not rows:
         raise SpecError("no run to compare with the reference is among these")
     return pd.DataFrame(rows)

@@ -311,7 +311,7 @@ def _test_difference(group: pd.DataFrame, identity: pd.Series, margin: float) ->
         return row
     images = int(group["test_images"].iloc[0])
     alike = stats.equivalence(values, margin, arms=[group["test_error"], identity], n_test=images)
-    return {**row, "same_test_error": alike.status}
+    return {**row, "same_test_error": alike}
 
 
 def _published(shortcut: str) -> str | None:
