@@ -137,26 +137,11 @@ IDENTITY_TABLE_1: dict[str, Reported] = {
         "dropout 0.5": nan,
     }.items()
 }
-# He et al. 2016b: where normalisation and activation stand, by (order, depth); 110 and 164 layers
-IDENTITY_TABLE_2: dict[tuple[str, int], Reported] = {
-    (order, depth): Reported(value, "He et al. 2016b, table 2")
-    for order, values in {
-        "original": (6.61, 5.93),
-        "BN after addition": (8.17, 6.50),
-        "ReLU before addition": (7.84, 6.14),
-        "ReLU-only pre-activation": (6.71, 5.91),
-        "full pre-activation": (6.37, 5.46),
-    }.items()
-    for depth, value in zip((110, 164), values, strict=True)
-}
-
 # Veit et al. 2016: a ResNet-110, 54 modules, and the lengths of its 2^54 paths
 _VEIT = "Veit et al. 2016"
 VEIT_MODULES = Reported(54, _VEIT, "M")
 VEIT_EFFECTIVE_LENGTHS = (5, 17)  # modules in the paths that almost all of the gradient comes through
 VEIT_EFFECTIVE_SHARE = Reported(0.45, _VEIT, "M", note="percent of all paths are that short")
-VEIT_SHORT_PATHS_TEST_ERROR = Reported(5.96, _VEIT, "M", note="trained with 23 of the modules in each batch")
-VEIT_FULL_TEST_ERROR = Reported(6.10, _VEIT, "M")
 
 # Yang et al. 2019: growth of a plain network's gradient per layer with batch norm, at initialisation
 PLAIN_GRADIENT_FACTOR = Reported(1.21, "Yang et al. 2019", "M", note="per layer, at initialisation")
