@@ -10,7 +10,7 @@ Verdicts follow resx.stats: from six seeds on 'supported' and 'refuted', below t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -93,7 +93,7 @@ class BySign:
     """The effect has the expected sign; of several effects, all have."""
 
     def word(self, claim: Claim, effects: Sequence[Effect], estimates: Sequence[Estimate], symbols: Symbols) -> Word:
-        return all_of([stats.word(estimate, claim.expected) for estimate in estimates])
+        return weakest({stats.word(estimate, claim.expected) for estimate in estimates})
 
     def criterion(self, expected: Sign) -> str:
         side, other = ("above", "below") if expected > 0 else ("below", "above")
@@ -127,11 +127,11 @@ class Within:
 
     def word(self, claim: Claim, effects: Sequence[Effect], estimates: Sequence[Estimate], symbols: Symbols) -> Word:
         margin = float(_filled(self.margin, symbols))
-        return all_of(
-            [
+        return weakest(
+            {
                 stats.word(estimate, 0, equivalent=self._is_equivalent(effect, margin, symbols))
                 for effect, estimate in zip(effects, estimates, strict=True)
-            ]
+            }
         )
 
     def _is_equivalent(self, effect: Effect, margin: float, symbols: Symbols) -> bool:
@@ -176,12 +176,10 @@ class AnyDiffers:
         return "supported if any differs; refuted if none does and all are equivalent in test error (±{margin} points)"
 
 
-def all_of(words: Iterable[Word]) -> Word:
-    """Return the word for 'all of these hold': refuted where one is, a word that all share, else inconclusive."""
-    distinct = set(words)
-    if "refuted" in distinct:
-        return "refuted"
-    return distinct.pop() if len(distinct) == 1 else "inconclusive"
+def weakest(words: Collection[str]) -> Word:
+    """Return the word for 'all of these hold': refuted where one is, else the weakest."""
+    order: tuple[Word, ...] = ("refuted", "inconclusive", "screening")
+    return next((word for word in order if word in words), "supported")
 
 
 @dataclass(frozen=True)
@@ -222,8 +220,7 @@ class Combination:
 class Verdict:
     """A claim judged. key: `probe:key`. estimates: the effects that decide, then those that stand next to them.
 
-    deciding: how many they are, none where parts decide. scale: see `scale`. points: whether the means lie on
-    the expected side, whatever the word is.
+    deciding: how many decide, none where parts do. scale: see `scale`.
     """
 
     key: str
@@ -232,7 +229,6 @@ class Verdict:
     word: Word
     estimates: tuple[Estimate, ...]
     scale: str = ""
-    points: bool = False
     deciding: int = 1
 
     def __str__(self) -> str:
@@ -287,7 +283,6 @@ def judge(
                     _text(criterion(_with_quantity(claim, filling), labels), filling),
                     word,
                     (*deciding, *others),
-                    points=all(np.sign(one.mean) == claim.expected for one in deciding),
                     deciding=len(deciding),
                 )
             )
@@ -399,14 +394,8 @@ def combine(claim: Combination, verdicts: Mapping[str, Verdict]) -> Verdict:
     judged = [[one for key, one in verdicts.items() if is_of(key, part)] for part in claim.parts]
     parts = [one for several in judged for one in several]
     word = weakest({one.word for one in parts} | (set() if all(judged) else {"inconclusive"}))
-    estimates, points = tuple(one.estimates[0] for one in parts), all(one.points for one in parts)
-    return Verdict(claim.key, claim.says, criterion(claim, {}), word, estimates, points=points, deciding=0)
-
-
-def weakest(words: Collection[str]) -> Word:
-    """Return the word for several claims together: refuted where one is, else the weakest."""
-    order: tuple[Word, ...] = ("refuted", "inconclusive", "screening")
-    return next((word for word in order if word in words), "supported")
+    estimates = tuple(one.estimates[0] for one in parts)
+    return Verdict(claim.key, claim.says, criterion(claim, {}), word, estimates, deciding=0)
 
 
 EFFECT = ("effect", "mean", "low", "high", "n", "p")  # columns of an effect

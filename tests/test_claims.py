@@ -15,7 +15,6 @@ from resx.claims import (
     Contrast,
     OneOfEach,
     Within,
-    all_of,
     at_scale,
     combine,
     contrast,
@@ -26,6 +25,7 @@ from resx.claims import (
     residual,
     scale,
     scale_rank,
+    weakest,
 )
 from resx.spec import Foreign, RunSpec, build_spec
 
@@ -162,10 +162,11 @@ def test_any_of_several_differs() -> None:
     }
 
 
-def test_all_of() -> None:
-    assert all_of(["supported", "supported"]) == "supported"
-    assert all_of(["supported", "inconclusive"]) == "inconclusive"
-    assert all_of(["supported", "refuted", "inconclusive"]) == "refuted"
+def test_all_hold_only_as_far_as_the_weakest() -> None:
+    assert weakest(["supported", "supported"]) == "supported"
+    assert weakest(["supported", "screening"]) == "screening"
+    assert weakest(["screening", "inconclusive"]) == "inconclusive"
+    assert weakest(["supported", "refuted", "inconclusive"]) == "refuted"
 
 
 @pytest.mark.parametrize(("expected", "word"), [(1, "supported"), (-1, "refuted")])
