@@ -2,8 +2,8 @@
 
 From a claim follow, each in one place: the name of its effect, its criterion, the rows of the effects table, its
 verdict and its line of help. A contrast is a weighted sum of cells of a tidy table, one value per seed; a cell is a
-choice of values of the table's columns. Text and cells may hold symbols, such as {deep}, which stand for the greatest
-depth at hand, a setting, or whatever the probe says.
+choice of values of the table's columns. Text and cells may hold symbols, such as {deep}: the greatest depth at hand, a
+setting, or whatever the probe says.
 
 Verdicts follow resx.stats: from six seeds on 'supported' and 'refuted', below that 'screening' at most.
 """
@@ -44,9 +44,9 @@ def residual(depth: Any, **more: Any) -> dict[str, Any]:
 class Contrast:
     """Σ weight · cell − constant of one quantity, a value per seed.
 
-    quantity: a column of one of the probe's tables. A cell's value that is a tuple stands for the mean over these
-    values, all of which a seed must have. over: columns for each of whose combined values, among the rows that have the
-    values of `where`, there is a contrast of its own; cells name that value as a symbol, such as {depth}.
+    quantity: a column of one of the probe's tables. Where a cell's value is a tuple, the mean over these values is
+    taken, all of which a seed must have. over: columns for each of whose combined values, among the rows that match
+    `where`, there is a contrast of its own; cells name that value as a symbol, such as {depth}.
     """
 
     quantity: str
@@ -255,18 +255,18 @@ def judge(
     single = [pair for claim in claims for pair in _single(claim, tables, symbols)]
     own = {claim.key: _effects(claim.first, tables, filling, labels) for claim, filling in single}
     more = {
-        claim.key: [effect for one in _others(claim) for effect in _effects(one, tables, filling, labels)]
+        claim.key: [effect for one in claim.beside for effect in _effects(one, tables, filling, labels)]
         for claim, filling in single
     }
     listed = [(family, _effects(one, tables, symbols, labels)) for family, several in extras.items() for one in several]
-    listed += [(str(_filled(claim.family, filling)), own[claim.key] + more[claim.key]) for claim, filling in single]
+    listed += [(claim.family, own[claim.key] + more[claim.key]) for claim, _ in single]
     families: dict[str, dict[str, pd.Series]] = {}
     for family, effects in listed:
         families.setdefault(family, {}).update({effect.name: effect.values for effect in effects})
     estimates = {family: stats.judge_family(effects) for family, effects in families.items()}
     verdicts = []
     for claim, filling in single:
-        judged = estimates[str(_filled(claim.family, filling))]
+        judged = estimates[claim.family]
         effects = [effect for effect in own[claim.key] if effect.name in judged]
         if effects:
             deciding = [judged[effect.name] for effect in effects]
@@ -280,7 +280,7 @@ def judge(
                 Verdict(
                     claim.key,
                     _text(claim.says, filling),
-                    _text(criterion(_with_quantity(claim, filling), labels), filling),
+                    _text(criterion(claim, labels), filling),
                     word,
                     (*deciding, *others),
                     deciding=len(deciding),
@@ -290,20 +290,18 @@ def judge(
 
 
 def _single(claim: Claim, tables: Tables, symbols: Symbols) -> list[tuple[Claim, Symbols]]:
-    """Return the claim with what its symbols stand for; with `each`, one for every combination of values."""
-    table = _table(claim.first, tables, symbols)
+    """Return the claim, quantity and family filled in, with its symbols; with `each`, one for every combination."""
+    first = replace(claim.first, quantity=str(_filled(claim.first.quantity, symbols)))
+    beside = (claim.refutes, *claim.beside) if claim.refutes else claim.beside
+    claim = replace(claim, first=first, beside=beside, family=str(_filled(claim.family, symbols)))
+    table = _table(first, tables, symbols)
     if not claim.each or table is None:
         return [(claim, symbols)]
-    single: list[tuple[Claim, Symbols]] = []
-    first = replace(claim.first, over=(), where={})
-    for values in _over(claim.first, table, symbols):
-        own = replace(claim, key=":".join([claim.key, *map(str, values)]), first=first)
-        single.append((own, {**symbols, **dict(zip(claim.first.over, values, strict=True))}))
+    single = []
+    for own in _over(first, table, symbols):
+        key = ":".join([claim.key, *(str(own[column]) for column in first.over)])
+        single.append((replace(claim, key=key, first=replace(first, over=(), where={})), own))
     return single
-
-
-def _others(claim: Claim) -> tuple[Contrast, ...]:
-    return (claim.refutes, *claim.beside) if claim.refutes else claim.beside
 
 
 def _between(supports: Estimate, refutes: Estimate, expected: Sign) -> Word:
@@ -313,10 +311,6 @@ def _between(supports: Estimate, refutes: Estimate, expected: Sign) -> Word:
     if stats.word(refutes, expected) in ("refuted", "screening") and np.sign(refutes.mean) == -expected:
         return stats.word(refutes, expected)
     return "inconclusive"
-
-
-def _with_quantity(claim: Claim, symbols: Symbols) -> Claim:
-    return replace(claim, first=replace(claim.first, quantity=str(_filled(claim.first.quantity, symbols))))
 
 
 def criterion(claim: Claim | Combination, labels: Mapping[str, str]) -> str:
@@ -427,8 +421,7 @@ def _effects(one: Contrast, tables: Tables, symbols: Symbols, labels: Mapping[st
     if table is None:
         return []
     effects = []
-    for values in _over(one, table, symbols):
-        own = {**symbols, **dict(zip(one.over, values, strict=True))}
+    for own in _over(one, table, symbols):
         terms = tuple((weight, {c: _filled(v, own) for c, v in cell.items()}) for weight, cell in one.terms)
         cells = [_by_seed(table, cell, quantity) for _, cell in terms]
         repeated = any(terms[i][1] == terms[j][1] for i in range(len(terms)) for j in range(i))
@@ -449,11 +442,13 @@ def _table(one: Contrast, tables: Tables, symbols: Symbols) -> pd.DataFrame | No
     return next((table for table in tables.values() if columns <= set(table.columns)), None)
 
 
-def _over(one: Contrast, table: pd.DataFrame, symbols: Symbols) -> list[tuple[Any, ...]]:
-    """Return the combined values of `over` that a table has; one of nothing without `over`."""
+def _over(one: Contrast, table: pd.DataFrame, symbols: Symbols) -> list[Symbols]:
+    """Return the symbols with each combination of the values of `over` in a table; without `over`, them alone."""
+    if not one.over:
+        return [symbols]
     where = {column: _filled(value, symbols) for column, value in one.where.items()}
-    rows = _rows(table, where)[list(one.over)].drop_duplicates()
-    return list(rows.itertuples(index=False, name=None)) if one.over else [()]
+    combinations = _rows(table, where)[list(one.over)].drop_duplicates().itertuples(index=False, name=None)
+    return [{**symbols, **dict(zip(one.over, values, strict=True))} for values in combinations]
 
 
 def _rows(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
@@ -478,14 +473,14 @@ def _by_seed(table: pd.DataFrame, cell: Cell, quantity: str) -> pd.Series:
 
 
 def _filled(value: Any, symbols: Symbols) -> Any:
-    """Return what a symbol stands for; anything else as it is."""
+    """Return the value of a symbol; anything else as it is."""
     if isinstance(value, str) and value.startswith("{") and value.endswith("}"):
         return symbols[value[1:-1]]
     return tuple(_filled(item, symbols) for item in value) if isinstance(value, tuple) else value
 
 
 def _named(value: Any, symbols: Symbols) -> Any:
-    """Return what a symbol stands for, as names show it: of a symbol for several values, its own name."""
+    """Return the value of a symbol as names show it: of a symbol for several values, its own name."""
     filled = _filled(value, symbols)
     return value[1:-1] if isinstance(value, str) and isinstance(filled, tuple) else filled
 
@@ -514,9 +509,8 @@ def scale(runs: pd.DataFrame) -> str:
     images of the paper's data, but fewer, smaller, shorter, or in another network. toy: anything else. Where any was
     trained by others, that is said too.
     """
-    rows = runs.to_dict("records")
-    others = any(pd.notna(run["foreign"]) for run in rows)
-    return min(map(_scale, rows), key=SCALES.index) + BY_OTHERS * others
+    least = min(map(_scale, runs.to_dict("records")), key=SCALES.index)
+    return least + BY_OTHERS * bool(runs["foreign"].notna().any())
 
 
 def scale_rank(text: str) -> int:

@@ -200,7 +200,7 @@ def equivalence(
     than two test images.
     """
     check_margin(margin, n_test)
-    if all(np.mean(arm) <= margin for arm in arms):
+    if all(np.asarray(arm, float).mean() <= margin for arm in arms):
         return "at the floor"
     return "equivalent" if is_within(differences, margin) else "not shown"
 
