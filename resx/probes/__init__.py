@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import html
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
@@ -260,10 +260,10 @@ def judge(name: str, frames: Frames, settings: Frozen) -> Findings:
     of them has, or, for a probe that measures trained networks, no run that finished.
     """
     probe, there = load_probe(name), frames
-    frames = _with_outcome(there)
-    status = there["runs"]["status"]
+    runs, status = there["runs"], there["runs"]["status"]
     if status.empty:
         raise SpecError("no finished run to judge")
+    frames = of_runs(there, runs.loc[status.isin(["finished", "diverged"]), "run_id"])
     needs_finished = any(not measure.diverged for measure in probe.measures.values())
     if frames["runs"].empty or ("finished" not in set(status) and needs_finished):
         counts = ", ".join(f"{count} {word}" for word, count in status.value_counts().items())
@@ -283,13 +283,8 @@ def judge(name: str, frames: Frames, settings: Frozen) -> Findings:
     return replace(findings, frames=there, answer=[*of_others(frames["runs"]), *findings.answer, *refused])
 
 
-def _with_outcome(frames: Frames) -> Frames:
-    """Return the frames of only those runs that ended, finished or diverged."""
-    runs = frames["runs"]
-    ended = runs["status"].isin(["finished", "diverged"])
-    if ended.all():
-        return frames
-    ids = set(runs.loc[ended, "run_id"])
+def of_runs(frames: Frames, ids: Collection[str]) -> Frames:
+    """Return the frames of these runs alone."""
     return {key: frame[frame["run_id"].isin(ids)] for key, frame in frames.items()}
 
 

@@ -30,7 +30,7 @@ from pydantic import Field
 from resx import paper, stats
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction, plain, residual
 from resx.probes import Findings, Frames, Probe, Request, Settings, Tables
-from resx.probes.tidy import OUTCOMES, Outcome, arm, check_margin, outcomes, summary
+from resx.probes.tidy import OUTCOMES, Outcome, arm, check_margin, diverged, outcomes, same_test_error, summary
 from resx.spec import RunSpec, without
 
 BASELINES = ("none", "identity")
@@ -107,13 +107,10 @@ def _word(
         return "inconclusive"
     if one.p <= stats.ALPHA:
         return "better" if one.mean < 0 else "worse"
-    errors = pd.DataFrame({"own": own["test_error"], "identity": identity["test_error"]}).dropna()
-    arms = [errors["own"], errors["identity"]]
-    difference = errors["own"] - errors["identity"]
     images = _count(own["test_images"])
     if images is None:
         return "inconclusive"
-    alike = stats.equivalence(difference, margin, arms=arms, n_test=images)
+    alike = same_test_error(own["test_error"], identity["test_error"], margin, images)
     return "same" if alike == "equivalent" else "inconclusive"
 
 
@@ -136,7 +133,7 @@ def _networks(runs: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, Any] = {
             "network": f"{kind}-{depth}",
             "seeds": len(group),
-            "diverged": int((group["status"] == "diverged").sum()),
+            "diverged": diverged(group["status"]),
             "parameters": _count(group["parameters"]),
         }
         for outcome in OUTCOMES:

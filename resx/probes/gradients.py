@@ -35,7 +35,7 @@ from pydantic import Field
 from resx import paper
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction, plain, residual
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import Statistics, join, phases, summary, without_blocks
+from resx.probes.tidy import INITIAL, TRAINED, Statistics, diverged, join, phases, summary, without_blocks
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ NETWORK = ("kind", "depth", "norm", "padding", "images")
 VARIANT = {"padding": "{padding}", "images": "{images}"}  # a claim is judged in each
 OVER = tuple(VARIANT)
 CIRCULAR, FULL = "circular padding", "full size"
-BATCH, INITIAL, TRAINING, TRAINED = {"norm": "batch"}, {"phase": "initial"}, {"phase": "training"}, {"phase": "trained"}
+BATCH, TRAINING = {"norm": "batch"}, {"phase": "training"}
 
 
 class GradientsSettings(Settings):
@@ -101,7 +101,7 @@ def tables(frames: Frames, settings: GradientsSettings) -> dict[str, pd.DataFram
     by = [*NETWORK, "phase"]
     shown = growth[(growth["phase"] != "trained") | ~_followed(growth, growth["phase"] == "initial")]
     shown = summary(shown, by, ("growth", "within", "first_over_last"))
-    lost = growth[growth["phase"] == "initial"].groupby(list(NETWORK))["status"].agg(lambda s: (s == "diverged").sum())
+    lost = growth[growth["phase"] == "initial"].groupby(list(NETWORK))["status"].agg(diverged)
     shown = shown.merge(lost.rename("diverged").reset_index(), how="left", on=list(NETWORK))
     return {
         "growth": _by_size(shown, sizes),

@@ -29,7 +29,7 @@ from pydantic import Field
 
 from resx.claims import DEEP, Cell, Claim, Contrast, contrast, plain, residual
 from resx.probes import Frames, Probe, Request, gradients
-from resx.probes.tidy import OUTCOMES, outcomes, summary
+from resx.probes.tidy import INITIAL, OUTCOMES, diverged, outcomes, summary
 from resx.spec import RunSpec, without
 
 LOSS, HALF = "log10_train_loss", "log10_half"
@@ -48,7 +48,7 @@ ARMS: dict[str, dict[str, Any]] = {
 SHALLOW_ARMS = ("plain", "residual", "looks-linear plain", "dirac plain")
 BARE_ARMS = ("plain", "looks-linear plain", "dirac plain")  # without normalisation
 NAMES = {fields["shortcut"]: name for name, fields in ARMS.items() if name.startswith(("weak", "annealed"))}
-BATCH, INITIAL = {"norm": "batch"}, {"phase": "initial"}
+BATCH = {"norm": "batch"}
 
 
 class InterventionsSettings(gradients.GradientsSettings):
@@ -94,7 +94,7 @@ def _arms(named: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for name, quantity in (("growth_by_phase", "growth"), ("half_distances", HALF)):
         initial = named[name][named[name]["phase"] == "initial"]
         table = table.merge(summary(initial, by, [quantity]).drop(columns="seeds"), on=by, how="left")
-    lost = named["outcomes"].groupby(by, sort=False)["status"].agg(lambda status: (status == "diverged").sum())
+    lost = named["outcomes"].groupby(by, sort=False)["status"].agg(diverged)
     table = table.merge(lost.rename("diverged").reset_index(), on=by)
     rank = {name: place for place, name in enumerate(ARMS)}
     order = table.assign(place=table["kind"].map(rank)).sort_values(

@@ -203,7 +203,6 @@ def tables(frames: Frames, settings: LesionsSettings) -> dict[str, pd.DataFrame]
     runs = frames["runs"]
     rows = join(frames["lesions"], runs)
     rows = rows[rows["status"] == "finished"]
-    rows = rows.assign(network=rows["kind"] + "-" + rows["depth"].astype(str))
     pairs = _pairs(rows)
     together = pairs[(pairs["kind"] != "plain") & (pairs["depth"] == settings.deep)]
     together = together.assign(together=(together["both"] - together["sum"]) / together["sum"])  # as a share of the sum

@@ -34,8 +34,8 @@ from pydantic import Field
 
 from resx import stats
 from resx.claims import AnyDiffers, Claim, Contrast, contrast
-from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import OUTCOMES, Outcome, check_alike, check_margin, estimate, outcomes, without_blocks
+from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables, of_runs, tidy
+from resx.probes.tidy import OUTCOMES, Outcome, outcomes, without_blocks
 from resx.spec import AdapterSpec, ModelSpec, RunSpec, SpecError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def plan(request: Request) -> list[RunSpec]:
             cells.append({**base, "width": matched_width(reference.model), "shortcut": "identity", "adapter": "A"})
         specs += request.resolve([{**cell, "seed": seed} for cell in cells for seed in request.seeds])
     if request.settings.margin:
-        check_margin(request.settings.margin, specs)
+        tidy.check_margin(request.settings.margin, specs)
     return list(dict.fromkeys(specs))
 
 
@@ -170,7 +170,7 @@ def _arms(runs: pd.DataFrame) -> pd.DataFrame:
     Alternating widths are a design of their own, together with constant ones of another width; everything else is
     standard. Sorted by group and name. Raises SpecError where runs differ in the recipe.
     """
-    check_alike(runs, ("adapter", "width", "widths"))
+    tidy.check_alike(runs, ("adapter", "width", "widths"))
     alternating = runs["widths"] == ALTERNATING
     own_width = ~runs["width"].isin(runs.loc[alternating, "width"])
     matched = own_width & bool(alternating.any())
@@ -180,9 +180,7 @@ def _arms(runs: pd.DataFrame) -> pd.DataFrame:
         group=[NEXT if same else group for same, (group, _) in zip(matched, names, strict=True)],
         arm=[CONSTANT if same else arm for same, (_, arm) in zip(matched, names, strict=True)],
     )
-    twice = named.duplicated(["design", "arm", "depth", "seed"])
-    if twice.any():
-        raise SpecError(f"two runs are the {named['arm'][twice].iloc[0]} of one seed; choose one kind with --where")
+    tidy.check_once(named, "arm", "design", "depth")
     named = named.assign(rank=named["group"].map([REFERENCE, *GROUPS].index))
     return named.sort_values(["rank", "arm", "depth", "seed"], ignore_index=True).drop(columns="rank")
 
@@ -190,8 +188,7 @@ def _arms(runs: pd.DataFrame) -> pd.DataFrame:
 def of_design(frames: Frames, design: str) -> Frames:
     """Return the frames of one design's runs alone."""
     named = _arms(frames["runs"])
-    ids = named.loc[named["design"] == design, "run_id"]
-    return {name: frame[frame["run_id"].isin(ids)] for name, frame in frames.items()}
+    return of_runs(frames, named.loc[named["design"] == design, "run_id"])
 
 
 def _name(shortcut: str, adapter: str | None) -> tuple[str, str]:
@@ -232,7 +229,7 @@ def _networks(named: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
         parameters=("parameters", "max"),
         multiply_adds=("multiply_adds", "max"),
         seeds=("seed", "nunique"),
-        diverged=("status", lambda status: int((status == "diverged").sum())),
+        diverged=("status", tidy.diverged),
         **{outcome: (outcome, "mean") for outcome in OUTCOMES},
     ).reset_index()
     table = table.merge(gains, on=["arm", "depth"], how="left")
@@ -285,10 +282,8 @@ def _ways(values: pd.DataFrame, networks: pd.DataFrame, margin: float, images: i
         own = own.set_index("seed")
         for outcome in OUTCOMES:
             row |= stats.mean_of(own[outcome] - base[outcome]).cells(outcome)
-        errors = [own["test_error"].dropna(), base["test_error"].dropna()]
-        difference = (own["test_error"] - base["test_error"]).dropna()
-        alike = stats.equivalence(difference, margin, arms=errors, n_test=images) if len(difference) else "not shown"
-        rows.append({**row, "margin": margin, "same_test_error": alike})
+        same = tidy.same_test_error(own["test_error"], base["test_error"], margin, images)
+        rows.append({**row, "margin": margin, "same_test_error": same})
     if not rows:
         raise SpecError("no run to compare with the reference is among these")
     return pd.DataFrame(rows)
@@ -342,7 +337,7 @@ def comment(findings: Findings) -> list[str]:
     free = ways[~ways["group"].isin([NEXT, "mean"]) & ~ways["left_out"]]
     ranked = free.dropna(subset=[primary]).sort_values(primary)
     if len(ranked) > 1:
-        best, worst = (estimate(row, primary) for row in (ranked.iloc[0], ranked.iloc[-1]))
+        best, worst = (tidy.estimate(row, primary) for row in (ranked.iloc[0], ranked.iloc[-1]))
         lines.append(
             f"{OUTCOMES[primary]}, difference from the reference: the best way ({ranked['arm'].iloc[0]}) "
             f"{best.with_interval}, the worst ({ranked['arm'].iloc[-1]}) {worst.with_interval}."

@@ -12,7 +12,7 @@ import pandas as pd
 
 from resx import claims
 from resx.probes import CLAIM_COLUMNS, Findings, load_probe
-from resx.stats import Estimate
+from resx.probes.tidy import estimate
 
 BEGIN, END = "<!-- written by resx from the tables of this folder -->", "<!-- end -->"
 # how LaTeX writes letters that mean something else to it, or that its fonts lack
@@ -79,8 +79,7 @@ def _cell(table: pd.DataFrame, name: str, row: int) -> str:
     if not pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name]):
         return {True: "yes", False: "no"}.get(value, str(value))
     if {f"{name}_low", f"{name}_high"} <= set(table):
-        low, high = table[f"{name}_low"].iloc[row], table[f"{name}_high"].iloc[row]
-        text = Estimate(name, value, low, high, 2).with_interval
+        text = estimate(table.iloc[row], name).with_interval
         signed = name.endswith("difference") or (table[name] < 0).any()
         return text if signed else text.replace("+", "")  # levels have no sign, differences do
     if f"{name}_std" in table and pd.notna(table[f"{name}_std"].iloc[row]):

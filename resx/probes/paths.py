@@ -32,7 +32,7 @@ from pydantic import Field
 from resx import paper
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import Statistics, arm_symbol, join, phases, summary, without_blocks
+from resx.probes.tidy import INITIAL, TRAINED, Statistics, arm_symbol, join, phases, summary, without_blocks
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 TRIAL_CHANNELS = 4  # of the shortcut that is tried out; linearity does not depend on them
 NETWORKS = ("kind", "depth", "n", "phase")
-INITIAL, TRAINED = {"phase": "initial"}, {"phase": "trained"}
 
 
 class PathsSettings(Settings):

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 from resx.claims import Combination
-from resx.probes import Frames, Measure, Part, Probe, Request, load_probe, settings_of
+from resx.probes import Frames, Measure, Part, Probe, Request, load_probe, of_runs, settings_of
 from resx.probes.gradients import GradientsSettings
 from resx.probes.lesions import LesionsSettings, is_deep, is_lesioned
 from resx.probes.lesions import plan as plan_lesions
@@ -45,8 +45,8 @@ def plan(request: Request) -> list[RunSpec]:
 
 def _frames(name: str, frames: Frames) -> Frames:
     """Return the frames of only those runs on which a part's measurements were applied."""
-    ids = {run_id for key in load_probe(name).measures if key in frames for run_id in frames[key]["run_id"]}
-    return {key: frame[frame["run_id"].isin(ids)] for key, frame in frames.items()}
+    measured = (frames[key]["run_id"] for key in load_probe(name).measures if key in frames)
+    return of_runs(frames, set().union(*measured))
 
 
 def _normed(spec: RunSpec, settings: Any) -> bool:
@@ -58,8 +58,7 @@ def _residual(spec: RunSpec, settings: Any) -> bool:
 
 
 def _lesioned(spec: RunSpec, settings: Any) -> bool:
-    shallow_plain = _normed(spec, settings) and spec.model.depth == settings.shallow
-    return shallow_plain or _residual(spec, settings)
+    return _residual(spec, settings) or (_normed(spec, settings) and spec.model.depth == settings.shallow)
 
 
 def _deep(spec: RunSpec, settings: Any) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import Field
 
 from resx.claims import Combination
-from resx.probes import Frames, Part, Probe, Request, settings_of
+from resx.probes import Frames, Part, Probe, Request, of_runs, settings_of
 from resx.probes.mapping import PROBE as MAPPING
 from resx.probes.mapping import RECIPE, MappingSettings
 from resx.probes.shortcuts import PROBE as SHORTCUTS
@@ -54,8 +54,8 @@ def plan(request: Request) -> list[RunSpec]:
 
 
 def _frames(frames: Frames, *, on_teacher: bool) -> Frames:
-    ids = frames["runs"].loc[(frames["runs"]["family"] == FAMILY) == on_teacher, "run_id"]
-    return {key: frame[frame["run_id"].isin(ids)] for key, frame in frames.items()}
+    runs = frames["runs"]
+    return of_runs(frames, runs.loc[(runs["family"] == FAMILY) == on_teacher, "run_id"])
 
 
 def _is_wanted(spec: RunSpec, settings: Any, *, on_teacher: bool) -> bool:

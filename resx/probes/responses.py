@@ -25,13 +25,12 @@ from pydantic import Field
 
 from resx.claims import DEEP, SHALLOW, Claim, contrast, plain, residual
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings
-from resx.probes.tidy import Statistics, join, phases, summary, without_blocks
+from resx.probes.tidy import INITIAL, TRAINED, Statistics, join, phases, summary, without_blocks
 from resx.spec import RunSpec
 
 if TYPE_CHECKING:
     from resx.measurements.inputs import Specimen
 
-INITIAL, TRAINED = {"phase": "initial"}, {"phase": "trained"}
 NETWORKS = ("kind", "depth", "phase")
 
 

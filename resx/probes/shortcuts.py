@@ -38,8 +38,8 @@ from pydantic import Field
 
 from resx import paper, stats
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction
-from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import OUTCOMES, Outcome, check_alike, check_margin, kind_name, outcomes, summary, without_blocks
+from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables, tidy
+from resx.probes.tidy import OUTCOMES, Outcome, outcomes, without_blocks
 from resx.spec import RunSpec, SpecError, parse_part
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def plan(request: Request) -> list[RunSpec]:
     """
     _check_donors(request.settings.donors)
     specs = [spec for grid in request.grids for spec in _plan_grid(request, grid)]
-    check_margin(request.settings.margin, specs)
+    tidy.check_margin(request.settings.margin, specs)
     return specs
 
 
@@ -215,7 +215,9 @@ def tables(frames: Frames, settings: ShortcutsSettings) -> dict[str, pd.DataFram
     correlations = _correlations(spectra, settings.primary)
     means = spectra.groupby([*CELL, "shortcut", "kind"], sort=False)[["gain", "directions", *PREDICTORS]].mean()
     own |= {"spectra": means.reset_index(), "correlations": correlations}
-    return own | ({"predictors": summary(correlations, [*CELL, "predictor"], ["rho"])} if len(correlations) else {})
+    if len(correlations):
+        own["predictors"] = tidy.summary(correlations, [*CELL, "predictor"], ["rho"])
+    return own
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:
@@ -229,14 +231,14 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
     runs = runs[runs["order"].isin(list(ORDERS)) & (runs["train_error"].notna() | (runs["status"] == "diverged"))]
     if runs.empty:
         raise SpecError("no run with an outcome classifies by residual blocks; `resx probe shortcuts` makes some")
-    check_alike(runs, ("order", "init_from", "width"))
+    tidy.check_alike(runs, ("order", "init_from", "width"))
     usual = set(runs["width"][runs["shortcut"] == "identity"])
     donors: list[Any] = [getattr(start, "run", None) for start in runs["init_from"]]
     named = outcomes(runs).assign(
         kind=[_stated(text, "kind") or "other" for text in runs["shortcut"]],
         donor=donors,
         shortcut=[
-            (text if donor is None else f"{text} to {kind_name(names.get(donor, donor))}")
+            (text if donor is None else f"{text} to {tidy.kind_name(names.get(donor, donor))}")
             + ("" if not usual or width in usual else f", width {width:g}")
             for text, donor, width in zip(runs["shortcut"], donors, runs["width"], strict=True)
         ],
@@ -251,9 +253,7 @@ def _paired(runs: pd.DataFrame, primary: str) -> pd.DataFrame:
     Raises SpecError where two runs are the same network, or where there is none with the identity.
     """
     key = [*CELL, "seed"]
-    twice = runs.duplicated([*key, "shortcut"])
-    if twice.any():
-        raise SpecError(f"two runs are the {runs['shortcut'][twice].iloc[0]} of one seed; choose one kind with --where")
+    tidy.check_once(runs, "shortcut", *CELL)
     identity = runs.loc[runs["shortcut"] == "identity", [*key, primary, "test_error"]]
     for order, depth in runs[CELL].drop_duplicates().itertuples(index=False):
         if identity[(identity["order"] == order) & (identity["depth"] == depth)].empty:
@@ -276,7 +276,7 @@ def _ranking(runs: pd.DataFrame) -> pd.DataFrame:
         for name, group in own.items():
             one = judged.get(name, stats.NOTHING)
             row = {"order": order, "depth": depth, "shortcut": name, "kind": group["kind"].iloc[0]}
-            row |= {"seeds": len(group), "diverged": int((group["status"] == "diverged").sum())}
+            row |= {"seeds": len(group), "diverged": tidy.diverged(group["status"])}
             rows.append(row | one.cells("difference") | {"p": np.nan if one.p is None else one.p})
         table = pd.DataFrame(rows).sort_values("difference", na_position="last", kind="stable")
         table.insert(2, "rank", np.arange(1, len(table) + 1))
@@ -295,23 +295,19 @@ def _errors(runs: pd.DataFrame, ranking: pd.DataFrame, margin: float) -> pd.Data
         row = {"order": order, "depth": depth, "shortcut": name}
         row |= {key: group[key].mean() for key in ("train_error", "test_error")}
         if name != "identity":
-            row |= _test_difference(group, identity["test_error"], margin)
+            row |= _test_difference(group, identity, margin)
         published = _published(name) if order == "post" else None
         rows.append({**row, "compute": total / float(identity["multiply_adds"].iloc[0]), "table_1": published})
     return pd.DataFrame(rows)
 
 
-def _test_difference(group: pd.DataFrame, identity: pd.Series, margin: float) -> dict[str, Any]:
-    """Return the paired difference in test error with its interval, and whether it is equivalent to none."""
-    values = group["test_difference"].dropna()
-    if values.empty:
-        return {}
-    row = stats.mean_of(values).cells("test_difference")
-    if len(values) < len(group):
+def _test_difference(group: pd.DataFrame, identity: pd.DataFrame, margin: float) -> dict[str, Any]:
+    """Return the paired difference in test error and, where no seed lacks it, whether it is equivalent to none."""
+    row: dict[str, Any] = stats.mean_of(group["test_difference"]).cells("test_difference")
+    if group["test_difference"].isna().any():
         return row
-    images = int(group["test_images"].iloc[0])
-    alike = stats.equivalence(values, margin, arms=[group["test_error"], identity], n_test=images)
-    return {**row, "same_test_error": alike}
+    own, base = (rows.set_index("seed")["test_error"] for rows in (group, identity))
+    return {**row, "same_test_error": tidy.same_test_error(own, base, margin, int(group["test_images"].iloc[0]))}
 
 
 def _published(shortcut: str) -> str | None:
@@ -435,8 +431,8 @@ def comment(findings: Findings) -> list[str]:
             f"{ORDERS[str(order)]}, {depth} layers: the identity ranks {place} of {len(ranking)}; after adjustment for "
             f"all of them {', '.join(better) or 'no function'} trained better and {worse or 'no'} trained worse."
         )
-        if len(diverged := ranking.loc[ranking["diverged"] > 0, "shortcut"]):
-            lines.append(f"Diverged in some seed: {', '.join(diverged)}.")
+        if len(lost := ranking.loc[ranking["diverged"] > 0, "shortcut"]):
+            lines.append(f"Diverged in some seed: {', '.join(lost)}.")
         if order == "post":
             lines += _against_table_1(ranking)
     return lines

@@ -18,8 +18,7 @@ OUTCOMES: dict[str, str] = {
     "train_error": "final training error (%)",
     "test_error": "final test error (%)",
 }
-
-
+INITIAL, TRAINED = {"phase": "initial"}, {"phase": "trained"}
 WITH_NETWORK = ("seed", "depth", "shortcut", "plugin", "warmup", "stride_in")  # may depend on the network
 
 
@@ -62,10 +61,18 @@ def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def diverged(status: pd.Series) -> int:
+    """Return how many runs diverged."""
+    return int((status == "diverged").sum())
+
+
 def join(measured: pd.DataFrame, runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """Return a measurement with columns of its runs: kind, depth, norm, seed, status, and those that are named."""
+    """Return a measurement with columns of its runs: kind, depth, network, norm, seed, status, and those named."""
     named = runs.assign(kind=kinds(runs), norm=runs["norm"].fillna(""))  # which nobody knows of a foreign network
-    return measured.merge(named[["run_id", "kind", "depth", "norm", "seed", "status", *columns]], on="run_id")
+    named = named.assign(network=named["kind"] + "-" + named["depth"].astype(str))
+    return measured.merge(
+        named[["run_id", "kind", "depth", "network", "norm", "seed", "status", *columns]], on="run_id"
+    )
 
 
 def phases(measured: pd.DataFrame) -> pd.DataFrame:
@@ -93,11 +100,8 @@ def summary(table: pd.DataFrame, by: Sequence[str], quantities: Sequence[str]) -
 
 
 def estimate(row: Any, quantity: str) -> stats.Estimate:
-    """Return a quantity q of a table's row (a series) that has q, q_low and q_high."""
-    seeds = 2 if pd.notna(row[f"{quantity}_low"]) else 1
-    return stats.Estimate(
-        "", row[quantity], row[f"{quantity}_low"], row[f"{quantity}_high"], int(row.get("seeds", seeds))
-    )
+    """Return a quantity q of a table's row (a series) that has q, q_low and q_high; of how many seeds is not said."""
+    return stats.Estimate("", row[quantity], row[f"{quantity}_low"], row[f"{quantity}_high"], 0)
 
 
 def check_alike(runs: pd.DataFrame, varying: Collection[str]) -> None:
@@ -113,6 +117,22 @@ def check_alike(runs: pd.DataFrame, varying: Collection[str]) -> None:
         raise SpecError(f"these runs differ in {values}; choose one kind with --where {mixed[0]}=…")
 
 
+def check_once(runs: pd.DataFrame, name: str, *key: str) -> None:
+    """Raise SpecError where a seed has two runs of one name; name, key: the columns that tell networks apart."""
+    twice = runs.loc[runs.duplicated([*key, name, "seed"]), name]
+    if len(twice):
+        raise SpecError(f"two runs are the {twice.iloc[0]} of one seed; choose one kind with --where")
+
+
+def same_test_error(own: pd.Series, base: pd.Series, margin: float, images: int) -> str:
+    """Return whether test errors (%) by seed are equivalent, as in stats.equivalence, on the seeds that both have."""
+    errors = pd.DataFrame({"own": own, "base": base}).dropna()
+    if errors.empty:
+        return "not shown"
+    arms = [errors["own"], errors["base"]]
+    return stats.equivalence(errors["own"] - errors["base"], margin, arms=arms, n_test=images)
+
+
 def check_margin(margin: float, specs: Iterable[RunSpec]) -> None:
     """Refuse a margin of less than two test images before anything is trained, where their number is known."""
     from resx.data import DATASETS, FACTS
@@ -125,9 +145,9 @@ def check_margin(margin: float, specs: Iterable[RunSpec]) -> None:
 
 def without_blocks(spec: RunSpec) -> str | None:
     """Say why a measurement of blocks cannot be made on a run, or return None for a network of blocks on images."""
-    if spec.model.family == ADOPTED:
-        return None  # adopting it says what is missing
-    return None if _has_blocks(spec.model) else f"the {spec.model.family} family has no blocks on images"
+    if spec.model.family == ADOPTED or _has_blocks(spec.model):  # adopting a network says what it lacks
+        return None
+    return f"the {spec.model.family} family has no blocks on images"
 
 
 @cache

@@ -147,7 +147,7 @@ def tables(frames: Frames, settings: TrainedSettings) -> dict[str, pd.DataFrame]
     return {
         "outcomes": outcomes,
         "networks": _words(outcomes),
-        "lesions": lesion_table(lesions.assign(network=lesions["kind"] + "-" + lesions["depth"].astype(str))),
+        "lesions": lesion_table(lesions),
         "means": paths["means"],
         "layers": responses["layers"],
         "lines": _lines(lesions, linear, _trained(paths["shares"]), gradients),

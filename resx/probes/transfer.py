@@ -54,7 +54,7 @@ from pydantic import Field
 from resx import stats
 from resx.claims import Claim, contrast
 from resx.probes import OF_IMAGES, Findings, Frames, Measure, Probe, Request, Settings
-from resx.probes.tidy import kind_name, outcomes
+from resx.probes.tidy import diverged, kind_name, outcomes
 from resx.spec import RunSpec, SpecError, parse_part
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def _networks(runs: pd.DataFrame) -> pd.DataFrame:
     best = grouped["score"].min() - grouped["task"].first().map(GUESSING)
     return (
         means.reindex(columns=["plain", "residual"])
-        .assign(learnt=best < -LEARNT, diverged=grouped["status"].agg(lambda status: (status == "diverged").sum()))
+        .assign(learnt=best < -LEARNT, diverged=grouped["status"].agg(diverged))
         .rename_axis(columns=None)
         .reset_index()
     )
