@@ -46,6 +46,7 @@ DESIGNS = {
     ALTERNATING: "Alternating widths: no shortcut fits",
     STANDARD: "Constant widths: two shortcuts do not fit",
 }
+PARTS = ("spatial", "grow", "shrink")  # of an adapter
 REFERENCE, NEXT = "reference", "comparison"  # a group of one arm; networks that are no ways
 PLAIN, CONSTANT = "plain", "constant width"
 GROUPS = {
@@ -110,7 +111,7 @@ def ways() -> list[str]:
     base = AdapterSpec()
     changed = [
         base.model_copy(update={key: name})
-        for key, registry in (("spatial", SPATIAL), ("grow", GROW), ("shrink", SHRINK))
+        for key, registry in zip(PARTS, (SPATIAL, GROW, SHRINK), strict=True)
         for name in registry
     ]
     return list(dict.fromkeys([*map(str, changed), *ALSO]))
@@ -198,7 +199,7 @@ def _name(shortcut: str, adapter: str | None) -> tuple[str, str]:
     parts, base = ModelSpec.model_validate({"adapter": adapter}).adapter, AdapterSpec()
     assert parts
     # where channels only grow there is no shrinking part, and where they fit no growing one
-    changed = [key for key in ("spatial", "grow", "shrink") if getattr(parts, key) not in (getattr(base, key), None)]
+    changed = [key for key in PARTS if getattr(parts, key) not in (getattr(base, key), None)]
     words = [str(getattr(parts, key)).replace("norm=true", "").removesuffix(":") for key in changed]
     words += ["everywhere"] if parts.where != base.where else []
     if not words:
@@ -241,19 +242,14 @@ def _networks(named: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
 
 
 def _values(named: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per arm and seed: group, arm, seed, and each outcome averaged over depths, nan where one is
-    missing."""
-    cells = named.pivot_table(
-        index=["group", "arm", "seed"],
-        columns="depth",
-        values=list(OUTCOMES),
-        aggfunc="first",
-        dropna=False,
-        sort=False,
-    )
-    cells = cells[cells.index.isin(named.set_index(["group", "arm", "seed"]).index)]
-    means = {one: pd.DataFrame(cells[one]).mean(axis=1, skipna=False) for one in OUTCOMES}
-    return pd.DataFrame(means).reset_index()
+    """Return a row per arm and seed: group, arm, seed, and each outcome averaged over depths."""
+    return _averaged(named, ["group", "arm", "seed"], named["depth"].nunique())
+
+
+def _averaged(rows: pd.DataFrame, by: list[str], count: int) -> pd.DataFrame:
+    """Return the outcomes' means by these columns; nan where there are fewer than `count` values."""
+    grouped = rows.groupby(by, sort=False)[list(OUTCOMES)]
+    return grouped.mean().where(grouped.count() == count).reset_index()
 
 
 def _means(values: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
@@ -263,12 +259,7 @@ def _means(values: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
         arms = list(networks.loc[networks[column], "arm"].unique())
         rows = values[values["arm"].isin(arms)]
         if len(rows):
-            means = (
-                rows.groupby("seed")[list(OUTCOMES)]
-                .mean()
-                .where(rows.groupby("seed")[list(OUTCOMES)].count() == len(arms))
-            )
-            parts.append(means.reset_index().assign(group="mean", arm=name))
+            parts.append(_averaged(rows, ["seed"], len(arms)).assign(group="mean", arm=name))
     return pd.concat(parts) if parts else values.head(0)
 
 
@@ -307,22 +298,13 @@ def _correlations(named: pd.DataFrame, networks: pd.DataFrame, primary: str) -> 
 def symbols(tables: Tables, settings: MismatchSettings) -> Mapping[str, Any]:
     """Return the reference, the arms that are compared with it, and whether all ways of a part are the same."""
     values, ways = tables["outcomes"], tables["ways"]
-    judged = ways[~ways["left_out"]]
-    same = {
-        f"same_{part}": bool((group == "equivalent").all())
-        for part, group in judged.groupby("group")["same_test_error"]
-    }
-    arms = {f"{part}_ways": tuple(group) for part, group in judged.groupby("group")["arm"]}
     [reference] = values.loc[values["group"] == REFERENCE, "arm"].unique()
-    none = {f"{part}_ways": () for part in GROUPS} | {f"same_{part}": False for part in GROUPS}
-    return {
-        **none,
-        **same,
-        **arms,
-        "reference": reference,
-        "arms": tuple(ways["arm"]),
-        "margin": ways["margin"].iloc[0],
-    }
+    own = {"reference": reference, "arms": tuple(ways["arm"]), "margin": ways["margin"].iloc[0]}
+    for part in PARTS:
+        judged = ways[(ways["group"] == part) & ~ways["left_out"]]
+        own[f"{part}_ways"] = tuple(judged["arm"])
+        own[f"same_{part}"] = bool((judged["same_test_error"] == "equivalent").all())
+    return own
 
 
 def extras(tables: Tables, settings: MismatchSettings) -> Mapping[str, Sequence[Contrast]]:
