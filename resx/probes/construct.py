@@ -67,8 +67,7 @@ def plan(request: Request) -> list[RunSpec]:
         raise SpecError("construct: is about plain networks in the original order; leave shortcut and order out")
     if settings.deep <= settings.shallow:
         raise SpecError("construct: deep must be above shallow")
-    base = {**request.base, "shortcut": "none"}
-    cells = [{**base, "seed": seed} for seed in request.seeds]
+    cells = [{**request.base, "shortcut": "none", "seed": seed} for seed in request.seeds]
     shallow = request.resolve([{**cell, "depth": settings.shallow} for cell in cells])
     deep = request.resolve([{**cell, "depth": settings.deep} for cell in cells])
 
@@ -125,23 +124,19 @@ def tables(frames: Frames, settings: ConstructSettings) -> dict[str, pd.DataFram
     runs = outcomes(frames["runs"]).assign(arm=_arms(frames["runs"]))
     if not (runs["arm"] == CONSTRUCTED).any():
         raise SpecError("no network was constructed among these runs; `resx probe construct` makes some")
-    rates = sorted(runs.loc[runs["arm"].notna(), "lr"].unique())
+    last = runs.dropna(subset=["arm"])
+    rates = sorted(last["lr"].unique())
     if len(rates) > 1:
         listed = ", ".join(map(str, rates))
         raise SpecError(
             f"second halves started from different rates ({listed}); choose one, with --where lr={rates[0]}"
         )
-    last = runs.dropna(subset=["arm"])
     names = {arm: text.format(**settings.model_dump()) for arm, text in NAMES.items()}
     identity = frames["construct"].merge(frames["runs"][["run_id", "seed"]], on="run_id")
     columns = ["mode", "precision", "seed", "max_difference", "mean_difference", "scale", "changed"]
-    means = (
-        last.groupby("arm", sort=False)[list(OUTCOMES)]
-        .mean()
-        .reindex([arm for arm in NAMES if arm in set(last["arm"])])
-    )
+    means = last.groupby("arm")[list(OUTCOMES)].mean().loc[[arm for arm in NAMES if arm in set(last["arm"])]]
     return {
-        "arms": means.reset_index().assign(arm=lambda table: table["arm"].map(names)),
+        "arms": means.rename(index=names).reset_index(),
         "identity": identity[columns].sort_values(["mode", "precision", "seed"], ignore_index=True),
         "outcomes": last[["arm", "depth", "seed", *OUTCOMES]],
         "curves": _joined(runs, frames["curves"]),
@@ -154,23 +149,14 @@ def _arms(runs: pd.DataFrame) -> pd.Series:
     A network is constructed where its weights came from `deepen`. The others began with the weights of the same
     network: shallow where that is a constructed network's parent, deep where it is as deep as a constructed one.
     """
-    origin = {
-        run_id: start for run_id, start in zip(runs["run_id"], runs["init_from"], strict=True) if start is not None
-    }
-    built = {run_id: start.run for run_id, start in origin.items() if start.transform == "deepen"}
-    depths = set(runs.loc[runs["run_id"].isin(built), "depth"])
-
-    def name(run_id: str, depth: int) -> str | None:
-        if run_id in built:
-            return CONSTRUCTED
-        if run_id not in origin or origin[run_id].transform != "same":
-            return None
-        if origin[run_id].run in built.values():
-            return SHALLOW
-        return DEEP if depth in depths else None
-
-    names = [name(run_id, depth) for run_id, depth in zip(runs["run_id"], runs["depth"], strict=True)]
-    return pd.Series(names, index=runs.index, dtype=object)
+    transform = runs["init_from"].map(lambda start: start and start.transform)
+    parent = runs["init_from"].map(lambda start: start and start.run)
+    built, same = transform == "deepen", transform == "same"
+    names = pd.Series(None, index=runs.index, dtype=object)
+    names[same & runs["depth"].isin(runs["depth"][built])] = DEEP
+    names[same & parent.isin(parent[built])] = SHALLOW
+    names[built] = CONSTRUCTED
+    return names
 
 
 def _joined(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:

@@ -219,21 +219,6 @@ def _at_equal_depth(key: str, outcome: str) -> Claim:
     )
 
 
-def _depth_costs(key: str, outcome: str) -> Claim:
-    """Return the claim that depth costs plain networks more than those with shortcuts."""
-    return Claim(
-        key=key,
-        says=f"Depth costs plain networks more than {ARM} ones ({SHALLOW} to {DEEP} layers)",
-        expected=+1,
-        first=interaction(
-            outcome,
-            (plain(DEEP), plain(SHALLOW)),
-            ({"kind": ARM, "depth": DEEP}, {"kind": ARM, "depth": SHALLOW}),
-        ),
-        family=outcome,
-    )
-
-
 CLAIMS = (
     Claim(
         key="beats-identity",
@@ -249,7 +234,17 @@ CLAIMS = (
         family=AGAINST_IDENTITY,
         each=True,
     ),
-    _depth_costs("depth-costs-plain-more", PRIMARY),
+    Claim(
+        key="depth-costs-plain-more",
+        says=f"Depth costs plain networks more than {ARM} ones ({SHALLOW} to {DEEP} layers)",
+        expected=+1,
+        first=interaction(
+            PRIMARY,
+            (plain(DEEP), plain(SHALLOW)),
+            ({"kind": ARM, "depth": DEEP}, {"kind": ARM, "depth": SHALLOW}),
+        ),
+        family=PRIMARY,
+    ),
     Claim(
         key="plain-degrades",
         says=f"Plain networks train worse with depth ({DEEP} against {SHALLOW} layers)",
