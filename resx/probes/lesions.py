@@ -29,9 +29,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, StringConstraints
 
-from resx.claims import Claim, Contrast, Within, contrast
+from resx.claims import Cell, Claim, Contrast, Within, contrast
 from resx.probes import Frames, Measure, Probe, Request, Settings, Tables
-from resx.probes.tidy import join, without_blocks
+from resx.probes.tidy import arm, join, without_blocks
 from resx.spec import ADOPTED, RunSpec, SpecError
 from resx.store.files import StoreError
 
@@ -134,10 +134,8 @@ def refuses(spec: RunSpec) -> str | None:
     from resx.model.construction import skeleton
 
     reason = without_blocks(spec)
-    if reason:
+    if reason or spec.model.family == ADOPTED:
         return reason
-    if spec.model.family == ADOPTED:
-        return None
     network = skeleton(spec.model, (3, 32, 32), 10)
     assert isinstance(network, Network)
     return too_small(network.blocks)
@@ -177,7 +175,7 @@ def measure_ensembles(specimen: Specimen, settings: LesionsSettings) -> pd.DataF
     from resx.measurements.lesions import ensemble
     from resx.store.run import read_run
 
-    rows: list[dict[str, Any]] = []
+    rows = []
     run, own = specimen.run, specimen.run.result or {}
     for count, depth in ensemble_sizes(settings):
         logits, errors, cost, labels = [], [], 0.0, None
@@ -191,11 +189,10 @@ def measure_ensembles(specimen: Specimen, settings: LesionsSettings) -> pd.DataF
                 errors.append(result["test_error"])
                 one, labels = member.load_predictions()
                 logits.append(one)
-        complete_one = labels is not None and len(logits) == count
-        loss, error = ensemble(logits, labels) if complete_one and labels is not None else (np.nan, np.nan)
-        row = {"ensemble": f"{count} × {depth}", "members": count, "loss": loss, "error": error}
-        rows.append({**row, "member_error": float(np.mean(errors)) if errors else np.nan, "cost": cost})
-    return pd.DataFrame(rows)
+        loss, error = ensemble(logits, labels) if labels is not None and len(logits) == count else (np.nan, np.nan)
+        member_error = float(np.mean(errors)) if errors else np.nan
+        rows.append([f"{count} × {depth}", count, loss, error, member_error, cost])
+    return pd.DataFrame(rows, columns=["ensemble", "members", "loss", "error", "member_error", "cost"])
 
 
 def tables(frames: Frames, settings: LesionsSettings) -> dict[str, pd.DataFrame]:
@@ -203,17 +200,17 @@ def tables(frames: Frames, settings: LesionsSettings) -> dict[str, pd.DataFrame]
     runs = frames["runs"]
     rows = join(frames["lesions"], runs)
     rows = rows[rows["status"] == "finished"]
-    pairs = _pairs(rows)
+    pairs, errors = _pairs(rows), _control_errors(frames, settings)
     together = pairs[(pairs["kind"] != "plain") & (pairs["depth"] == settings.deep)]
     together = together.assign(together=(together["both"] - together["sum"]) / together["sum"])  # as a share of the sum
     columns = ["run_id", "network", *NETWORK, "lesion", "blocks", "count", "error"]
     return {
         "lesions": lesion_table(rows),
         "pairs": pairs.groupby(["statistics", "network"], sort=False)[["sum", "both"]].mean().reset_index(),
-        "controls": _control_table(frames, runs, settings),
+        "controls": _control_table(frames, errors),
         "damage": _damage(rows),
         "together": together[["statistics", "seed", "together"]],
-        "errors": _control_errors(frames, runs, settings),
+        "errors": errors,
         "test_images": runs[["test_images"]].drop_duplicates(),
         "points": rows[columns],
     }
@@ -246,8 +243,9 @@ def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
     return table[table["sum"] > 0]
 
 
-def _control_errors(frames: Frames, runs: pd.DataFrame, settings: LesionsSettings) -> pd.DataFrame:
+def _control_errors(frames: Frames, settings: LesionsSettings) -> pd.DataFrame:
     """Return the test error by control and seed: the deep network, ensembles, networks trained with k active blocks."""
+    runs = frames["runs"]
     full = runs[runs["active_blocks"].isna() & (runs["depth"] == settings.deep) & (runs["status"] == "finished")]
     full = full[(full["shortcut"] != "none") & (full["seed"] < MEMBER_SEEDS)]
     parts = [full.assign(control=FULL, control_error=full["test_error"])]
@@ -275,9 +273,8 @@ def lesion_table(rows: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis(columns=None).reset_index().drop(columns=["rank", "count"])
 
 
-def _control_table(frames: Frames, runs: pd.DataFrame, settings: LesionsSettings) -> pd.DataFrame:
-    """Return the mean test error of each control, with what it costs against the deep network."""
-    errors = _control_errors(frames, runs, settings)
+def _control_table(frames: Frames, errors: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean test error of each control, with its cost relative to the deep network."""
     means = errors.groupby("control", sort=False).agg(test_error=("control_error", "mean"), seeds=("seed", "nunique"))
     if "ensembles" in frames:
         rows = frames["ensembles"].assign(control="ensemble " + frames["ensembles"]["ensemble"])
@@ -287,18 +284,19 @@ def _control_table(frames: Frames, runs: pd.DataFrame, settings: LesionsSettings
 
 def symbols(tables: Tables, settings: LesionsSettings) -> dict[str, Any]:
     """Return the kind that is compared with plain networks, and the controls that were measured."""
-    kinds = [kind for kind in tables["damage"]["kind"].unique() if kind != "plain"]
     controls = [str(name) for name in tables["errors"]["control"].unique()]
     return {
-        "residual": kinds[0] if kinds else "residual",
+        "residual": arm(tables["damage"]),
         "ensemble_controls": tuple(name for name in controls if name.startswith("ensemble")),
         "active_controls": tuple(name for name in controls if name.endswith("active")),
         "test_images": tables["test_images"]["test_images"].max(),
     }
 
 
-def _rise(minus: dict[str, Any], depth: str, kind: str, **more: Any) -> Contrast:
-    return contrast("rise", {"kind": kind, "depth": depth, **more}, {**minus, **more})
+def _rise(kind: str, depth: str, statistics: Cell) -> Contrast:
+    """Return how much more an error rises than that of the shallow residual network."""
+    shallow = {"kind": "{residual}", "depth": "{shallow}"}
+    return contrast("rise", {"kind": kind, "depth": depth, **statistics}, {**shallow, **statistics})
 
 
 def _against_full(controls: str) -> Contrast:
@@ -306,25 +304,24 @@ def _against_full(controls: str) -> Contrast:
     return contrast("control_error", {"control": "{control}"}, {"control": FULL}, over=("control",), where=where)
 
 
-SHALLOW_RESIDUAL = {"kind": "{residual}", "depth": "{shallow}"}
 CLAIMS = (
     Claim(
         key="removal-hurts-plain-more",
         says="Removing a block hurts a plain network more than a {residual} one ({shallow} layers)",
         expected=+1,
-        first=_rise(SHALLOW_RESIDUAL, "{shallow}", "plain", **RUNNING),
+        first=_rise("plain", "{shallow}", RUNNING),
     ),
     Claim(
         key="removal-hurts-plain-more-re-estimated",
         says="It still does when the statistics of batch normalisation are estimated anew after the removal",
         expected=+1,
-        first=_rise(SHALLOW_RESIDUAL, "{shallow}", "plain", **ESTIMATED),
+        first=_rise("plain", "{shallow}", ESTIMATED),
     ),
     Claim(
         key="removal-hurts-deeper-less",
         says="Removing a block hurts a deeper {residual} network less",
         expected=-1,
-        first=_rise(SHALLOW_RESIDUAL, "{deep}", "{residual}", **RUNNING),
+        first=_rise("{residual}", "{deep}", RUNNING),
     ),
     Claim(
         key="removals-add-up",
