@@ -78,11 +78,6 @@ class Request:
             raise SpecError("[[grid]]: this probe takes one [grid], not several")
         return self.grids[0]
 
-    @property
-    def is_foreign(self) -> bool:
-        """Whether it asks for networks that others trained, and so for no others."""
-        return any(cell.get("foreign") for cell in (self.base, *self.grids))
-
     def runs(self, **own: Sequence[Any]) -> list[RunSpec]:
         """Return the specs of a grid over the seeds; what was asked for as grid or as field goes before `own`."""
         cells = []
@@ -300,7 +295,9 @@ def conclude(name: str, settings: Frozen, tables: Tables, parts: Mapping[str, Fi
     combined = [claims.combine(claim, judged) for claim in probe.claims if isinstance(claim, Combination)]
     marked = [replace(one, key=f"{name}:{one.key}", scale=scale) for one in [*combined, *verdicts]]
     findings = Findings(name, settings, {}, tables, effects, marked, (), scale, parts)
-    return replace(findings, answer=_answer(probe, findings))
+    answer = [*map(str, marked), *probe.comment(findings)]
+    answer += [f"{key}: {line}" for key, part in parts.items() for line in part.answer]
+    return replace(findings, answer=[*answer, *filter(None, [probe.limits])])
 
 
 def of_others(runs: pd.DataFrame) -> list[str]:
@@ -322,15 +319,6 @@ def of_others(runs: pd.DataFrame) -> list[str]:
 def _depths(tables: Tables) -> dict[str, int]:
     depths = [int(depth) for table in tables.values() if {"depth", "seed"} <= set(table) for depth in table["depth"]]
     return {"deep": max(depths), "shallow": min(depths)} if depths else {}
-
-
-def _answer(probe: Probe, findings: Findings) -> list[str]:
-    """Return the default answer: a sentence per verdict, what the probe adds, parts in detail, and the limits."""
-    lines = [str(verdict) for verdict in findings.verdicts]
-    lines += probe.comment(findings)
-    for name, part in findings.parts.items():
-        lines += [f"{name}: {line}" for line in part.answer]
-    return [*lines, *([probe.limits] if probe.limits else [])]
 
 
 def settings_of(kind: type[Frozen], whole: Any, **own: Any) -> Any:
@@ -400,7 +388,7 @@ def planned(probe: Probe, request: Request) -> list[RunSpec]:
 
 
 def _plan(probe: Probe, request: Request) -> list[RunSpec]:
-    if request.is_foreign:
+    if any(cell.get("foreign") for cell in (request.base, *request.grids)):  # and so for no others
         if not probe.adopts:
             raise SpecError("--network: this probe takes no networks that others trained")
         specs = replace(request, seeds=[0]).runs()
