@@ -3,8 +3,7 @@
 A statement's verdict comes from recorded verdicts alone (verdicts.csv of published experiments and of one's own
 findings), never from this file, and none is shown without its scale. Where several experiments judge a claim, the one
 nearest to the paper decides, then the one with most seeds, and one network of each kind never decides where there are
-several; where they disagree, that is said. This room reads tables
-only: no torch, nothing is trained or judged.
+several; where they disagree, that is said. Only tables are read: no torch, nothing is trained or judged.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
 from resx import paper
-from resx.claims import BY_OTHERS, SCALES, is_of, scale_rank, weakest
+from resx.claims import BY_OTHERS, EFFECT, SCALES, is_of, scale_rank, weakest
 from resx.probes import Findings, check_key, is_claim, load_probe
 from resx.spec import SpecError, command_of, load_toml
 from resx.stats import MIN_SEEDS, Estimate
@@ -25,7 +24,7 @@ from resx.store.files import StoreError
 from resx.store.tables import costs, read_rows
 
 VERDICT = ("says", "criterion", "word", "scale")  # columns that all rows of a verdict share
-COLUMNS = ("part", "claim", *VERDICT, "effect", "mean", "low", "high", "n", "p")
+COLUMNS = ("part", "claim", *VERDICT, *EFFECT)
 
 
 @dataclass(frozen=True)
@@ -218,25 +217,20 @@ def statement(number: str) -> Statement:
     raise SpecError(f"no statement '{number}'; there are {', '.join(one.number for one in STATEMENTS)}")
 
 
-@dataclass(frozen=True)
-class Collected:
-    """All evidence under a results folder, and a line for each experiment that could not be read."""
+def collect(results: Path) -> tuple[list[Evidence], list[str]]:
+    """Return the evidence of published experiments (results/NAME) and of one's own findings (results/findings/NAME).
 
-    evidence: tuple[Evidence, ...] = ()
-    problems: tuple[str, ...] = field(default_factory=tuple)
-
-
-def collect(results: Path) -> Collected:
-    """Read the verdicts of published experiments (results/NAME) and of one's own findings (results/findings/NAME)."""
+    With a line for each experiment that cannot be read.
+    """
     evidence: list[Evidence] = []
-    problems = []
+    problems: list[str] = []
     for own, pattern in ((False, "*/verdicts.csv"), (True, "findings/*/verdicts.csv")):
         for file in sorted(results.glob(pattern)):
             try:
                 evidence += _read(file, own)
             except (StoreError, SpecError) as error:
                 problems.append(str(error))
-    return Collected(tuple(evidence), tuple(problems))
+    return evidence, problems
 
 
 def _read(file: Path, own: bool) -> list[Evidence]:
@@ -255,15 +249,14 @@ def _read(file: Path, own: bool) -> list[Evidence]:
     verdicts: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in table:
         verdicts.setdefault((row["part"], row["claim"]), []).append(row)
-    try:
-        estimates = {key: tuple(_estimate(row) for row in rows if row["effect"]) for key, rows in verdicts.items()}
-    except ValueError as error:
-        raise StoreError(f"{file}: damaged (not the table that was written)") from error
     evidence = []
     for (part, claim), rows in verdicts.items():
         says, criterion, word, scale = (rows[0][name] for name in VERDICT)
-        estimated = estimates[part, claim]
-        evidence.append(Evidence(claim, part, says, criterion, word, scale, estimated, experiment))
+        try:
+            estimates = tuple(_estimate(row) for row in rows if row["effect"])
+        except ValueError as error:
+            raise StoreError(f"{file}: damaged (not the table that was written)") from error
+        evidence.append(Evidence(claim, part, says, criterion, word, scale, estimates, experiment))
     return evidence
 
 
@@ -291,21 +284,21 @@ def from_findings(experiment: Experiment, findings: Findings) -> list[Evidence]:
     ]
 
 
-def entries(collected: Collected, statements: Sequence[Statement] = STATEMENTS) -> list[Entry]:
+def entries(evidence: Sequence[Evidence], statements: Sequence[Statement] = STATEMENTS) -> list[Entry]:
     """Return every statement with its evidence and its word."""
-    return [_entry(one, collected.evidence) for one in statements]
+    return [_entry(one, evidence) for one in statements]
 
 
 def _entry(one: Statement, evidence: Sequence[Evidence]) -> Entry:
     if one.fact:
         return Entry(one, "counted" if one.fact.startswith("Counted") else "cited", "paper")
-    keys = (*one.claims, *one.against)
-    own = [item for key in keys for item in evidence if is_of(item.claim, key)]
-    own.sort(key=lambda item: item.rank, reverse=True)  # where they are as strong, the first claim's first
-    missing = tuple(key for key in keys if not any(is_of(item.claim, key) for item in own))
+    by_claim = {key: [item for item in evidence if is_of(item.claim, key)] for key in (*one.claims, *one.against)}
+    missing = tuple(key for key, items in by_claim.items() if not items)
+    own = [item for items in by_claim.values() for item in items]
     if not own:
         return Entry(one, "not available", "–", (), missing)
-    strongest = {key: next(item for item in own if is_of(item.claim, key)) for key in keys if key not in missing}
+    own.sort(key=lambda item: item.rank, reverse=True)  # where they are as strong, the first claim's first
+    strongest = {key: max(items, key=lambda item: item.rank) for key, items in by_claim.items() if items}
     opposite = {"supported": "refuted", "refuted": "supported"}
     words = {opposite.get(item.word, item.word) if key in one.against else item.word for key, item in strongest.items()}
     scale = min((item.scale for item in strongest.values()), key=scale_rank)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resx.ledger import Collected, Evidence, Experiment, describe, entries, statement
+from resx.ledger import Evidence, Experiment, describe, entries, statement
 from resx.stats import Estimate
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -35,7 +35,7 @@ def evidence(word: str, scale: str, n: int, claim: str = KEY) -> Evidence:
 def test_the_nearest_to_the_paper_decides_but_one_network_of_a_kind_only_alone(
     listed: list[Evidence], word: str, scale: str
 ) -> None:
-    [entry] = entries(Collected(tuple(listed)), [statement("3")])
+    [entry] = entries(listed, [statement("3")])
     assert (entry.word, entry.scale) == (word, scale)
 
 

@@ -35,14 +35,14 @@ def claims(
 
     root = results_root(results)
     statements = [ledger.statement(number)] if number else ledger.STATEMENTS
-    collected = ledger.collect(root)
-    entries = ledger.entries(collected, statements)
-    for line in collected.problems:
+    evidence, problems = ledger.collect(root)
+    entries = ledger.entries(evidence, statements)
+    for line in problems:
         typer.echo(f"resx: not available: {line}", err=True)
     if json:
         print_json({"statements": [_document(entry) for entry in entries]})
     elif number:
-        done = [one.experiment.name for one in collected.evidence]
+        done = [one.experiment.name for one in evidence]
         lines = _in_full(entries[0])
         for title, more in (
             ("What this does not show:", ledger.limits(entries[0])),

@@ -57,7 +57,7 @@ def of_results(results: Path, say: Say = lambda line: None) -> Content:
             evidence += ledger.from_findings(experiments[folder.name], findings[folder.name])
         except (StoreError, SpecError) as error:
             problems.append(f"{folder.name}: {error}")
-    return Content(ledger.entries(ledger.Collected(tuple(evidence))), experiments, findings, problems)
+    return Content(ledger.entries(evidence), experiments, findings, problems)
 
 
 def of_folder(folder: Path) -> Content:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
-from resx.ledger import Collected, Evidence, Experiment, entries, from_findings
+from resx.ledger import Evidence, Experiment, entries, from_findings
 from resx.report.data import unpack
 from resx.report.numbers import of_entries, of_findings
 from resx.spec import SpecError
@@ -36,7 +36,7 @@ def check(path: Path) -> Check:
         expected |= of_findings(str(place), findings)
         evidence += from_findings(Experiment(name, path, "", 0, 0.0, "", False), findings)
     if any(key.startswith("statement|") for key, _ in reader.shown):
-        expected |= of_entries(entries(Collected(tuple(evidence))))
+        expected |= of_entries(entries(evidence))
     wrong = []
     for key, text in reader.shown:
         if key not in expected:

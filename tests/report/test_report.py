@@ -23,7 +23,7 @@ def content() -> build.Content:
     findings = {name: one for part in parts for name, one in part.findings.items()}
     experiments = {name: one for part in parts for name, one in part.experiments.items()}
     evidence = [item for name in NAMES for item in build.ledger.from_findings(experiments[name], findings[name])]
-    return build.Content(build.ledger.entries(build.ledger.Collected(tuple(evidence))), experiments, findings)
+    return build.Content(build.ledger.entries(evidence), experiments, findings)
 
 
 @pytest.fixture(scope="module")
