@@ -30,7 +30,7 @@ from pydantic import Field
 from resx.claims import DEEP, Cell, Claim, Contrast, contrast, plain, residual
 from resx.probes import Frames, Probe, Request, gradients
 from resx.probes.tidy import INITIAL, OUTCOMES, diverged, outcomes, summary
-from resx.spec import RunSpec, without
+from resx.spec import RunSpec
 
 LOSS, HALF = "log10_train_loss", "log10_half"
 PLAIN: dict[str, Any] = {"shortcut": "none"}
@@ -60,18 +60,17 @@ class InterventionsSettings(gradients.GradientsSettings):
 
 def plan(request: Request) -> list[RunSpec]:
     """Return all arms at the greater depth, some without normalisation, and some at the smaller depth."""
-    settings = request.settings
+    settings, width = request.settings, request.base.get("width", 16)
     cells = [(settings.deep, "batch", arm) for arm in ARMS]
     cells += [(settings.shallow, "batch", arm) for arm in SHALLOW_ARMS]
     cells += [(settings.deep, "none", arm) for arm in BARE_ARMS]
     grids = []
     for depth, norm, arm in cells:
-        width = {"width": round(request.base.get("width", 16) / sqrt(2))} if "activation" in ARMS[arm] else {}
-        fields = {"depth": depth, "norm": norm, **ARMS[arm], **width}
+        fields = {"depth": depth, "norm": norm, **ARMS[arm]}
+        if "activation" in fields:
+            fields["width"] = round(width / sqrt(2))
         grids.append({**request.grid, **{key: [value] for key, value in fields.items()}})
-    if "width" in request.base:
-        grids = [{"width": [request.base["width"]], **grid} for grid in grids]
-    return replace(request, base=without(request.base, "width"), grids=grids).runs()
+    return replace(request, grids=grids).runs()
 
 
 def tables(frames: Frames, settings: InterventionsSettings) -> dict[str, pd.DataFrame]:
@@ -96,11 +95,8 @@ def _arms(named: dict[str, pd.DataFrame]) -> pd.DataFrame:
         table = table.merge(summary(initial, by, [quantity]).drop(columns="seeds"), on=by, how="left")
     lost = named["outcomes"].groupby(by, sort=False)["status"].agg(diverged)
     table = table.merge(lost.rename("diverged").reset_index(), on=by)
-    rank = {name: place for place, name in enumerate(ARMS)}
-    order = table.assign(place=table["kind"].map(rank)).sort_values(
-        ["norm", "depth", "place"], ascending=[True, False, True]
-    )
-    return order.drop(columns="place").reset_index(drop=True)
+    table = table.sort_values("kind", key=lambda names: names.map(list(ARMS).index), kind="stable")
+    return table.sort_values(["norm", "depth"], ascending=[True, False], kind="stable", ignore_index=True)
 
 
 def _at(arm: str, **more: Any) -> dict[str, Any]:

@@ -254,20 +254,17 @@ def heterogeneity(effects: Mapping[str, pd.Series]) -> pd.DataFrame:
     is that of Welch's analysis of variance (Welch 1951), which corrects q for variances estimated from few
     seeds. With fewer than two seeds, or without any spread over seeds, q, i2 and p are nan.
     """
-    values = [series.dropna().to_numpy() for series in effects.values()]
-    values = [own for own in values if len(own)]
-    if not values:
+    table = pd.DataFrame([series.agg(["mean", "var", "count"]) for series in effects.values() if series.notna().any()])
+    if table.empty:
         return pd.DataFrame(columns=["effects", "lowest", "highest", "df", "q", "i2", "p"])
-    means = np.array([own.mean() for own in values])
-    counts = np.array([len(own) for own in values])
-    row = {"effects": len(values), "lowest": means.min(), "highest": means.max(), "df": len(values) - 1}
-    variances = np.array([own.var(ddof=1) if len(own) > 1 else np.nan for own in values])
-    if len(values) < 2 or not (variances > 0).all():
+    means, variances, counts = (table[name].to_numpy() for name in ("mean", "var", "count"))
+    df = len(table) - 1
+    row = {"effects": len(table), "lowest": means.min(), "highest": means.max(), "df": df}
+    if not df or not (variances > 0).all():
         return pd.DataFrame([{**row, "q": np.nan, "i2": np.nan, "p": np.nan}])
     weights = counts / variances
     centre = (weights * means).sum() / weights.sum()
     q = float((weights * np.square(means - centre)).sum())
-    df = len(values) - 1
     spread = float((np.square(1 - weights / weights.sum()) / (counts - 1)).sum())
     statistic = (q / df) / (1 + 2 * (df - 1) / ((df + 1) ** 2 - 1) * spread)
     p = float(scipy.special.fdtrc(df, ((df + 1) ** 2 - 1) / (3 * spread), statistic))
