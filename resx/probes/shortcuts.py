@@ -27,7 +27,7 @@ from the family of its order and depth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,7 +37,7 @@ import pandas as pd
 from pydantic import Field
 
 from resx import paper, stats
-from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction
+from resx.claims import DEEP, SHALLOW, Cell, Claim, Contrast, contrast, interaction
 from resx.probes import Findings, Frames, Measure, Probe, Request, Settings, Tables, tidy
 from resx.probes.tidy import OUTCOMES, Outcome, outcomes, without_blocks
 from resx.spec import RunSpec, SpecError, parse_part
@@ -101,16 +101,12 @@ def plan(request: Request) -> list[RunSpec]:
 
 
 def _plan_grid(request: Request, grid: Mapping[str, Sequence[Any]]) -> list[RunSpec]:
-    own: Mapping[str, Callable[[], list[Any]]] = {
-        "shortcut": registered,
-        "order": lambda: list(ORDERS),
-        "depth": lambda: [DEPTH],
-    }
+    default = {"shortcut": registered(), "order": ORDERS, "depth": [DEPTH]}
     axes = {
-        key: list(grid.get(key) or ([request.base[key]] if key in request.base else default()))
-        for key, default in own.items()
+        key: list(grid.get(key) or ([request.base[key]] if key in request.base else values))
+        for key, values in default.items()
     }
-    rest = {key: list(values) for key, values in grid.items() if key not in (*own, "seed")}
+    rest = {key: list(values) for key, values in grid.items() if key not in (*axes, "seed")}
     if several := [key for key, values in rest.items() if len(values) > 1]:
         raise SpecError(f"[grid] {several[0]}: this probe compares shortcuts at one {several[0]}; give one value")
     base = {**request.base, **{key: values[0] for key, values in rest.items()}}
@@ -254,10 +250,10 @@ def _paired(runs: pd.DataFrame, primary: str) -> pd.DataFrame:
     """
     key = [*CELL, "seed"]
     tidy.check_once(runs, "shortcut", *CELL)
+    for (order, depth), names in runs.groupby(CELL, sort=False)["shortcut"]:
+        if "identity" not in set(names):
+            raise SpecError(f"no run with the identity to compare with: {ORDERS[str(order)]}, {depth} layers")
     identity = runs.loc[runs["shortcut"] == "identity", [*key, primary, "test_error"]]
-    for order, depth in runs[CELL].drop_duplicates().itertuples(index=False):
-        if identity[(identity["order"] == order) & (identity["depth"] == depth)].empty:
-            raise SpecError(f"no run with the identity to compare with: {ORDERS[order]}, {depth} layers")
     own = runs[key].merge(identity.set_axis([*key, "difference", "test_difference"], axis=1), on=key, how="left")
     return runs.assign(
         difference=runs[primary] - own["difference"], test_difference=runs["test_error"] - own["test_difference"]
@@ -381,8 +377,12 @@ def symbols(tables: Tables, settings: ShortcutsSettings) -> Mapping[str, Any]:
 
 def _against(shortcut: str, minus: str = "identity", order: str = ORDER, depth: str = DEEP, **more: Any) -> Contrast:
     """Return the difference of a function from another one in the same order, at the same depth."""
+    return contrast(PRIMARY, *_pair((shortcut, minus), order, depth), **more)
+
+
+def _pair(names: tuple[str, str], order: str, depth: str) -> tuple[Cell, Cell]:
     at = {"order": order, "depth": depth}
-    return contrast(PRIMARY, {"shortcut": shortcut, **at}, {"shortcut": minus, **at}, **more)
+    return {"shortcut": names[0], **at}, {"shortcut": names[1], **at}
 
 
 def _explained(predictor: str, order: str = ORDER, depth: str = DEEP, **more: Any) -> Contrast:
@@ -392,10 +392,8 @@ def _explained(predictor: str, order: str = ORDER, depth: str = DEEP, **more: An
 def _cut(depth: str = DEEP, **more: Any) -> Contrast:
     """Return what the original order costs negated and rotated shortcuts more than it costs the identity."""
     names = "{negated or rotated}", "identity"
-    post, pre = (
-        tuple({"shortcut": name, "order": order, "depth": depth} for name in names) for order in ("post", "pre")
-    )
-    return interaction(PRIMARY, (post[0], post[1]), (pre[0], pre[1]), **more)
+    post, pre = (_pair(names, order, depth) for order in ("post", "pre"))
+    return interaction(PRIMARY, post, pre, **more)
 
 
 CONTRASTS = (
@@ -459,16 +457,13 @@ def _planned(key: str, says: str, expected: Literal[-1, 1], names: tuple[str, st
 
 def _since(key: str, says: str, shortcut: str, minus: str = "identity") -> Claim:
     """Return a claim on a function published since 2016, at each depth; next to it what depth makes of the contrast."""
-    deep, shallow = (
-        tuple({"shortcut": name, "order": ORDER, "depth": depth} for name in (shortcut, minus))
-        for depth in (DEEP, SHALLOW)
-    )
+    deep, shallow = (_pair((shortcut, minus), ORDER, depth) for depth in (DEEP, SHALLOW))
     return Claim(
         key=key,
         says=f"{says} ({{order_name}})",
         expected=-1,
         first=_against(shortcut, minus, depth="{depth}", over=("depth",)),
-        beside=(interaction(PRIMARY, (deep[0], deep[1]), (shallow[0], shallow[1])),),
+        beside=(interaction(PRIMARY, deep, shallow),),
         family=SINCE,
     )
 
