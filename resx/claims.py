@@ -27,7 +27,7 @@ Tables = Mapping[str, "pd.DataFrame"]
 
 DEEP, SHALLOW = "{deep}", "{shallow}"
 NETWORK = ("kind", "depth")  # columns whose values are written as one name: plain-56
-VALUES = {("norm", "batch"): "", ("norm", "none"): "without norm"}  # how a cell's value is written, where not as it is
+VALUES = {("norm", "batch"): "", ("norm", "none"): "without norm"}  # words for a cell's value
 
 
 def plain(depth: Any, **more: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MIN_SEEDS = 6  # the joint sign-flip's smallest p is 2/2^n: 0.0625 with 5 seeds, 0.03125 with 6
 ROUNDING = 1e-9  # values (percent, log10) closer than this differ by rounding only
 ALPHA = 0.05  # a family's error rate
-EXACT_SEEDS, SAMPLES = 14, 20_000  # up to so many seeds every sign pattern is tried, beyond them a sample
+EXACT_SEEDS, SAMPLES = 14, 20_000  # the most seeds of which every sign pattern is tried; the size of a sample beyond
 
 Word = Literal["supported", "refuted", "screening", "inconclusive"]
 
@@ -106,7 +106,7 @@ def t_interval(differences: ArrayLike, confidence: float = 0.95, name: str = "")
 
 
 def mean_of(values: pd.Series) -> Estimate:
-    """Return the mean of those values that there are, with its interval; NOTHING where there are none."""
+    """Return the mean of the values that are not missing, with its interval; NOTHING where all are."""
     present = values.dropna().to_numpy(float)
     return t_interval(present) if len(present) else NOTHING
 
@@ -122,8 +122,8 @@ def joint_sign_flip(differences: ArrayLike) -> NDArray[np.float64]:
 
     So it is assumed that a seed's differences are distributed symmetrically about 0 where there is no effect. For a
     difference between two networks of a seed that follows if the two could change places. For a contrast with a
-    constant (a growth rate against 0 %, half/n against ½) nothing makes it so: there it is a supposition, as it is in
-    the t interval.
+    constant (a growth rate against 0 %, half/n against ½) nothing makes it so: there it is an assumption, as in the t
+    interval.
 
     The comparison is made on r = |mean| / root mean square, of which |t| = r·sqrt((n−1)/(1−r²)) is an
     increasing function, the same for every column and pattern. r stays finite where t does not: a column

@@ -1,20 +1,20 @@
-"""Degradation: what does depth do to plain networks, and what to residual ones (He et al. 2016, Figs. 1 and 6, Table
-6)?
+"""Degradation: what does depth do to plain networks, and what to residual ones (He et al. 2016, Figs. 1 and 6,
+Table 6)?
 
-Question. The paper's starting point: a deeper plain network has the higher training error, so it does not overfit; with
-identity shortcuts it does not.
+Question. The paper's starting point: a deeper plain network has the higher training error, so this is no overfitting;
+with identity shortcuts it has the lower one.
 
-Method. Plain and residual networks at several depths, with the same initial weights (where they share them), the same
-batches and the same number of steps. Errors are the last iterate's, in eval mode; the training error is that on all
-un-augmented training images. Effects are differences within a seed. Each outcome is a family of its own: what depth
-does to each kind of network, against the shallowest, and by how much more it does so to plain ones.
+Method. Plain and residual networks at several depths, trained on the same batches for as many steps, from the same
+initial weights where they share them. Errors are the last iterate's, in eval mode; training error is measured on all
+un-augmented training images. Effects are differences within a seed. Each outcome is a family: what depth does to each
+kind of network, against the shallowest, and how much more it does to plain ones.
 
-Primary outcome. The final training error; on data where most networks end at 0 % the log10 of the final training loss
+Primary outcome. The final training error; where most networks end at 0 %, log10 of the final training loss
 (--set primary=log10_train_loss).
 
-Your own shortcut. Whatever else is compared (`--plugin mine.py --shortcut mine`) is paired with the identity at every
-depth, and that is answered first: better or worse where the primary outcome differs for sure (p of the family), same
-where it does not and the test errors are equivalent within the margin (two one-sided tests), else inconclusive.
+Your own shortcut. Any other shortcut (`--plugin mine.py --shortcut mine`) is paired with the identity at every depth,
+and that is answered first: better or worse where the primary outcome differs (p of the family), same where it does not
+and the test errors are equivalent within the margin (two one-sided tests), else inconclusive.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class DegradationSettings(Settings):
 
 
 def plan(request: Request) -> list[RunSpec]:
-    """Return plain and residual networks, and whatever other shortcuts are asked for, at depths 20 and 56."""
+    """Return plain and residual networks, and other shortcuts that are asked for, at depths 20 and 56."""
     grids = []
     for grid in request.grids:
         shortcuts = grid.get("shortcut") or ([request.base["shortcut"]] if "shortcut" in request.base else [])
@@ -125,8 +125,7 @@ def _arms(runs: pd.DataFrame) -> pd.Series:
 
 
 def _networks(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return, per network: seeds, parameters, means and spreads of outcomes, and the paper's test error if
-    comparable."""
+    """Return a row per network: counts, means and spreads of outcomes, and the paper's test error if comparable."""
     rows = []
     for (kind, depth), group in _cells(runs):
         finished = group[group["status"] == "finished"]

@@ -1,25 +1,23 @@
 """Gradients: do they vanish in deep plain networks, and do they shatter (He et al. 2016, section 4.1)?
 
-Question. 'Vanishing gradients' is the usual story of why deep plain networks train badly. The paper doubts it: with
-batch normalisation its plain networks had gradients with healthy norms. Yang et al. 2019 find that they then
-explode at initialisation, by about ×1.21 a layer. Balduzzi et al. 2017 blame something else: in deep plain networks
-the gradients of nearby inputs are unrelated ('shattered'), and with shortcuts they much less so.
+Question. Vanishing gradients are the usual explanation of why deep plain networks train badly. The paper doubts it:
+with batch normalisation its plain networks had gradients with healthy norms. Yang et al. 2019 find that they then
+explode at initialisation, by about ×1.21 a layer. Balduzzi et al. 2017 blame something else: in deep plain networks the
+gradients of nearby inputs are unrelated ('shattered'), with shortcuts much less so.
 
-Method. Plain and residual networks, with batch normalisation and without any, at two depths, on the same `inputs`
-training images with batch statistics. At initialisation and at every kept step of training: the norm of the loss
-gradient with respect to the stem's and each block's output, and the growth per layer on the way back to the input,
-from a log-linear fit of the norm against the layer. At the first and the last of them also the correlation of the
-gradients (of one output, with respect to the input) of two inputs as a function of their distance along a line from
-one image towards another, over `lines` lines; its summary is the distance, as a fraction of that between the two
-images, at which the correlation falls below one half.
+Method. Plain and residual networks at two depths, with batch normalisation and without, on the same `inputs` training
+images with batch statistics. At initialisation and every kept step: the norm of the loss gradient with respect to the
+stem's and each block's output, and its growth per layer towards the input, from a log-linear fit. At the first and the
+last of them also how the gradients of two inputs (of one output, with respect to the input) correlate, by their
+distance along a line from one image towards another, over `lines` lines. The summary is the distance, as a fraction of
+that between the images, at which the correlation falls below one half.
 
-Networks without normalisation may diverge at this learning rate. They stay in the tables, and what they were at
-initialisation is measured. With a grid over `padding` and `image_size` it is seen what is the border's part: a 3×3
-kernel on a 2×2 map sees 4 of its 9 taps, and with zeros beyond the edge every layer shrinks what comes back.
+Networks without normalisation may diverge at this learning rate. They stay in the tables, measured at initialisation. A
+grid over `padding` and `image_size` shows the effect of the border: a 3×3 kernel on a 2×2 map sees 4 of its 9 taps, and
+with zeros beyond the edge every layer shrinks the gradient.
 
-Primary outcomes. Growth per layer (%) at initialisation, plain, batch normalisation, greatest depth. The
-interaction of log10 half-distance: what depth does to it in plain networks minus what depth does to it in residual
-ones.
+Primary outcomes. Growth per layer (%) of the deepest plain network with batch normalisation at initialisation. The
+interaction of log10 half-distance: what depth does to it in plain networks minus what it does in residual ones.
 """
 
 from __future__ import annotations
@@ -133,8 +131,7 @@ def _followed(table: pd.DataFrame, initial: pd.Series) -> pd.Series:
 
 
 def _growth_by_step(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, per run and kept step, growth and growth within stages (% per layer), and the first norm over the
-    last."""
+    """Return, by run and kept step, growth and growth within stages (% per layer), and the first norm over the last."""
     from resx.measurements.gradients import growth
 
     columns = [*NETWORK, "seed", "status", "step"]
@@ -235,7 +232,7 @@ def _border() -> Claim:
         says=f"Without normalisation gradients of plain-{DEEP} shrink at the border of small maps, not with depth",
         expected=+1,
         first=Contrast(
-            "growth", tuple((w, {**cell, "images": "{smallest}"}) for w, cell in ((1, wrapped), (-0.25, zeros)))
+            "growth", ((1, {**wrapped, "images": "{smallest}"}), (-0.25, {**zeros, "images": "{smallest}"}))
         ),
         beside=(
             contrast("growth", {**wrapped, "images": "{images}"}, over=("images",)),

@@ -3,18 +3,16 @@
 Question. Li et al. find the loss around a trained deep plain network chaotic and far from convex, and smooth around a
 residual one, and take this for the reason that the latter trains. Is it so around these networks?
 
-Method. The weights of a trained network are moved along random directions, each filter by a vector as long as the
-filter itself (filter normalisation); biases, gains and shifts stay. Directions are the same for all networks until they
-are scaled. The mean loss on `images` training images is measured along `lines` directions at `points` places, and in
-the plane of the first two on a lattice of `grid` × `grid`, up to `radius` times the filters' norms. Batch normalisation
-is used in two ways, kept apart everywhere: `batch` takes its statistics anew, from the same images, at every place, so
-the loss is a function of the weights alone; `running` keeps those of training, which fit the middle only. Next to the
-primary outcome stands how far the loss rises half a filter's norm away, along lines (log10 of the ratio, which depends
-on the loss in the middle).
+Method. The weights of a trained network are moved along random directions, each filter by a vector of its own norm
+(filter normalisation); biases, gains and shifts stay. Up to this scaling all networks share the directions. The mean
+loss on `images` training images is measured at `points` places along each of `lines` directions, and on a `grid` ×
+`grid` lattice in the plane of the first two, up to `radius` times the filters' norms. Batch normalisation has two
+modes, never mixed: `batch` computes its statistics from the same images at every place, so the loss is a function of
+the weights alone; `running` keeps those of training, which fit the middle only. Secondary: how far the loss rises half
+a filter norm away along lines (log10 of the ratio, which depends on the loss in the middle).
 
 Primary outcome. The share of the plane (%) where the loss is clearly not convex: its Hessian within the plane, by
-second differences on the lattice, has λ_min < −0.1·|λ_max| (statistics `batch`); plain minus residual at the
-greatest depth.
+second differences, has λ_min < −0.1·|λ_max| (statistics `batch`); plain minus residual at the greatest depth.
 """
 
 from __future__ import annotations
@@ -63,7 +61,7 @@ def measure(specimen: Specimen, settings: LandscapeSettings) -> pd.DataFrame:
 
 
 def measure_around(specimen: Specimen, images: int, **sizes: Any) -> pd.DataFrame:
-    """Measure the loss on so many training images around a run's last weights; sizes: of the lines and the plane."""
+    """Measure the loss on training images around a run's last weights; sizes: of the lines and the plane."""
     from resx.measurements.landscape import landscape
     from resx.training.evaluate import EVAL_BATCH
 
@@ -86,12 +84,9 @@ def _quarters(run_id: str) -> Callable[[int, int], None]:
 def tables(frames: Frames, settings: LandscapeSettings) -> dict[str, pd.DataFrame]:
     """Return `outcomes`, a row per network, kind of statistics and seed, and its `means`."""
     rows = join(frames["landscape"], frames["runs"])
-    outcomes = pd.DataFrame(
-        [
-            {**dict(zip([*NETWORK, "seed"], key, strict=True)), **_outcome(group)}
-            for key, group in rows.groupby([*NETWORK, "seed"])
-        ]
-    )
+    columns = [*NETWORK, "seed"]
+    groups = rows.groupby(columns)
+    outcomes = pd.DataFrame([dict(zip(columns, key, strict=True)) | _outcome(group) for key, group in groups])
     return {"means": summary(outcomes, NETWORK, QUANTITIES), "outcomes": outcomes}
 
 

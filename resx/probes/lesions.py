@@ -1,24 +1,23 @@
 """Lesions: is a residual network an ensemble of many shallow ones (Veit et al. 2016)?
 
-Question. A residual network of n blocks can be read as a sum over 2^n paths. Veit et al. conclude that it behaves like
-an ensemble of relatively shallow networks, since removing blocks from it hardly matters, while removing a layer from a
-plain network is fatal.
+Question. A residual network of n blocks is a sum over 2^n paths. Veit et al. conclude that it behaves like an ensemble
+of relatively shallow networks: removing a block hardly matters, while removing a layer from a plain network is fatal.
 
-Method. From trained networks (plain and residual at `shallow` layers, residual at `deep`) blocks are removed,
-`activation(adapter(x))` standing in their place: each one, random sets of `counts`, and `pairs` of two; and blocks of
-one stage exchange places. In a plain network x stands in the block's place, so only blocks that keep shapes can go;
-random lesions take these only, the same ones in both kinds of network. A deep plain network is left out, as near chance
-level it says nothing. Every lesion is measured with the running statistics of training and with batch normalisation's
-statistics re-estimated on `reestimated` training images after it. Test error and loss, on `images` test images.
+Method. From trained networks (plain and residual at `shallow` layers, residual at `deep`) blocks are removed, leaving
+`activation(adapter(x))`: each one, random sets of `counts`, and `pairs` of two; and blocks of one stage exchange
+places. A plain network passes x on, so only blocks that keep shapes can go; random lesions take these only, the same in
+both kinds of network. Deep plain networks are left out: near chance level they say nothing. Every lesion is measured
+with the running statistics of training and with statistics re-estimated after it on `reestimated` training images. Test
+error and loss, on `images` test images.
 
 Controls. `ensembles`: independent shallow networks trained for as many steps, which together cost as much as the deep
-one, class probabilities averaged; with 3x20, seed s is given the networks of seeds s, 1000(s+1)+1 and 1000(s+1)+2. An
-ensemble of that kind is what the deep network is said to be like. `active`: the deep network trained with so many
-random blocks active at each step, so that no path is longer, tested with all its blocks and re-estimated statistics
-(those of training belong to subsets, and the network with all blocks is then at chance level).
+one, class probabilities averaged; with 3x20, seed s is given the networks of seeds s, 1000(s+1)+1 and 1000(s+1)+2. The
+deep network is said to be like these. `active`: the deep network trained with this many random blocks active at each
+step, so that no path is longer, tested with all its blocks and re-estimated statistics (those of training belong to
+subsets and leave the whole network at chance level).
 
-Primary outcome. The increase of the test error (points) when one block is removed, mean over blocks that keep shapes:
-plain minus residual at `shallow` layers, running statistics.
+Primary outcome. The rise of the test error (points) when one block is removed, mean over blocks that keep shapes: plain
+minus residual at `shallow` layers, running statistics.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def members(spec: RunSpec, count: int, depth: int) -> list[RunSpec]:
 def plan(request: Request) -> list[RunSpec]:
     """Return plain and residual networks at the shallow depth, residual ones at the deep one, and the controls' runs.
 
-    Raises SpecError for depths that the family has not, and for a depth that is not given as a setting.
+    Raises SpecError for depths that the family does not have, and for a depth that is not given as a setting.
     """
     from resx.model import FAMILIES
 
@@ -196,7 +195,7 @@ def measure_ensembles(specimen: Specimen, settings: LesionsSettings) -> pd.DataF
 
 
 def tables(frames: Frames, settings: LesionsSettings) -> dict[str, pd.DataFrame]:
-    """Return the damage of lesions and of pairs by seed, the controls' test errors, and means of all of them."""
+    """Return the damage of lesions and of pairs by seed, the controls' test errors, and the means of all."""
     runs = frames["runs"]
     rows = join(frames["lesions"], runs)
     rows = rows[rows["status"] == "finished"]
@@ -230,8 +229,7 @@ def _damage(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, a row a network and seed, the summed rises of the loss of pairs: both removed, and the single ones
-    added."""
+    """Return a row per network and seed: mean rises of the loss for pairs, both removed, and the single ones added."""
     from resx.measurements.lesions import interactions
 
     parts = []

@@ -1,36 +1,33 @@
 """Does it help a shortcut to know the map? A teacher whose true map R is known.
 
-Question: could a function other than the identity be the shortcut, if something is known of the input in relation to
-the output, and could that be learned? (He et al. 2016, section 3.1; 2016b, section 3.)
+Question. Could a function other than the identity be the shortcut, if something is known of how the input relates to
+the output, and could it be learned (He et al. 2016, section 3.1; 2016b, section 3)?
 
-Method: the task is regression on a teacher of L layers h(x) = R x + ε·g(x), R one of identity, negation, a scaling, a
-permutation, a rotation, a projection of low rank, and g a fixed nonlinear map, even, so that it holds no part of R.
-Students have L layers S x + F(x) with nothing after the addition, and S is nothing (plain), the identity, R itself, R
-turned by an angle, or a learned linear map that starts at the identity. The branch has fewer than 2d ReLUs and no
-biases, or it could hold (R − S) x exactly and only speed would differ. All students of a seed share the
-branches' initial weights and the batches, and are compared at equal steps.
+Method. Regression on a teacher of L layers h(x) = R x + ε·g(x), R one of identity, negation, a scaling, a permutation,
+a rotation, a projection of low rank, and g a fixed nonlinear map, even, so that it holds no part of R. Students have L
+layers S x + F(x) with nothing after the addition; S is nothing (plain), the identity, R itself, R turned by an angle,
+or a learned linear map that starts at the identity. The branch has fewer than 2d ReLUs and no biases, or it could hold
+(R − S) x exactly and only speed would differ. All students of a seed share the branches' initial weights and the
+batches, and are compared at equal steps.
 
-What can be known: from outside only Rᴸ shows, since a change of basis between two layers alters nothing else. A
-student with identity shortcuts can therefore hold the teacher exactly where Rᴸ is the identity, even if R is
-not (negation at an even L); an angle is that of the whole network, each of the L shortcuts being turned by its L-th
-part (eight turns of 45° would be none); and of learned maps only the product is compared, with Rᴸ.
+What can be known. From outside only Rᴸ shows, since a change of basis between two layers alters nothing else. So a
+student with identity shortcuts can hold the teacher exactly where Rᴸ is the identity, even if R is not (negation at an
+even L); an angle is that of the whole network, each shortcut being turned by 1/L of it (eight turns of 45° would be
+none); and of learned maps only the product is compared, with Rᴸ.
 
-Primary outcome: log10 of the final training loss (over the variance of the targets, in tables). Effects are
-differences within a seed, with 95 % intervals over seeds, judged as one family by a joint sign-flip over seeds.
+Primary outcome. log10 of the final training loss (over the variance of the targets, in tables). Effects are differences
+within a seed, with 95 % intervals over seeds, judged as one family by a joint sign-flip over seeds.
 
-Knowing R can help where R is not the identity and neither is Rᴸ; where Rᴸ = I and R is not, a student with identity
-shortcuts can hold the teacher too. The benefit falls with the angle where the slope of log10 loss over the angle (0°
-and the angles of `away`, per 90°, least squares within a seed) is above 0. A learned map finds R where the product of
-the learned maps ends nearer to Rᴸ than `near` (relative Frobenius distance). The seeds of
-experiments/question2-digits.toml are none of the trials'.
+Knowing R can help where neither R nor Rᴸ is the identity. The benefit falls with the angle where the slope of log10
+loss over the angle (0° and the angles of `away`, per 90°, least squares within a seed) is above 0. A learned map finds
+R where the product of the learned maps ends nearer to Rᴸ than `near` (relative Frobenius distance).
 
-Limits: a plain student of many layers starts from branches scaled for the others (their sum, not their product, is
-of the input's size), so it is shown and not judged.
+Limits. A plain student of many layers starts from branches scaled for the others (their sum, not their product, has the
+input's size), so it is shown and not judged.
 
-Trials: seeds 0 and 1 served to choose the learning rate and the branches' first scale. They also showed that negation
-gained nothing at L = 8 and that turns of 45° a layer cost nothing there, from which came the split of criterion 1 by Rᴸ
-and the angle of the whole network; seeds 0 and 1 are no test of these.
-
+Trials. Seeds 0 and 1 served to choose the learning rate and the branches' first scale. They also showed that negation
+gained nothing at L = 8 and that turns of 45° a layer cost nothing there, hence the split of criterion 1 by Rᴸ and the
+angle of the whole network. They are no test of these; experiments/question2-digits.toml uses other seeds.
 """
 
 from __future__ import annotations

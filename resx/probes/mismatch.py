@@ -4,22 +4,21 @@ Question. x + F(x) needs x and F(x) of one shape. If they differ, can x be copie
 it fits, and does it matter how? He et al. 2016, section 3.3, pad with zeros (option A) or project (B), in ImageNet
 networks.
 
-Method. Default design: a network whose widths alternate (16↔24, then 32↔48 and 64↔96 channels), so that EVERY shortcut
-mismatches, growing and shrinking in turn. One part at a time is changed against the reference, which subsamples maps,
-pads channels with zeros and chops them off: every registered part, and a few pairs (copy then fold-sum, which doubles
-what was copied every two blocks; copy-scaled then fold-scaled, which keeps its norm; option B). The part `zero` leaves
-the shortcut out. Always with them: the plain network of the same widths, and a residual network of constant width whose
-multiply-adds at 32×32 come nearest. All share seed, batches and the initial weights that they have in common.
-Parameters and multiply-adds stand in the table, since a projection pays with both. The gain is the length of the
-signal after all shortcuts, every branch silent, relative to the stem's output, after training.
+Method. Default design: widths alternate (16↔24, then 32↔48 and 64↔96 channels), so that EVERY shortcut mismatches,
+growing and shrinking in turn. One part at a time differs from the reference, which subsamples maps, pads channels with
+zeros and chops them off: every registered part, and a few pairs (copy then fold-sum, which doubles what was copied
+every two blocks; copy-scaled then fold-scaled, which keeps its norm; option B). The part `zero` leaves the shortcut
+out. Always compared: the plain network of these widths, and the residual network of constant width nearest in
+multiply-adds at 32×32. All share seed, batches and the initial weights that they have in common. The table has
+parameters and multiply-adds, since a projection costs both. The gain is the length of the signal after all shortcuts,
+every branch silent, relative to the stem's output, after training.
 
 Primary outcome. log10 of the final training loss (at the paper's size, set primary=test_error), as a difference from
 the reference within a seed, averaged over depths within the seed. Lower is better.
 
-Margin of equivalence in test error: 0.3 points where the data is a whole published set at full size, 1.0 elsewhere,
-unless the setting says otherwise. In the grid of an experiment's file, adapter and depth replace the defaults;
-`--adapter TEXT`, also of a file given with `--plugin`, compares that one alone with the reference and the networks next
-to it.
+Margin of equivalence in test error: 0.3 points on a whole published data set at full size, 1.0 elsewhere, unless set.
+In an experiment's grid, adapter and depth replace the defaults; `--adapter TEXT`, also of a `--plugin` file, compares
+that one alone with the reference and the networks above.
 """
 
 from __future__ import annotations
@@ -147,8 +146,7 @@ def no_shortcut(spec: RunSpec) -> str | None:
 
 
 def tables(frames: Frames, settings: MismatchSettings) -> dict[str, pd.DataFrame]:
-    """Return, of one design: networks by depth, ways against the reference, and outcomes by seed (means over
-    depths)."""
+    """Return, of one design, networks by depth, ways against the reference, and outcomes by seed, means over depths."""
     named = _arms(frames["runs"])
     named = named[named["design"] == settings.design].reset_index(drop=True)
     if REFERENCE not in set(named["group"]):

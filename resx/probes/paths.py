@@ -1,20 +1,17 @@
 """Paths: through how many blocks does the gradient of a residual network come (Veit et al. 2016)?
 
-Question. A residual network of n blocks is a sum over 2^n paths, which take the branch of k blocks and the shortcut
-of the others. Veit et al. argue that it therefore behaves like an ensemble of many relatively shallow networks,
-since almost all of the gradient comes through short paths (5 to 17 of 54 blocks). Their estimate multiplies the
-mean gradient norm of one path by the number of paths, as if gradients of different paths never cancelled.
+Question. A residual network of n blocks is a sum over 2^n paths, which take the branch of k blocks and the shortcut of
+the others. Veit et al. argue that it therefore behaves like an ensemble of many relatively shallow networks, since
+almost all of the gradient comes through short paths (5 to 17 of 54 blocks). Their estimate multiplies the mean gradient
+norm of one path by the number of paths, as if gradients of different paths never cancelled.
 
 Method. At initialisation and after training, with the activation pattern of a forward pass over `inputs` training
-images fixed (batch statistics, float64), one gradient per path length is carried back through the blocks, to the
-stem's output. Their sum is the whole gradient, up to rounding (`residue`). Per length k: the share ⟨g_k, Σg⟩/‖Σg‖²,
-signed, summing to 1; the norm ‖g_k‖; next to them the estimate of Veit et al. from `samples` paths of each length,
-and the binomial share of paths of that length. 'half' is the length at which the cumulative share crosses one half
-for the last time, interpolated, so that for all paths together it is n/2. Cancellation is Σ‖g_k‖/‖Σg‖, 1 where there
-is none.
-
-Only for residual networks whose shortcut is linear in x alone: a plain network has one path, a gate has no path
-lengths.
+images fixed (batch statistics, float64), one gradient per path length is carried back through the blocks to the stem's
+output. Their sum is the whole gradient, up to rounding (`residue`). Per length k: the share ⟨g_k, Σg⟩/‖Σg‖², signed,
+summing to 1; the norm ‖g_k‖; the estimate of Veit et al. from `samples` paths; and the binomial share of paths. 'half'
+is the length at which the cumulative share crosses one half for the last time, interpolated, so that it is n/2 for all
+paths together. Cancellation is Σ‖g_k‖/‖Σg‖, 1 where there is none. Plain networks, which have one path, are left out,
+and so are shortcuts that are not linear in x alone, such as gates, which have no path lengths.
 
 Primary outcome. half/n − 1/2 after training at the greatest depth: how far the gradient's middle lies below that of
 all paths.
@@ -96,11 +93,8 @@ def _outcomes(rows: pd.DataFrame) -> pd.DataFrame:
     from resx.measurements.paths import summarise
 
     columns = ["kind", "depth", "seed", "phase"]
-    amounts = [
-        {**dict(zip(columns, key, strict=True)), **vars(summarise(group))}
-        for key, group in rows.groupby(columns, sort=False)
-    ]
-    table = pd.DataFrame(amounts)
+    groups = rows.groupby(columns, sort=False)
+    table = pd.DataFrame([dict(zip(columns, key, strict=True)) | vars(summarise(group)) for key, group in groups])
     table = table.rename(columns={"middle": "sampled_half", "low": "sampled_from", "high": "sampled_to"})
     return table.assign(middle=table["half"] / table["n"])
 

@@ -4,15 +4,14 @@ Question. 'Do ResNets resolve the vanishing gradient problem by constructing man
 attempt to learn residuals and hence require substantial gradients?' The paper itself calls vanishing gradients an
 unlikely cause.
 
-Method. The networks and measurements of `resx probe gradients`, `paths` and `lesions`, at `shallow` and `deep`
-layers; their help says how each is made and what its effects are.
+Method. The networks and measurements of `resx probe gradients`, `paths` and `lesions`, at `shallow` and `deep` layers.
 
-Three hypotheses, each of several parts that are claims of their own probes. Vanishing: gradients of the deep plain
-network with batch normalisation vanish on their way to the first layers. Shattering: depth makes the gradients of
-nearby inputs unlike each other in plain networks more than in residual ones. Many shallow networks: the gradient of the
-deep residual network comes through short paths; removing a block hurts a plain network more; and independent shallow
-networks of equal cost are as good as the deep one, neither better nor worse: an ensemble that beats the deep network
-shows that this one is undertrained, and one that it beats is not what it is like.
+Three hypotheses, whose parts are claims of these probes. Vanishing: gradients of the deep plain network with batch
+normalisation vanish on their way to the first layers. Shattering: depth makes the gradients of nearby inputs unlike
+each other, more so in plain networks than in residual ones. Many shallow networks: the gradient of the deep residual
+network comes through short paths; removing a block hurts a plain network more; and independent shallow networks of
+equal cost are neither better nor worse: if they beat the deep network it is undertrained, if it beats them it is not
+like them.
 """
 
 from __future__ import annotations

@@ -1,18 +1,17 @@
-"""Responses: do residual branches put out less than plain layers, and is that learned (He et al. 2016, Fig. 7)?
+"""Responses: do residual branches respond less than plain layers, and is that learned (He et al. 2016, Fig. 7)?
 
 Question. The paper argues that residual functions are generally closer to zero than non-residual ones, since the
-responses of a ResNet's layers are smaller than those of a plain network and get smaller with depth. Responses are
-the outputs of the 3×3 layers after batch normalisation, before the ReLU or the addition. If the smallness is there
-at initialisation, it is not learned.
+responses of a ResNet's layers are smaller than a plain network's and get smaller with depth. Responses are the outputs
+of the 3×3 layers after batch normalisation, before the ReLU or the addition. If they are small at initialisation
+already, that is not learned.
 
 Method. The weights at initialisation and after training, batch statistics on the same `inputs` training images. Per
-layer the standard deviation of the response over images, channels and positions; per residual block the size of
-what it adds, ‖F(x)‖ / ‖x‖, and the cosine between F(x) and x. After batch normalisation with gain 1 and bias 0
-every response has a standard deviation of exactly 1, in both kinds of network: at initialisation Fig. 7 is flat by
-construction, so what it shows after training is learned; ‖F(x)‖ / ‖x‖ has no such reason to be equal.
+layer the standard deviation of the response over images, channels and positions; per residual block the size of what it
+adds, ‖F(x)‖ / ‖x‖, and the cosine between F(x) and x. Batch normalisation with gain 1 and bias 0 gives every response a
+standard deviation of exactly 1, in both kinds of network: at initialisation Fig. 7 is flat by construction, so what it
+shows after training is learned. Nothing makes ‖F(x)‖ / ‖x‖ equal in this way.
 
 Primary outcome. The mean response over layers after training, residual minus plain, at the greatest depth.
-
 """
 
 from __future__ import annotations

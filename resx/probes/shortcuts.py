@@ -1,28 +1,27 @@
 """Shortcuts: could another function than the identity be used, fixed beforehand or learned (question 2, on images)?
 
-Question. A block computes x + F(x). What if M x + F(x), a gate, noise or a learned scale stands there instead; does it
-help to know what blocks do to their input, and can the function be learned? Identity Mappings (He et al. 2016b,
-table 1) compared eleven of them in the original order, one depth, CIFAR-10.
+Question. A block computes x + F(x). What if M x + F(x), a gate, noise or a learned scale takes its place; does it help
+to know what blocks do to their input, and can the function be learned? Identity Mappings (He et al. 2016b, table 1)
+compared eleven functions in the original order, at one depth, on CIFAR-10.
 
 Method. The same network, seed and batches with each shortcut function of the registry: constants α with and without
 scaling the branch by 1−α; fixed maps (negation, permutation, orthogonal, Gaussian of the identity's norm, low rank);
 learned scalar, channel scale and 1×1 map, from the identity and from elsewhere; gates; dropout; and `fitted`: each
-block's best linear map in a trained network of the same depth, order and seed, frozen, with the network trained anew
-from the seed's own initial weights. `compute` states what a function costs in training, the donor included, in runs of
-the identity network. Measured next to it: the spectrum of the shortcut path at initialisation, the largest factor by
-which the composed shortcuts can make a signal or a gradient grow, and how much of what blocks add is parallel to what
-they add to (`resx/measurements/gain.py` and `parallel.py` give the papers). All in two orders: after a ReLU x is not
-negative, so relu(−x + F) throws the shortcut away and a rotation loses about half of it for that reason alone. The
-pre-activation order answers the question; the original one is what table 1 used. `--shortcut NAME`, also of a file
-given with `--plugin`, compares that one alone with the identity and with none; `--order` takes one order only; a grid
-may hold several functions, orders and depths. A function that costs more than the identity can be compared at as many
-parameters: in a [[grid]] of its own with another width.
+block's best linear map in a trained network of the same depth, order and seed, frozen, in a network trained from the
+seed's own initial weights. `compute` is the cost of training, the donor included, in runs of the identity network. Also
+measured: the spectrum of the shortcut path at initialisation, the largest factor by which the composed shortcuts can
+make a signal or a gradient grow, and how much of what blocks add is parallel to what they add to
+(`resx/measurements/gain.py` and `parallel.py` give the papers). All in two orders: after a ReLU x is not negative, so
+relu(−x + F) throws the shortcut away and a rotation loses about half of it. The pre-activation order answers the
+question; table 1 used the original one. `--shortcut NAME`, also of a `--plugin` file, compares that one alone with the
+identity and with none; `--order` takes one order only; a grid may hold several functions, orders and depths. A function
+that costs more than the identity can be compared at equal parameters, in a [[grid]] with another width.
 
-Primary outcome. log10 of the final training loss (eval mode, all training images), since most errors sit at 0 % on
-small data; errors stand next to it. Differences from the identity are paired by seed. Claims are about the greatest
-depth and the first order at hand; the planned contrasts of all depths and orders are one family. Functions that were
-asked for by name are judged one by one, in a family of their own; in a survey of many the ranking shows each, with p
-from the family of its order and depth.
+Primary outcome. log10 of the final training loss (eval mode, all training images), since most errors are 0 % on small
+data; errors are shown too. Differences from the identity are paired by seed. Claims are about the greatest depth and
+the first order; the planned contrasts of all depths and orders are one family. Functions asked for by name are judged
+one by one, in another family; in a survey of many the ranking shows each, with p from the family of its order and
+depth.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ ORDERS = {"pre": "pre-activation order", "post": "original order"}  # the one th
 BASELINES = ("none", "identity")
 DEPTH = 32  # with 20 layers plain networks of the pre-activation order still train on digits, with 32 no longer as well
 IMAGES, MANY = 8, 64  # whose shortcut paths are measured, and whose blocks' outputs
-NAMED, RANKED = 12, 6  # up to so many functions are asked for by name; fewer than so many have no ranking to explain
+NAMED, RANKED = 12, 6  # the most functions that are asked for by name; the fewest whose ranking can be explained
 KINDS = ("constant", "fixed", "learned", "gated", "noisy", "fitted", "other")  # that a function may state
 PREDICTORS = {"distance": "distance from an isometry", "log10_gain": "|log10 gain|"}  # columns of `spectra`
 EXPLAINS = 0.5  # a rank correlation from which on a predictor is said to explain the ranking
@@ -91,9 +90,7 @@ class ShortcutsSettings(Settings):
 
 
 def plan(request: Request) -> list[RunSpec]:
-    """Return every shortcut in both orders; one that comes from a trained network once per donor, which is trained
-    too.
-    """
+    """Return every shortcut in both orders; one that comes from a trained network once per donor, itself trained."""
     _check_donors(request.settings.donors)
     specs = [spec for grid in request.grids for spec in _plan_grid(request, grid)]
     tidy.check_margin(request.settings.margin, specs)
@@ -356,7 +353,7 @@ def _correlations(spectra: pd.DataFrame, primary: str) -> pd.DataFrame:
 
 
 def symbols(tables: Tables, settings: ShortcutsSettings) -> Mapping[str, Any]:
-    """Return the orders at hand, and the functions whose mean a claim is about, as far as there are any."""
+    """Return the orders among the runs, and the functions over which a claim takes a mean."""
     functions = tables["outcomes"].drop_duplicates("shortcut").set_index("shortcut")["kind"].to_dict()
     orders = [order for order in ORDERS if order in set(tables["outcomes"]["order"])]
     own = [name for name in functions if name not in (*BASELINES, FITTED, FITTED_TO_PLAIN)]  # these have a claim

@@ -49,7 +49,7 @@ def arm(table: pd.DataFrame) -> str:
 
 
 def arm_symbol(tables: Mapping[str, pd.DataFrame], settings: Any) -> dict[str, str]:
-    """Return what {arm} stands for in a probe's claims: `arm` of its outcomes."""
+    """Return the symbol {arm} of a probe's claims: `arm` of its outcomes."""
     return {"arm": arm(tables["outcomes"])}
 
 

@@ -1,42 +1,39 @@
 """Does residual learning transfer to other kinds of networks, and to other kinds of models?
 
-Question: the depth × skip interaction of He et al. 2016 (figs. 1 and 6: plain networks get worse with depth, residual
-ones do not) was found in convolutional networks on images. Is it there in other networks? And is an ensemble
-of trees in which each fits what is left better than one of as many trees that all fit the same?
+Question. The depth × skip interaction of He et al. 2016 (figs. 1 and 6: plain networks get worse with depth, residual
+ones do not) was found in convolutional networks on images. Is it there in other networks? And is an ensemble of trees
+in which each fits what is left better than one of as many trees that all fit the same?
 
-Method: plain (shortcut none) and residual (identity) networks that share initial weights and batches, small and
-large: a multilayer perceptron, a 1-D convolutional network, a vanilla RNN with the shortcut in depth, one with the
-shortcut in time (where what grows is the sequence), and a Transformer encoder with and without its two shortcuts a
-layer. Each on a real task (scikit-learn's digits, as images or as sequences) and on a synthetic one of long range
-(the temporal order of Hochreiter & Schmidhuber 1997). Apart from them, never pooled with them: gradient boosting
-against bagging, scikit-learn's own, with as many trees of the same depth that see as much of the data, on the digits'
-ten outputs and on the diabetes data.
+Method. Plain (shortcut none) and residual (identity) networks that share initial weights and batches, small and large:
+a multilayer perceptron, a 1-D convolutional network, a vanilla RNN with the shortcut in depth, one with the shortcut in
+time (where the sequence grows), and a Transformer encoder with and without its two shortcuts a layer. Each on a real
+task (scikit-learn's digits, as images or as sequences) and on a synthetic one of long range (the temporal order of
+Hochreiter & Schmidhuber 1997). Never pooled with them: gradient boosting against bagging, scikit-learn's own, with as
+many trees of the same depth that see as much of the data, on the digits' ten outputs and on the diabetes data.
 
-Primary outcome: log10 (final training loss, plain / residual), of which units cancel. Effect: the interaction,
-that ratio at the greatest size minus that at the smallest, within a seed, with its 95 % interval over seeds;
-networks are judged as one family by a joint sign-flip over seeds.
+Primary outcome. log10 (final training loss, plain / residual), in which units cancel. Effect: the interaction, that
+ratio at the greatest size minus that at the smallest, within a seed, with its 95 % interval over seeds; networks are
+judged as one family by a joint sign-flip over seeds.
 
-Residual learning transfers to a kind of network on a task if its interaction is above 0 and, since one above 0 may also
-come of a shortcut that hurts the small network more than the large, so is the ratio at the greatest size. Apart from
-them, for trees: the interaction is above 0 on both data sets. The seeds of experiments/transfer-digits.toml are not the
-trials'.
+Residual learning transfers to a kind of network on a task if its interaction is above 0 and so is the ratio at the
+greatest size: a shortcut that hurts the small network more than the large has a positive interaction, too. For trees:
+the interaction is above 0 on both data sets.
 
 Heterogeneity of the networks' interactions: range, Cochran's Q, I² and the p of Welch's analysis of variance, which
-allows for few seeds; the mean over kinds is of these ten and not of networks at large.
+allows for few seeds; the mean is of these ten networks, not of networks at large.
 
-Limits: one recipe for all (SGD, one learning rate), and sizes at which, in trials on one seed, the small plain network
+Limits. One recipe for all (SGD, one learning rate), and sizes at which, in trials on one seed, the small plain network
 and one of the large ones train; with each kind's own optimiser and normalisation plain networks may do better. Where
-neither large network gets below the loss of guessing, the interaction only says what the small ones differ by;
-the table of networks marks these. In time, sizes are different tasks: the same image in 8 or 64 steps, a longer
-temporal order. Transformers are in the pre-activation order; both kinds of RNN read a shorter temporal order
-than the other kinds. Unshrunk boosting overfits: the table of trees also has the test losses.
+neither large network gets below the loss of guessing, the interaction only shows how the small ones differ; the table
+of networks marks these. In time, sizes are different tasks: the same image in 8 or 64 steps, a longer temporal order.
+Transformers are in the pre-activation order; both kinds of RNN read a shorter temporal order than the other kinds.
+Unshrunk boosting overfits: the table of trees also has the test losses.
 
-Trials: on seed 0 sizes were changed until networks trained (Transformers of 16 sublayers in the original order, an
-MLP of 38 layers and longer temporal orders for RNNs had stayed at guessing), the second criterion was added when
-the shortcut in time had a positive interaction only because it hurt less at the large size, and the trees' share of
-the data was raised from 0.5 to 0.8 because unshrunk boosting was erratic, which raised its effect. Seed 0 is no
-test.
-
+Trials. On seed 0 sizes were changed until networks trained (Transformers of 16 sublayers in the original order, an MLP
+of 38 layers and longer temporal orders for RNNs had stayed at guessing), the second criterion was added when the
+shortcut in time had a positive interaction only because it hurt less at the large size, and the trees' share of the
+data was raised from 0.5 to 0.8 because unshrunk boosting was erratic, which raised its effect. Seed 0 is no test;
+experiments/transfer-digits.toml uses other seeds.
 """
 
 from __future__ import annotations
