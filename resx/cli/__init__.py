@@ -90,9 +90,10 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
         command = typer.main.get_command(_app(arguments or _words_to_complete()))
-        if _is_group(command, arguments):
+        called, words = _called(command, arguments)
+        if hasattr(called, "commands"):
             arguments = [*arguments, "--help"]
-        _refuse_misread(command, arguments)
+        _refuse_misread(called, words)
         _hide_types_of_flags(command)
         code = command(arguments, prog_name="resx", standalone_mode=False) or 0
         sys.stdout.flush()
@@ -125,19 +126,18 @@ def _hide_types_of_flags(command: Any) -> None:
         _hide_types_of_flags(inner)
 
 
-def _is_group(command: Any, arguments: list[str]) -> bool:
-    """Whether these words, none of them an option, name a group of commands and none of its commands."""
-    for word in arguments:
-        command = getattr(command, "commands", {}).get(word)
-    return hasattr(command, "commands")
+def _called(command: Any, arguments: list[str]) -> tuple[Any, list[str]]:
+    """Return the command or the group of commands that the first words name, None for neither, and the other words."""
+    for place, word in enumerate(arguments):
+        if not hasattr(command, "commands"):
+            return command, arguments[place:]
+        command = command.commands.get(word)
+    return command, []
 
 
 def _refuse_misread(command: Any, arguments: list[str]) -> None:
-    """Raise SpecError for what would be lost in silence: an option's value that is another option of the command, and
-    the first of two values where an option takes one."""
+    """Raise SpecError where an option's value is another option of the command, and where one value is given twice."""
     words = iter(arguments)
-    while commands := getattr(command, "commands", None):
-        command = commands.get(next(words, ""))
     options = [item for item in getattr(command, "params", ()) if item.param_type_name == "option"]
     names = {text for item in options for text in (*item.opts, *item.secondary_opts)}
     valued = {text: item for item in options if not item.is_flag for text in item.opts}

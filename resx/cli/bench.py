@@ -23,10 +23,10 @@ Networks = Annotated[
     str, typer.Option(help="Networks side by side in one process, for a GPU: a number, or several to compare.")
 ]
 CheckpointActivations = Annotated[
-    bool, typer.Option("--checkpoint-activations", help="Measure with activations computed again, not kept.")
+    bool, typer.Option("--checkpoint-activations", help="Measure with activations recomputed instead of kept.")
 ]
 Kernels = Annotated[
-    bool, typer.Option("--kernels", help="Only count the kernels that a training step starts on a GPU; none is needed.")
+    bool, typer.Option("--kernels", help="Only count the kernels a training step launches on a GPU; no GPU is needed.")
 ]
 EachShortcut = Annotated[
     bool, typer.Option("--each-shortcut", help="Only time a step at the first depth with each shortcut.")
@@ -35,8 +35,8 @@ EachShortcut = Annotated[
 
 def bench(
     depths: Annotated[str, typer.Option("--depth", "--depths", help="Depths to measure.", metavar="N|LIST")] = "20,56",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 128,
-    image_size: Annotated[int, typer.Option(min=8, help="Height and width of the images, which are made up.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 128,
+    image_size: Annotated[int, typer.Option(min=8, help="Height and width of the images, which are synthetic.")] = 32,
     shortcut: Annotated[str, typer.Option(help="The shortcut around a branch: identity, none, …")] = "identity",
     precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = "fp32",
     device: Device = None,
@@ -44,7 +44,7 @@ def bench(
     processes: Processes = None,
     networks: Networks = "1",
     workers: Annotated[int, typer.Option(min=0, help="Workers of the conventional loop's DataLoader.")] = 2,
-    repetitions: Annotated[int, typer.Option(min=1, help="Measurements of everything, in turns.")] = 5,
+    repetitions: Annotated[int, typer.Option(min=1, help="Repetitions of every measurement, taken in turns.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.001, help="Length of one measurement.")] = 1.0,
     checkpoint_activations: CheckpointActivations = False,
     kernels: Kernels = False,
@@ -55,8 +55,8 @@ def bench(
 ) -> None:
     """Measure the speed and memory of training and evaluation on this machine, a few minutes.
 
-    Medians with least and most of several measurements taken in turns: resx, a conventional loop (PIL images,
-    DataLoader with workers, contiguous, steps one by one), and the machine's limit from its arithmetic and memory.
+    Prints the median, the least and the most of measurements taken in turns: of resx, of a conventional loop (PIL
+    images, DataLoader with workers, contiguous, steps one by one), and of the machine's arithmetic and memory.
 
     Examples: [bold]resx bench[/bold],
     [bold]resx bench --depths 20,56,110 --precision bf16 --networks 1,2,4,10 --publish results/bench[/bold]

@@ -14,7 +14,7 @@ def compare(given: Given, output: Output, experiment: ExperimentFile = None) -> 
 
     Prints errors per network, and the effect of depth among plain nets, among residual nets, and their difference,
     each paired by seed. What is finished already is not trained again. Without flags: 20 and 56 layers, one seed.
-    Plain and identity are always in; --shortcut adds others.
+    Plain and identity are always included; --shortcut adds others.
 
     Examples: [bold]resx compare[/bold],
     [bold]resx compare --depths 20,32,44,56 --seeds 6[/bold],

@@ -15,7 +15,7 @@ def data(
         Path | None, typer.Option("--data-dir", help="Where files are looked for [default: $RESX_DATA or data]")
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Take checksums, and decode every image of a folder")
+        bool, typer.Option("--verify", help="Compare checksums, and decode every image of a folder")
     ] = False,
     json: Json = False,
 ) -> None:

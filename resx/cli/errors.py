@@ -12,7 +12,7 @@ from resx.store.files import LeftToOthers, StoreError
 
 
 def handle(error: Exception) -> int:
-    """Turn what is no fault of the program into one line; anything else is a bug and shows its traceback."""
+    """Print one line for what is no fault of the program; anything else is a bug and shows its traceback."""
     if hasattr(error, "format_message"):  # Typer's own usage errors; where their class lives depends on its version
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "resx"
@@ -48,7 +48,7 @@ def _handle_system(error: OSError) -> int:
 
 
 def _close_stdout() -> None:
-    """Let what is still to be written go nowhere, so that the interpreter's own last flush does not fail."""
+    """Discard what is still to be written, so that the interpreter's own last flush does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

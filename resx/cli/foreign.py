@@ -26,8 +26,8 @@ Network = Annotated[
 Weights = Annotated[
     list[str] | None,
     typer.Option(
-        help="A file of its weights (torch.save or safetensors; nothing in it is executed), a folder that holds those "
-        "which an experiment names, or DEFAULT for torchvision's.",
+        help="A file of its weights (torch.save or safetensors; nothing in it is executed), a folder with those that "
+        "an experiment names, or DEFAULT for torchvision's.",
         rich_help_panel=FOREIGN,
     ),
 ]
@@ -35,7 +35,7 @@ BlockNames = Annotated[
     str | None,
     typer.Option(
         "--blocks",
-        help="Its blocks by name or pattern, with commas between, such as 'layer*.*'; otherwise they are found.",
+        help="Its blocks by name or pattern, with commas between, such as 'layer*.*'; by default they are found.",
         rich_help_panel=FOREIGN,
     ),
 ]

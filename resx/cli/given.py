@@ -56,7 +56,7 @@ class Given:
 def training_options(command: Callable[..., None]) -> Callable[..., None]:
     """Decorate a command whose first parameter is a Given, to give it every shared option.
 
-    Another parameter that is a dataclass stands for an option per field.
+    Another parameter that is a dataclass becomes an option per field.
     """
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     groups: dict[str, Any] = {item.name: item.annotation for item in own if is_dataclass(item.annotation)}
@@ -111,7 +111,7 @@ def _given(options: Mapping[str, Any]) -> Given:
 
 
 def seeds_of(seed: str | None, seeds: str | None) -> list[int] | None:
-    """Return the seeds that --seed (these) or --seeds (so many, or these) ask for. Raises SpecError for both."""
+    """Return the seeds that --seed (a list) or --seeds (a number, or a list) ask for. Raises SpecError for both."""
     if seed is not None and seeds is not None:
         raise SpecError("--seed, --seeds: give one of them")
     if seed is not None:

@@ -27,7 +27,7 @@ class Kind(StrEnum):
     datasets = "datasets"
 
 
-REGISTRIES = {  # where each is, a registry or several; only the one that is asked for is imported
+REGISTRIES = {  # a registry, or several; only what is listed is imported
     Kind.shortcuts: ("resx.model", "SHORTCUTS"),
     Kind.adapters: ("resx.model.adapters", "PARTS"),
     Kind.figures: ("resx.figures", "FIGURES"),

@@ -71,7 +71,7 @@ class Counted:
 
 
 def _counts(family: str | None) -> list[Counted]:
-    """Return the paper's networks, as they are written down next to the code that counts them, or counted."""
+    """Return the paper's networks, from the file next to the code that counts them, or counted."""
     try:
         rows = json_format.loads(COUNTS.read_text(encoding="utf-8"))
         counted = [Counted(**row) for row in rows]

@@ -64,25 +64,25 @@ FIELD_OPTIONS: dict[str, Any] = {
     "shortcut": _option(
         list[str],
         NETWORK,
-        "What stands next to a branch: none (plain), identity, scaled:alpha=0.5, …; repeat where several are compared. "
+        "The shortcut around a branch: none (plain), identity, scaled:alpha=0.5, …; repeat to compare several. "
         "[dim]default: identity, or the probe's[/dim]",
         metavar="NAME",
         autocompletion=complete.shortcuts,
     ),
     **_fields(
-        adapter="How shapes are made to match: A, B, C or spatial+grow+shrink, such as subsample+pad.",
+        adapter="How a shortcut changes shapes: A, B, C or spatial+grow+shrink, such as subsample+pad.",
         order="post (He et al. 2016a) or pre (pre-activation, 2016b).",
         norm="batch or none.",
         widths="alternating: widths change at every block, so every shortcut has to adapt.",
         stride_in="1x1 or 3x3: which convolution of a bottleneck has the stride.",
-        padding="What lies beyond the edge of a map: zeros or circular.",
+        padding="Padding of convolutions: zeros or circular.",
         activation="relu, or crelu: relu(x) and relu(-x) as channels of their own.",
         init="Initial weights: he, looks-linear (for crelu) or dirac.",
         dataset="digits, cifar10, cifar100, folder, synthetic, …; `resx data` lists them.",
         subset="Train on this many images, class-balanced, the same for every seed.",
         test_subset="Test on this many images.",
-        validation="Hold this many training images out (the paper: 5000).",
-        image_size="Average images down to this size.",
+        validation="Hold out this many training images (the paper: 5000).",
+        image_size="Shrink images to this size by averaging.",
         normalize="pixel-mean (the paper's, and divided by one deviation), channel-mean, symmetric.",
         augment="crop-flip: padded random crops and flips (the paper's).",
         label="Name of a folder's data on tables and figures.",
@@ -90,21 +90,21 @@ FIELD_OPTIONS: dict[str, Any] = {
         steps="Training iterations; the learning rate drops at half and three quarters.",
     ),
     "epochs": _option(
-        float, RECIPE, "Passes over the training images, instead of --steps; turned into steps, and said."
+        float, RECIPE, "Passes over the training images, instead of --steps; the number of steps is printed."
     ),
     **_fields(
-        batch_size="Images a step.",
+        batch_size="Images per step.",
         lr="Initial learning rate.",
         weight_decay="L2 decay of every weight.",
-        warmup="A tenth of the rate until the running error is below 80 % (the paper's 110 layers).",
+        warmup="Train at a tenth of the rate until the running error is below 80 % (the paper's, for 110 layers).",
         momentum="Momentum of SGD.",
         drops="Where the rate is divided by 10, as shares of the steps, such as 0.5,0.75.",
-        eval_images="Images of each split behind a point of a curve; the last point takes all.",
+        eval_images="Images of each split that a point of a curve is evaluated on; the last point takes all.",
         eval_every="Steps between two points of a curve.",
         precision="fp32, tf32 or bf16.",
-        active_blocks="Train only this many blocks, drawn anew at every step.",
-        norm_parts="Parts of a batch that batch normalisation takes statistics of: with torchrun one a process by "
-        "default; 1 for the whole batch.",
+        active_blocks="Train only this many blocks, drawn at random at every step.",
+        norm_parts="Parts of a batch that batch normalisation treats separately: by default one per process with "
+        "torchrun; 1 for the whole batch.",
     ),
 }
 MACHINE_OPTIONS: dict[str, Any] = {
@@ -112,39 +112,39 @@ MACHINE_OPTIONS: dict[str, Any] = {
     "jobs": _option(
         int,
         MACHINE,
-        "Runs at a time: on a CPU one thread each, by default one per core; on a GPU side by side, by default 10.",
+        "Runs at once: on a CPU one thread each, by default one per core; on a GPU side by side, by default 10.",
     ),
     "results": _option(Path, MACHINE, "Folder of everything recorded; by default RESX_RESULTS or results/."),
-    "data_dir": _option(Path, MACHINE, "Where the data set lies, or is downloaded to."),
+    "data_dir": _option(Path, MACHINE, "Where the data set is, or is downloaded to."),
     "plugin": _option(
         list[Path],
         MACHINE,
         "A Python file of yours that registers a shortcut or an adapter; its code is executed. Repeat for several.",
         metavar="FILE",
     ),
-    "engine": _option(str, MACHINE, "Where runs are made: local (this machine, the default), ray or slurm (a queue)."),
-    "address": _option(str, MACHINE, "A Ray cluster that runs, such as auto; without it Ray is started here."),
-    "gpus_per_task": _option(float, MACHINE, "Share of a GPU that Ray gives a task, such as 0.1; by default 1."),
+    "engine": _option(str, MACHINE, "Where to train: local (this machine, the default), ray or slurm (a queue)."),
+    "address": _option(str, MACHINE, "A running Ray cluster, such as auto; by default Ray is started here."),
+    "gpus_per_task": _option(float, MACHINE, "Share of a GPU that a task of Ray gets, such as 0.1; by default 1."),
     "detach": _option(
         bool,
         MACHINE,
-        "Submit the jobs of --engine slurm and do not wait; the same command without it does, and collects.",
+        "Submit the jobs of --engine slurm and return; the same command without it waits and collects the results.",
         "--detach",
     ),
-    "slurm": _option(str, MACHINE, "What jobs ask a queue for, such as partition=gpu,time=02:00:00,max_parallel=20."),
+    "slurm": _option(str, MACHINE, "What jobs request, such as partition=gpu,time=02:00:00,max_parallel=20."),
     "checkpoint_activations": _option(
         bool,
         MACHINE,
-        "Compute activations again instead of keeping them: less memory, the same numbers, slower.",
+        "Recompute activations instead of keeping them: less memory, the same numbers, slower.",
         "--checkpoint-activations",
     ),
     "snapshots": _option(
-        str, MACHINE, "Weights that are kept on the way: none, ends (first and last) or log (about 8, the default)."
+        str, MACHINE, "Weights kept during training: none, ends (first and last) or log (about 8, the default)."
     ),
     "wait": _option(
         bool,
         MACHINE,
-        "Wait for runs that another process is at (the default), or do the rest and leave those to it.",
+        "Wait for runs that another process is training (the default), or do the rest and leave those to it.",
         "--wait/--no-wait",
     ),
     "track": _option(
@@ -153,12 +153,14 @@ MACHINE_OPTIONS: dict[str, Any] = {
         "Show runs in another tool while they train, such as mlflow:mlflow.db; tools are those of `runs export`.",
         metavar="TOOL:TARGET",
     ),
-    "allow_change": _option(bool, MACHINE, "Go on with a run on another device or torch; recorded.", "--allow-change"),
+    "allow_change": _option(
+        bool, MACHINE, "Resume on another device or torch; the change is recorded.", "--allow-change"
+    ),
 }
 Seed = Annotated[
     str | None,
     typer.Option(
-        rich_help_panel=RECIPE, help="This seed, or these: a seed names every random stream of a run.", metavar="N|LIST"
+        rich_help_panel=RECIPE, help="This seed, or these: a seed fixes every random stream of a run.", metavar="N|LIST"
     ),
 ]
 Seeds = Annotated[
@@ -183,24 +185,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 
 
 class Format(StrEnum):
-    """In what tables are written, other than for a terminal."""
+    """How tables are written, other than for a terminal."""
 
     markdown = "markdown"
     latex = "latex"
 
 
 TableFormat = Annotated[Format | None, typer.Option("--format", help="Print the tables alone, for a page or a paper.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
 ExperimentFile = Annotated[
     Path | None,
     typer.Argument(help="A TOML file with \\[run], \\[grid] and \\[settings].", autocompletion=complete.experiments),
 ]
 PrintSpec = Annotated[
     bool,
-    typer.Option(
-        "--print-spec", help="Print what would be run as TOML, a file that this command takes; train nothing."
-    ),
+    typer.Option("--print-spec", help="Print what would be run as a TOML file that this command takes; train nothing."),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say how many runs, how long and how much disk; train nothing.")
+    bool, typer.Option("--dry-run", help="Print how many runs, how long and how much disk; train nothing.")
 ]

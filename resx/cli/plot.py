@@ -43,17 +43,17 @@ Run = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="Where to: a folder that exists, a name for all three formats, or one file such as fig.png. "
+        help="Where to write: an existing folder, a name for all three formats, or one file such as fig.png. "
         "[dim]default: figures/NAME in the results[/dim]"
     ),
 ]
 Width = Annotated[
     float | None, typer.Option(min=0.1, help="Width in inches, such as 3.25 for a column; letters keep their size.")
 ]
-Title = Annotated[bool, typer.Option("--title/--no-title", help="With its heading, or without (a paper).")]
+Title = Annotated[bool, typer.Option("--title/--no-title", help="With its heading, or without, as in a paper.")]
 Style = Annotated[str, typer.Option(help="screen, or paper: serif letters in black.")]
 Name = Annotated[
-    str | None, typer.Argument(help="degradation, curves, …; none lists them.", autocompletion=complete.figures)
+    str | None, typer.Argument(help="degradation, curves, …; by default a list.", autocompletion=complete.figures)
 ]
 
 
@@ -71,7 +71,7 @@ def plot(
     title: Title = True,
     width: Width = None,
     style: Style = "screen",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No picture, only the files.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No picture in the terminal, only the files.")] = False,
 ) -> None:
     """Draw a figure from recorded runs; nothing is trained. Prints the files it wrote.
 

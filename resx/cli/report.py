@@ -25,9 +25,7 @@ def report(
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("report.html"),
     kind: Annotated[Format, typer.Option("--format", help="A page, or Markdown for a README or a wiki.")] = Format.html,
-    check: Annotated[
-        Path | None, typer.Option(help="Compute a page's numbers again from the tables inside it.")
-    ] = None,
+    check: Annotated[Path | None, typer.Option(help="Recompute a page's numbers from the tables inside it.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is no page of resx.")] = False,
     results: Results = None,
 ) -> None:

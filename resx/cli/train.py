@@ -22,14 +22,14 @@ def train(
     ] = None,
     spec: Annotated[
         Path | None,
-        typer.Option(help="The file, as an option: what --print-spec wrote.", autocompletion=complete.experiments),
+        typer.Option(help="The file as an option: what --print-spec printed.", autocompletion=complete.experiments),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
     dry_run: DryRun = False,
     print_spec: PrintSpec = False,
 ) -> None:
-    """Train one network and record it; a finished run is returned, an unfinished one goes on.
+    """Train one network and record it; a finished run is only shown, an unfinished one is resumed.
 
     A file gives the fields; of an experiment of many runs, flags choose one.
 
@@ -75,7 +75,7 @@ def train(
 
 
 def _shortcut(plain: bool | None, given: Given) -> dict[str, str]:
-    """Return the field that --plain or --residual stand for, if either was given."""
+    """Return the field that --plain or --residual sets, if either was given."""
     if plain is None:
         return {}
     if "shortcut" in {**given.fields, **given.grid}:

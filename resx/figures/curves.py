@@ -14,7 +14,7 @@ from resx.probes import Findings
 from resx.spec import FIELDS, SpecError
 
 MAX_COLUMNS = 4
-# what may differ within a column: seeds are averaged, depths have their colours, the rest goes with these
+# what may differ within a column: seeds are averaged, depths have their colours, the rest follows from these
 _WITHIN = ("shortcut", "depth", "seed", "warmup", "stride_in", "label", "reference", "content")
 
 
@@ -75,9 +75,10 @@ def _draw_rates(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: di
 
 
 def _rate(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[float, float]:
-    """Return the rate from each of these steps on, the last of them where the runs end; evaluations may be rarer.
+    """Return the rate by the step from which it holds; the last step is where the runs end.
 
-    Only the end of a warm-up depends on the run, and is known as far as the first seed's evaluations tell it.
+    Evaluations may be rarer than changes of the rate. Only the end of a warm-up depends on the run; it is taken from
+    the first seed's evaluations.
     """
     spec = runs.iloc[0]
     recorded = curves[curves["run_id"].isin(runs["run_id"])]

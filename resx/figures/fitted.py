@@ -1,4 +1,4 @@
-"""A drawn figure, fitted to where it will stand: without its heading, at another width, in a paper's look."""
+"""A drawn figure, fitted to where it will be used: without its heading, at another width, in a paper's look."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from matplotlib.transforms import Bbox
 from resx.figures import style
 from resx.spec import SpecError
 
-NARROW, LEAST = 1.4, 1.0  # inches: panels below the first are stacked, below the second they cannot be read
-SERIF = ["STIXGeneral", "DejaVu Serif"]  # both come with matplotlib; the second has the letters that the first lacks
+NARROW, LEAST = 1.4, 1.0  # inches: panels narrower than the first are stacked, than the second refused
+SERIF = ["STIXGeneral", "DejaVu Serif"]  # both come with matplotlib; the second fills in letters that the first lacks
 LOOKS = ("screen", "paper")
 
 
@@ -38,7 +38,7 @@ def fitted(figure: Figure, *, title: bool = True, width: float | None = None, lo
 
 
 def _remove_heading(figure: Figure) -> None:
-    """Remove the heading and the room that it took; the axes keep their size."""
+    """Remove the heading and its room; the axes keep their size."""
     for text in [text for text in figure.texts if text.get_gid() == style.HEADING]:
         text.remove()
     width, height = figure.get_size_inches()
@@ -46,7 +46,7 @@ def _remove_heading(figure: Figure) -> None:
 
 
 def _print_black(figure: Figure) -> None:
-    """Give the figure serif letters, and black where it has greys, so that it stands well in printed text."""
+    """Give the figure serif letters, and black where it has greys, for print."""
     for artist in figure.findobj(Text):
         assert isinstance(artist, Text)
         artist.set_fontfamily(SERIF)
@@ -142,7 +142,7 @@ def _boxes(figure: Figure) -> dict[Axes, Bbox]:
 
 
 def _columns(boxes: dict[Axes, Bbox]) -> list[list[Axes]]:
-    """Group axes that stand above one another, from left to right."""
+    """Return axes grouped by column, from left to right."""
     columns: list[list[Axes]] = []
     end = float("-inf")
     for axes in sorted(boxes, key=lambda axes: boxes[axes].x0):

@@ -83,7 +83,7 @@ def context(**settings: Any) -> AbstractContextManager[None]:
 
 
 def colours(keys: Sequence[Any]) -> dict[Any, str]:
-    """Return one colour per key, in order; from the eighth key on they repeat."""
+    """Return one colour per key, in order; they repeat from the eighth key on."""
     return {key: OKABE_ITO[position % len(OKABE_ITO)] for position, key in enumerate(keys)}
 
 
@@ -183,7 +183,7 @@ def end_labels(axes: Axes, labels: Sequence[EndLabel], size: float = 7.5, room: 
 
 
 def mark_drops(axes: Axes, steps: Sequence[float]) -> None:
-    """Mark where the learning rate drops to a tenth."""
+    """Mark the steps at which the learning rate drops to a tenth."""
     across = axes.get_xaxis_transform()
     axes.vlines(steps, 0, 1, transform=across, color=QUIET, alpha=0.45, linewidth=0.6, linestyle=(0, (1, 2)))
     for step in steps:

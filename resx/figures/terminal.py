@@ -6,7 +6,7 @@ A braille character holds 2 × 4 dots, so a panel of 40 × 10 characters has 80 
 from __future__ import annotations
 
 from itertools import pairwise
-from string import ascii_lowercase as LETTERS  # of curves, by which they are known without colour
+from string import ascii_lowercase as LETTERS  # they tell curves apart without colour
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,8 +28,8 @@ NARROWEST, WIDEST = 24, 64  # characters of a panel
 def picture(figure: Figure, width: int, height: int = 10) -> Table:
     """Return the figure's panels for rich to print in `width` characters; side by side if they fit.
 
-    height: of a panel, in lines. A letter on a curve and at its label says which it is without colour. Single seeds
-    and leaders are left out, dashed lines are drawn with gaps.
+    height: of a panel, in lines. A letter on a curve and at its label identifies it without colour. Single seeds and
+    leaders are left out, dashed lines are drawn with gaps.
     """
     specification = figure.axes[0].get_subplotspec()
     columns = specification.get_gridspec().ncols if specification else 1
@@ -96,7 +96,7 @@ def _panel(axes: Axes, width: int, height: int) -> Text:
 
 
 def _lettered(axes: Axes, line: Line2D, letter: str, width: int, height: int) -> dict[tuple[int, int], str]:
-    """Return where the letter stands on a line that is told apart by its colour otherwise; each has its own column."""
+    """Return the cell of a line's letter; each letter has its own column, nothing for a line outside the panel."""
     points = _raster(axes, line, 2 * width, 4 * height)
     if not len(points):
         return {}

@@ -1,4 +1,4 @@
-"""Figures as parts of a page: text that can be selected, ids that do not clash, fewer digits."""
+"""Figures for a page: text that can be selected, ids that do not clash, fewer digits."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _legible(match: re.Match[str]) -> str:
 
 
 def _classes(text: str, prefix: str) -> str:
-    """Return a figure in which styles that are used often stand once, as classes."""
+    """Return a figure whose frequent styles are classes, each defined once."""
     tight = re.compile(r"(?<=[;:]) ")
     text = re.sub(r' style="([^"]*)"', lambda match: f' style="{tight.sub("", match.group(1))}"', text)
     styles = Counter(re.findall(r' style="([^"]*)"', text))
