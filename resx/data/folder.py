@@ -17,7 +17,7 @@ import stat
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +46,7 @@ class Listing:
 
     root: Path
     classes: tuple[str, ...]
-    files: dict[str, list[str]]
-    labels: dict[str, list[int]]
+    images: dict[str, list[tuple[int, str]]]  # label and path, by split
     stamp: str
 
 
@@ -71,9 +70,9 @@ def load_folder(root: Path | None = None, image_size: int | None = None) -> Data
                 _write_cache(listing, kept_size, cached)
     return Dataset(
         train_x=torch.from_numpy(cached["train"]),
-        train_y=torch.tensor(listing.labels["train"]),
+        train_y=torch.tensor([label for label, _ in listing.images["train"]]),
         test_x=torch.from_numpy(cached["test"]),
-        test_y=torch.tensor(listing.labels["test"]),
+        test_y=torch.tensor([label for label, _ in listing.images["test"]]),
         classes=listing.classes,
         label=listing.root.name,
         content=str(cached["content"]),
@@ -96,7 +95,7 @@ def look_folder(root: Path, verify: bool) -> Found:
         return Found("absent", root, "give --data-dir the folder that holds train/CLASS/* and test/CLASS/*")
     try:
         listing = _list(root)
-        counts = " and ".join(f"{len(files):,} {split}" for split, files in listing.files.items())
+        counts = " and ".join(f"{len(images):,} {split}" for split, images in listing.images.items())
         note = f"{counts} images of {len(listing.classes)} classes"
         if not verify:
             return Found("present", root, note)
@@ -138,26 +137,25 @@ def _list(root: Path) -> Listing:
         if classes["train"] != classes["test"]:
             odd = ", ".join(sorted(set(classes["train"]) ^ set(classes["test"])))
             raise SpecError(f"{where}: train/ and test/ must hold the same classes; only one holds {odd}")
-        files, labels, entries = {}, {}, []
+        images, entries = {}, []
         for split, names in classes.items():
-            images = []
+            files = []
             for label, name in enumerate(names):
                 inside = sorted(_files(folders[split] / name))
                 if not inside:
                     raise SpecError(f"{where}: no images in {split}/{name}/")
-                images += [(label, *file) for file in inside]
-            stems = [os.path.splitext(os.path.basename(file[1]))[0] for file in images]
+                files += [(label, *file) for file in inside]
+            stems = [os.path.splitext(os.path.basename(file[1]))[0] for file in files]
             if all(stem.isascii() and stem.isdecimal() for stem in stems):
                 numbers = [int(stem) for stem in stems]
                 if len(set(numbers)) == len(numbers):
-                    images = [file for _, file in sorted(zip(numbers, images, strict=True))]
-            labels[split] = [file[0] for file in images]
-            files[split] = [file[1] for file in images]
-            entries += [file[1:] for file in images]
+                    files = [file for _, file in sorted(zip(numbers, files, strict=True))]
+            images[split] = [file[:2] for file in files]
+            entries += [file[1:] for file in files]
     except OSError as error:
         raise SpecError(f"{where}: {error.filename} cannot be read ({error.strerror})") from error
     stamp = hashlib.sha256(json.dumps([CACHE_FORMAT, entries]).encode()).hexdigest()
-    return Listing(root, tuple(classes["train"]), files, labels, stamp)
+    return Listing(root, tuple(classes["train"]), images, stamp)
 
 
 def _classes(folder: Path) -> list[str]:
@@ -188,9 +186,9 @@ def _decode(listing: Listing, image_size: int | None) -> tuple[dict[str, Images]
     The hash is over classes, labels and decoded pixels before any change of size, so that it is the same for
     every lossless file format. Raises SpecError for images of different sizes where image_size is None.
     """
-    paths = _paths(listing)
     digest = _digest(listing)
     arrays: list[Images] = []
+    paths: list[str] = []
     first, mixed = None, False
     for label, path, image in _labelled(listing, "Decoding"):
         _add(digest, label, image)
@@ -203,28 +201,24 @@ def _decode(listing: Listing, image_size: int | None) -> tuple[dict[str, Images]
                     f"{_size(size)}; set image_size to average all of them down to one size"
                 )
             mixed = True
-            arrays = [_smaller(array, image_size, before) for array, before in zip(arrays, paths, strict=False)]
+            arrays = [_smaller(array, image_size, before) for array, before in zip(arrays, paths, strict=True)]
         arrays.append(_smaller(image, image_size, path) if mixed and image_size else image)
+        paths.append(path)
     channels = max(len(array) for array in arrays)
     whole = np.stack([np.broadcast_to(array, (channels, *array.shape[1:])) for array in arrays])
-    train, test = np.split(whole, [len(listing.files["train"])])
+    train, test = np.split(whole, [len(listing.images["train"])])
     content = np.array(digest.hexdigest())
     return {"train": train, "test": test, "content": content}, image_size if mixed else None
 
 
-def _paths(listing: Listing) -> list[str]:
-    return [path for files in listing.files.values() for path in files]
-
-
 def _labelled(listing: Listing, verb: str) -> Iterator[tuple[int, str, Images]]:
     """Yield label, path and decoded image of every file, in order."""
-    paths = _paths(listing)
-    labels = [label for split in listing.labels.values() for label in split]
+    labels, paths = zip(*(image for images in listing.images.values() for image in images), strict=True)
     yield from zip(labels, paths, _images(paths, verb), strict=True)
 
 
 def _digest(listing: Listing) -> Any:
-    return hashlib.sha256(json.dumps([listing.classes, len(listing.files["train"])]).encode())
+    return hashlib.sha256(json.dumps([listing.classes, len(listing.images["train"])]).encode())
 
 
 def _add(digest: Any, label: int, image: Images) -> None:
@@ -245,7 +239,7 @@ def _smaller(image: Images, size: int, path: str) -> Images:
     return averaged_down(torch.from_numpy(image)[None], size)[0].numpy()
 
 
-def _images(paths: list[str], verb: str) -> Iterator[Images]:
+def _images(paths: Sequence[str], verb: str) -> Iterator[Images]:
     """Decode files to uint8 [C, H, W] in order, with a line (a bar on a terminal) on stderr."""
     console = Console(stderr=True)
     text = f"{verb} {len(paths):,} images"
