@@ -73,10 +73,8 @@ def length(name: str) -> str:
     module.double().eval()
     stream = torch.Generator().manual_seed(0)
     fx = torch.zeros(TRIAL, dtype=torch.float64)
-    x = torch.randn(TRIAL, generator=stream, dtype=torch.float64)
-    if hasattr(module, "read"):
-        streams = getattr(module, "streams", 1)
-        x = torch.randn(len(x), streams, *TRIAL[1:], generator=stream, dtype=torch.float64)
+    streams = [getattr(module, "streams", 1)] if hasattr(module, "read") else []
+    x = torch.randn(TRIAL[0], *streams, *TRIAL[1:], generator=stream, dtype=torch.float64)
     once, twice = (module(scale * x, fx).flatten(1).norm(dim=1) for scale in (1, 2))
     if once.any() and torch.allclose(once, twice, rtol=1e-3):
         return "set"

@@ -60,6 +60,7 @@ def he(network: nn.Module) -> None:
     """Keep He's normal draws (He et al. 2015, section 2.2)."""
 
 
+@INITS.register("looks-linear")
 def looks_linear(network: nn.Module) -> None:
     """Mirror every filter that reads a CReLU: its second half is minus the first (Balduzzi et al. 2017, section 5).
 
@@ -73,9 +74,9 @@ def looks_linear(network: nn.Module) -> None:
 
 
 looks_linear.activation = "crelu"  # type: ignore[attr-defined]
-INITS.register("looks-linear")(looks_linear)
 
 
+@INITS.register("dirac")
 def dirac(network: nn.Module) -> None:
     """Make every convolution that keeps its channels and its map pass its input on: 1 at the centre, 0 elsewhere.
 
@@ -89,7 +90,6 @@ def dirac(network: nn.Module) -> None:
 
 
 dirac.activation = "relu"  # type: ignore[attr-defined]
-INITS.register("dirac")(dirac)
 
 
 def _branch_layers(network: nn.Module) -> list[nn.Conv2d]:
