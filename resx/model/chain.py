@@ -6,7 +6,8 @@ is [B, C] or, for sequences, [B, C, T], so every shortcut function finds the cha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,21 @@ class ChannelsFirst(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2)
+
+
+def two_layer_blocks(
+    name: str, layer: Callable[[], nn.Module], norm: Callable[[int], nn.Module], spec: ModelSpec
+) -> list[Block]:
+    """Return the blocks of a chain of depth 2n+2: layer, norm, ReLU, layer, norm; a ReLU after the addition."""
+    width = spec.width
+    assert width
+
+    def block() -> Block:
+        first, second = {f"{name}1": layer(), "norm1": norm(width)}, {f"{name}2": layer(), "norm2": norm(width)}
+        branch = nn.Sequential(OrderedDict(first | {"relu1": nn.ReLU()} | second))
+        return Block(branch, nn.Identity(), SHORTCUTS.create(spec.shortcut, width), nn.ReLU())
+
+    return [block() for _ in range(spec.depth // 2 - 1)]
 
 
 def sequence_features(family: str, input_shape: tuple[int, ...]) -> int:

@@ -9,8 +9,7 @@ from torch import nn
 
 from resx.model import chain
 from resx.model.chain import NORMS, Chain, ChannelsFirst, MeanOverTime, sequence_features
-from resx.model.network import FAMILIES, Block, Family
-from resx.model.shortcuts import SHORTCUTS
+from resx.model.network import FAMILIES, Family
 from resx.spec import ModelSpec
 
 KERNEL = 3
@@ -33,18 +32,12 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.M
     def convolution(channels: int) -> nn.Conv1d:
         return nn.Conv1d(channels, width, KERNEL, padding=KERNEL // 2, bias=norm is nn.Identity)
 
-    def block() -> Block:
-        branch = OrderedDict(
-            conv1=convolution(width), norm1=norm(width), relu1=nn.ReLU(), conv2=convolution(width), norm2=norm(width)
-        )
-        return Block(nn.Sequential(branch), nn.Identity(), SHORTCUTS.create(spec.shortcut, width), nn.ReLU())
-
     features = sequence_features("conv1d", input_shape)
     stem = nn.Sequential(
         OrderedDict(layout=ChannelsFirst(), conv=convolution(features), norm=norm(width), relu=nn.ReLU())
     )
     head = nn.Sequential(OrderedDict(pool=MeanOverTime(), linear=nn.Linear(width, n_outputs)))
-    return Chain(stem, [block() for _ in range(spec.depth // 2 - 1)], head)
+    return Chain(stem, chain.two_layer_blocks("conv", lambda: convolution(width), norm, spec), head)
 
 
 FAMILIES.register("conv1d")(Family(check, partial(chain.complete, norm="batch"), build))

@@ -10,8 +10,7 @@ from torch import nn
 
 from resx.model import chain
 from resx.model.chain import NORMS, Chain
-from resx.model.network import FAMILIES, Block, Family
-from resx.model.shortcuts import SHORTCUTS
+from resx.model.network import FAMILIES, Family
 from resx.spec import ModelSpec
 
 
@@ -35,17 +34,8 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], n_outputs: int) -> nn.M
         )
     )
 
-    def block() -> Block:
-        branch = OrderedDict(
-            linear1=nn.Linear(width, width, bias=bias),
-            norm1=norm(width),
-            relu1=nn.ReLU(),
-            linear2=nn.Linear(width, width, bias=bias),
-            norm2=norm(width),
-        )
-        return Block(nn.Sequential(branch), nn.Identity(), SHORTCUTS.create(spec.shortcut, width), nn.ReLU())
-
-    return Chain(stem, [block() for _ in range(spec.depth // 2 - 1)], nn.Linear(width, n_outputs))
+    blocks = chain.two_layer_blocks("linear", lambda: nn.Linear(width, width, bias=bias), norm, spec)
+    return Chain(stem, blocks, nn.Linear(width, n_outputs))
 
 
 FAMILIES.register("mlp")(Family(check, partial(chain.complete, norm="batch"), build))
