@@ -77,7 +77,7 @@ def adopt(
     additions, refused = residual_additions(recorder)
     if blocks is not None:
         additions = {name: one for name, one in additions.items() if _fits(blocks, name, one.holder[0])}
-    plain = _plain_layers(model, recorder, blocks or [], [one.holder[0] for one in additions.values()])
+    plain = _plain_layers(model, recorder, blocks or [], additions)
     if not additions and not plain:
         raise SpecError(_no_blocks(recorder, refused, blocks))
 
@@ -152,7 +152,7 @@ def _fits(patterns: Iterable[str], *names: str) -> bool:
 
 
 def _plain_layers(
-    model: nn.Module, recorder: Recorder, patterns: Sequence[str], holders: Sequence[str]
+    model: nn.Module, recorder: Recorder, patterns: Sequence[str], additions: Mapping[str, Addition]
 ) -> list[TracedBlock]:
     """Return the named modules that hold no residual addition and keep the shape of their input.
 
@@ -161,13 +161,11 @@ def _plain_layers(
     layers = []
     modules = dict(model.named_modules())
     for pattern in patterns:
-        named = [name for name in modules if name and fnmatchcase(name, pattern)]
-        of_blocks = [name for name in holders if fnmatchcase(name, pattern)]
-        if not named and not of_blocks and not any(fnmatchcase(pattern.partition(":")[0], name) for name in holders):
-            raise SpecError(f"blocks: no module '{pattern}'{did_you_mean(pattern, modules)}")
-        if of_blocks or pattern.partition(":")[0] in holders:
+        if any(_fits([pattern], name, one.holder[0]) for name, one in additions.items()):
             continue
-        shapes = {name: _shapes(recorder, name) for name in named}
+        shapes = {name: _shapes(recorder, name) for name in modules if name and fnmatchcase(name, pattern)}
+        if not shapes:
+            raise SpecError(f"blocks: no module '{pattern}'{did_you_mean(pattern, modules)}")
         fitting = {name: shape for name, shape in shapes.items() if shape and shape[0] == shape[1]}
         if not fitting:
             raise SpecError(

@@ -191,6 +191,12 @@ def test_names_and_patterns():
     assert {b.how for b in adopt(net, IMAGES, blocks=["layer4.1"]).blocks} == {"named"}
     with pytest.raises(SpecError, match=r"did you mean 'layer4\.1'"):
         adopt(net, IMAGES, blocks=["layer4.l"])
+    sequences, x = sequence_model(), torch.randn(2, 5, 8)
+    assert [b.name for b in adopt(sequences, x, blocks=["0.layers.*:2"]).blocks] == [
+        f"0.layers.{k}:2" for k in range(3)
+    ]
+    with pytest.raises(SpecError, match=r"no module '0\.layers\.0:3'"):
+        adopt(sequences, x, blocks=["0.layers.0", "0.layers.0:3"])
     with pytest.raises(SpecError, match="give example="):
         adopt(Mine())
     with pytest.raises(SpecError, match="fails on the example"):
