@@ -43,7 +43,7 @@ def execute(
     """Run a probe and print its findings. Exit code 1 where a run failed."""
     from resx import lab
     from resx.cli.report import write_page
-    from resx.cli.show import print_estimate, print_failures, print_findings, print_tables
+    from resx.cli.show import print_estimate, print_failures, print_findings, print_outlook, print_tables
     from resx.cli.terminal import print_json
     from resx.engines import left_to_train
     from resx.exporters import follow
@@ -59,10 +59,11 @@ def execute(
     machine, grid = given.machine(), given.grid
     if foreign:
         grid, machine = foreign.applied(grid, machine)
+    fields = given.fields if _is_foreign(written, grid) else given.with_preset(written.run if written else {})
     plan = lab.plan(
         name,
         written,
-        fields=given.fields if _is_foreign(written, grid) else given.with_preset(written.run if written else {}),
+        fields=fields,
         grid=grid,
         seeds=given.seeds,
         settings=_settings(output.settings or ()),
@@ -74,6 +75,8 @@ def execute(
     if output.dry_run:
         print_estimate(plan.specs, plan.machine, as_json=output.json)
         return
+    if "preset" in fields.keys() - given.fields.keys():
+        print_outlook(plan.specs, plan.machine)
     run_ids = [spec.run_id for spec in plan.specs]
     with (
         Display(left_to_train(plan.specs, plan.machine), quiet=output.quiet) as display,

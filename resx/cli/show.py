@@ -85,6 +85,28 @@ def print_estimate(specs: Sequence[RunSpec], machine: Machine, *, as_json: bool 
     typer.echo(f"{cost.runs} runs, {cost.to_train} to train: {time}, {disk}")
 
 
+def print_outlook(specs: Sequence[RunSpec], machine: Machine) -> None:
+    """Say on stderr how long runs take on a GPU, and what takes less; nothing on a CPU and where all are finished.
+
+    For a user who did not ask for the long runs that are the default on a machine with a GPU.
+    """
+    import torch
+
+    from resx.training.estimate import estimate_cost
+    from resx.training.machine import TENSOR_CORES
+
+    cost = estimate_cost(specs, machine) if machine.device.startswith("cuda") else None
+    if cost is None or not cost.to_train or cost.seconds is None:
+        return
+    card, capability = torch.cuda.get_device_name(machine.device), torch.cuda.get_device_capability(machine.device)
+    line = f"{cost.to_train} runs to train: at most about {duration(cost.seconds)} on {card}"
+    if capability >= TENSOR_CORES and all(spec.train.precision == "fp32" for spec in specs):
+        train = [spec.train.model_copy(update={"precision": "tf32"}) for spec in specs]
+        faster = [spec.model_copy(update={"train": one}) for spec, one in zip(specs, train, strict=True)]
+        line += f", {duration(estimate_cost(faster, machine).seconds or 0.0)} with --precision tf32"
+    typer.echo(f"{line}. Shorter: --preset small (minutes), --preset digits (a minute), or --steps N", err=True)
+
+
 def print_frame(frame: pd.DataFrame, title: str) -> None:
     """Print a table of data as resx.probes.page formats it; text to the left."""
     headings, cells = formatted(frame)

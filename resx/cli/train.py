@@ -38,7 +38,7 @@ def train(
     [bold]resx train experiments/digits-depths.toml --depth 56 --seed 3[/bold]
     """
     from resx import lab
-    from resx.cli.show import print_estimate, print_failures, print_nothing_done, print_run
+    from resx.cli.show import print_estimate, print_failures, print_nothing_done, print_outlook, print_run
     from resx.cli.terminal import print_json
     from resx.engines import left_to_train, train_all
     from resx.exporters import follow
@@ -57,6 +57,8 @@ def train(
     if dry_run:
         print_estimate([run], machine, as_json=json)
         return
+    if "preset" in fields.keys() - given.fields.keys():
+        print_outlook([run], machine)
     left = left_to_train([run], machine)
     with (
         Display(left, quiet=quiet) as display,

@@ -127,7 +127,7 @@ def _made_by(run: RunFolder) -> Row:
     columns: dict[str, list[Any]] = {}
     for attempt in run.attempts():
         for key, value in attempt.items():
-            if key not in ("first_step", "last_step", "seconds") and value not in columns.setdefault(key, []):
+            if key not in ("first_step", "last_step", *RUN_COLUMNS) and value not in columns.setdefault(key, []):
                 columns[key].append(value)
     return {key: values[0] if len(values) == 1 else "; ".join(map(str, values)) for key, values in columns.items()}
 

@@ -343,7 +343,7 @@ class _Attempt:
     """What this process adds to its runs: checkpoints, and an entry in each environment.json.
 
     Networks that train side by side share the seconds. On a GPU an entry says how many they were (cohort), and whether
-    steps were replayed as a graph or started one by one (steps).
+    steps were replayed as a graph or started one by one (mode).
     """
 
     def __init__(self, trainees: Sequence[Trainee]) -> None:
@@ -363,8 +363,8 @@ class _Attempt:
 
     def note(self, mode: str) -> None:
         """Record how steps are driven: `eager` as soon as any were."""
-        if "cohort" in self.environment and self.environment.get("steps") != "eager":
-            self.environment["steps"] = mode
+        if "cohort" in self.environment and self.environment.get("mode") != "eager":
+            self.environment["mode"] = mode
 
     def is_due(self) -> bool:
         """Whether writing checkpoints now would take only a small share of the time."""

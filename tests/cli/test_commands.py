@@ -11,6 +11,7 @@ from pathlib import Path
 
 import forks
 import pytest
+from pretended_cuda import Machine as Cards
 
 from resx.cli import run
 from resx.cli.show import print_estimate
@@ -96,6 +97,28 @@ def test_train_prints_what_it_promises(results: Path, capfd: pytest.CaptureFixtu
     assert (content["status"], content["steps"]) == ("finished", 4)
     assert Path(content["folder"]).parent == results / "runs"
     assert output.err.splitlines()[0].startswith("preset "), "the first line says which preset and why"
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_the_long_default_of_a_gpu_is_announced(
+    command: str, capsys: pytest.CaptureFixture[str], cards: Cards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"fp32": 2.0, "tf32": 1.0}
+    monkeypatch.setattr("resx.training.estimate._step_seconds", lambda spec, machine: seconds[spec.train.precision])
+    words = [command, "--depth", "8", "--steps", "4", "--eval-images", "48", "--device", "cuda:0", *TINY]
+    for more, announced in (([], True), (["--preset", "paper", "--seed", "1"], False)):
+        assert run([*words, *more]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "at most about" in line]
+        assert len(lines) == announced
+        assert all(
+            "on Pretended Card 0, " in line and "with --precision tf32. Shorter: --preset" in line for line in lines
+        )
+
+
+def test_a_comparison_on_a_gpu_records_how_its_steps_were_driven(results: Path, cards: Cards) -> None:
+    assert run(["compare", "--depth", "8", "--steps", "4", "--device", "cuda:0", *TINY]) == 0
+    [table] = results.glob("findings/*/fields.json")
+    assert json.loads(table.read_text())["runs"]["mode"] == "graph"
 
 
 def test_a_diverged_run_is_a_result(capfd: pytest.CaptureFixture[str]) -> None:
