@@ -454,7 +454,7 @@ def _judged(probe: str, frames: Mapping[str, pd.DataFrame], settings: Any, sourc
 def write(
     findings: Findings, folder: Path, source: Path | None = None, *, publish: bool = False
 ) -> tuple[list[Path], list[str]]:
-    """Write what follows from a folder's tables: the tables that are shown, effects, verdicts, figures and the page.
+    """Write what follows from a folder's tables: the tables that are shown, verdicts, figures and the page.
 
     source: the folder of the tables, by default the same. publish: without tables that the page shows whole, and
     figures in one format. What a person wrote on the page stays. Returns the files, and a line for each figure that
@@ -462,7 +462,7 @@ def write(
     """
     source = source or folder
     tables = {name: table for name, table in shown_tables(findings).items() if not publish or len(table) > MANY_ROWS}
-    tables |= {"effects": findings.effects_table(), "verdicts": findings.verdicts_table()}
+    tables["verdicts"] = findings.evidence_table()
     files = []
     for name, table in tables.items():
         files.append(folder / f"{name}.csv")

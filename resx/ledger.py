@@ -234,7 +234,7 @@ def collect(results: Path) -> tuple[list[Evidence], list[str]]:
 
 
 def _read(file: Path, own: bool) -> list[Evidence]:
-    table = read_rows(file)
+    table = [row for row in read_rows(file) if row.get("claim", "-")]  # others are effects that no verdict rests on
     if any(not set(COLUMNS) <= set(row) or row["scale"].removesuffix(BY_OTHERS) not in SCALES for row in table):
         raise StoreError(
             f"{file}: not the verdicts of this version of resx; `resx publish {file.parent}` writes them again"

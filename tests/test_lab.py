@@ -69,7 +69,7 @@ def test_a_figure_that_fails_leaves_everything_else(
     monkeypatch.setitem(lab.FIGURES._entries, "responses", fail)
     files, errors = lab.write(findings, tmp_path, folder_of(results))
     assert errors == ["figure responses could not be drawn: ZeroDivisionError: no width"]
-    assert {"verdicts.csv", "effects.csv", "README.md"} <= {file.name for file in files if file.exists()}
+    assert {"verdicts.csv", "README.md"} <= {file.name for file in files if file.exists()}
 
 
 def test_the_page_is_written_by_the_program_and_keeps_what_a_person_wrote(results: Path, findings: Findings) -> None:

@@ -140,10 +140,6 @@ class Batches:
         for part, targets in zip(x.split(batch_size), y.split(batch_size), strict=True):
             yield (self._scaled(part).permute(0, 3, 1, 2) if self.is_images else part), targets
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Return uint8 images [B, C, H, W] on the device as the network sees them: float32, channels_last."""
-        return self._scaled(images.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
     def _scaled(self, x: Tensor) -> Tensor:
         """Normalise uint8 [B, H, W, C]."""
         return x.to(torch.float32, memory_format=torch.contiguous_format).sub_(self._shift).mul_(self._scale)

@@ -198,6 +198,13 @@ class Findings:
         """Return a row per effect, with `part` as in `verdicts_table`."""
         return self._of_parts(lambda one: one.effects)
 
+    def evidence_table(self) -> pd.DataFrame:
+        """Return `verdicts_table` with the family of each effect, then the effects that no verdict rests on."""
+        verdicts, effects = self.verdicts_table(), self.effects_table()
+        names = ["part", "effect"]
+        others = effects[~effects.set_index(names).index.isin(verdicts.set_index(names).index)]
+        return pd.concat([verdicts.merge(effects, how="left"), others], ignore_index=True)
+
     def _of_parts(self, table_of: Callable[[Findings], pd.DataFrame]) -> pd.DataFrame:
         tables = [table_of(one).assign(part=part) for part, one in {"": self, **self.parts}.items()]
         table = pd.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
