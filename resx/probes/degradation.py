@@ -19,7 +19,7 @@ and the test errors are equivalent within the margin (two one-sided tests), else
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from pydantic import Field
 from resx import paper, stats
 from resx.claims import DEEP, SHALLOW, Claim, Contrast, contrast, interaction, plain, residual
 from resx.probes import Findings, Frames, Probe, Request, Settings, Tables
-from resx.probes.tidy import OUTCOMES, Outcome, arm, check_margin, diverged, outcomes, same_test_error, summary
+from resx.probes.tidy import OUTCOMES, Outcome, arm, check_margin, diverged, kinds, outcomes, same_test_error, summary
 from resx.spec import RunSpec, without
 
 BASELINES = ("none", "identity")
@@ -64,9 +64,8 @@ def tables(frames: Frames, settings: DegradationSettings) -> dict[str, pd.DataFr
     outcomes with their intervals as `depths`, and `outcomes`, a row a run.
     """
     runs = outcomes(frames["runs"]).assign(kind=_arms(frames["runs"]))
-    order = {"plain": 0, "residual": 1}
-    runs = runs.assign(place=runs["kind"].map(lambda kind: order.get(kind, 2)))
-    runs = runs.sort_values(["place", "depth", "seed"], kind="stable")
+    runs = runs.sort_values(["depth", "seed"], kind="stable")
+    runs = runs.sort_values("kind", key=lambda kind: kind.map({"plain": 0, "residual": 1}).fillna(2), kind="stable")
     arms = _against_identity(runs, settings)
     return ({"arms": arms} if len(arms) else {}) | {
         "networks": _networks(runs),
@@ -77,7 +76,7 @@ def tables(frames: Frames, settings: DegradationSettings) -> dict[str, pd.DataFr
 
 def _against_identity(runs: pd.DataFrame, settings: DegradationSettings) -> pd.DataFrame:
     """Return a row per kind and depth: its difference from the identity of its seeds, p of all these, and the word."""
-    cells = {(str(kind), int(str(depth))): group.set_index("seed") for (kind, depth), group in _cells(runs)}
+    cells = {key: group.set_index("seed") for key, group in runs.groupby(["kind", "depth"], sort=False)}
     pairs = {
         f"{kind}-{depth}": (kind, depth, own, cells["residual", depth])
         for (kind, depth), own in cells.items()
@@ -93,10 +92,6 @@ def _against_identity(runs: pd.DataFrame, settings: DegradationSettings) -> pd.D
         row |= one.cells("difference") | {"p": np.nan if one.p is None else one.p}
         rows.append(row | stats.mean_of(own["test_error"] - identity["test_error"]).cells("test_difference"))
     return pd.DataFrame(rows)
-
-
-def _cells(runs: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
-    return runs.groupby(["kind", "depth"], sort=False)
 
 
 def _word(
@@ -116,7 +111,7 @@ def _word(
 
 def _arms(runs: pd.DataFrame) -> pd.Series:
     """Name each run's kind: plain, residual, another shortcut, and whatever else differs among residual runs."""
-    names = outcomes(runs)["kind"]
+    names = kinds(runs)
     for column in ARM_FIELDS:
         text = runs[column].astype("string")
         if text[runs["shortcut"] != "none"].nunique(dropna=False) > 1:
@@ -127,7 +122,7 @@ def _arms(runs: pd.DataFrame) -> pd.Series:
 def _networks(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a row per network: counts, means and spreads of outcomes, and the paper's test error if comparable."""
     rows = []
-    for (kind, depth), group in _cells(runs):
+    for (kind, depth), group in runs.groupby(["kind", "depth"], sort=False):
         finished = group[group["status"] == "finished"]
         row: dict[str, Any] = {
             "network": f"{kind}-{depth}",
@@ -139,7 +134,7 @@ def _networks(runs: pd.DataFrame) -> pd.DataFrame:
             row |= {outcome: finished[outcome].mean(), f"{outcome}_std": finished[outcome].std(ddof=1)}
         images = _count(group["test_images"])
         row["test_binomial"] = stats.binomial_error(row["test_error"], images) if len(finished) and images else np.nan
-        published = paper.CIFAR_TEST_ERROR.get((str(kind), int(str(depth))))
+        published = paper.CIFAR_TEST_ERROR.get((str(kind), int(group["depth"].iloc[0])))
         comparable = (group["reference"] == "cifar10").all() and _is_papers_network(group)
         row["paper"] = published.value if published and comparable else np.nan
         rows.append(row)
