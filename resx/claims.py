@@ -138,6 +138,8 @@ class Within:
         values = effect.values.dropna()
         if not self.errors:
             return stats.is_within(values, margin)
+        if pd.isna(symbols["test_images"]):  # no result states how many there are
+            return False
         arms = [cell.loc[values.index] for cell in effect.cells]
         return stats.equivalence(values, margin, arms=arms, n_test=int(symbols["test_images"])) == "equivalent"
 

@@ -139,10 +139,15 @@ def test_equivalence_within_a_margin(margin: float, word: str) -> None:
     assert verdicts(Claim("k", "s", 0, contrast("loss", plain(56), plain(20)), rule=Within(margin))) == {"k": word}
 
 
-def test_networks_without_errors_are_not_called_equivalent() -> None:
-    rows = FULL.assign(loss=0.0)
+@pytest.mark.parametrize(
+    ("error", "images", "word"), [(9, 1000, "supported"), (0, 1000, "inconclusive"), (9, np.nan, "inconclusive")]
+)
+def test_errors_are_equivalent_only_off_the_floor_and_of_a_known_number_of_images(
+    error: float, images: float, word: str
+) -> None:
+    rows = FULL.assign(loss=error)
     claim = Claim("k", "s", 0, contrast("loss", plain(56), plain(20)), rule=Within(1.0, errors=True))
-    assert verdicts(claim, rows=rows, test_images=1000) == {"k": "inconclusive"}
+    assert verdicts(claim, rows=rows, test_images=images) == {"k": word}
 
 
 def test_a_fact_needs_no_statistics() -> None:

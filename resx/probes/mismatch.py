@@ -157,7 +157,7 @@ def tables(frames: Frames, settings: MismatchSettings) -> dict[str, pd.DataFrame
     margin = settings.margin or (MARGIN_WHOLE if named["reference"].notna().all() else MARGIN)
     return {
         "networks": networks,
-        "ways": _ways(values, networks, margin, int(min(named["test_images"].dropna(), default=0))),
+        "ways": _ways(values, networks, margin, named["test_images"]),
         "outcomes": values,
         "correlations": _correlations(named, networks, settings.primary),
     }
@@ -261,7 +261,7 @@ def _means(values: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts) if parts else values.head(0)
 
 
-def _ways(values: pd.DataFrame, networks: pd.DataFrame, margin: float, images: int) -> pd.DataFrame:
+def _ways(values: pd.DataFrame, networks: pd.DataFrame, margin: float, images: pd.Series) -> pd.DataFrame:
     """Return each arm's difference from the reference in every outcome, and whether its test error is equivalent."""
     base = values[values["group"] == REFERENCE].set_index("seed")
     left_out = networks.groupby("arm")["left_out"].any()

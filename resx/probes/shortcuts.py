@@ -300,7 +300,7 @@ def _test_difference(group: pd.DataFrame, identity: pd.DataFrame, margin: float)
     if group["test_difference"].isna().any():
         return row
     own, base = (rows.set_index("seed")["test_error"] for rows in (group, identity))
-    return {**row, "same_test_error": tidy.same_test_error(own, base, margin, int(group["test_images"].iloc[0]))}
+    return {**row, "same_test_error": tidy.same_test_error(own, base, margin, group["test_images"])}
 
 
 def _published(shortcut: str) -> str | None:

@@ -124,13 +124,16 @@ def check_once(runs: pd.DataFrame, name: str, *key: str) -> None:
         raise SpecError(f"two runs are the {twice.iloc[0]} of one seed; choose one kind with --where")
 
 
-def same_test_error(own: pd.Series, base: pd.Series, margin: float, images: int) -> str:
-    """Return whether test errors (%) by seed are equivalent, as in stats.equivalence, on the seeds that both have."""
-    errors = pd.DataFrame({"own": own, "base": base}).dropna()
-    if errors.empty:
+def same_test_error(own: pd.Series, base: pd.Series, margin: float, images: pd.Series) -> str:
+    """Return whether test errors (%) by seed are equivalent, as in stats.equivalence, on the seeds that both have.
+
+    images: the number of test images of each run; where no result states it, nothing is shown.
+    """
+    errors, stated = pd.DataFrame({"own": own, "base": base}).dropna(), images.dropna()
+    if errors.empty or stated.empty:
         return "not shown"
     arms = [errors["own"], errors["base"]]
-    return stats.equivalence(errors["own"] - errors["base"], margin, arms=arms, n_test=images)
+    return stats.equivalence(errors["own"] - errors["base"], margin, arms=arms, n_test=int(stated.min()))
 
 
 def check_margin(margin: float, specs: Iterable[RunSpec]) -> None:

@@ -88,11 +88,14 @@ def test_few_runs_and_no_measurement_are_judged_and_drawn_or_refused_in_a_line(
     assert not [line for line in errors if "Error:" in line]
 
 
-def test_outcomes_are_judged_where_results_state_no_counts(tmp_path: Path) -> None:
-    runs = made_up("degradation").assign(parameters=np.nan, test_images=np.nan)
+@pytest.mark.parametrize(
+    ("name", "table"), [("degradation", "networks"), ("mismatch", "networks"), ("shortcuts", "errors")]
+)
+def test_outcomes_are_judged_where_results_state_no_counts(name: str, table: str) -> None:
+    runs = made_up(name).assign(parameters=np.nan, test_images=np.nan)
     frames = {"runs": runs, "curves": pd.DataFrame(columns=["run_id", *METRICS])}
-    findings = judge("degradation", frames, load_probe("degradation").settings())
-    assert not findings.tables["networks"]["train_error"].isna().any()
+    findings = judge(name, frames, load_probe(name).settings())
+    assert not findings.tables[table]["train_error"].isna().any()
 
 
 def test_a_part_with_nothing_to_judge_is_said_and_the_others_are_judged() -> None:
