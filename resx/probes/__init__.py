@@ -36,7 +36,7 @@ Tables = Mapping[str, "pd.DataFrame"]  # a probe's own tidy tables, by name
 
 
 class _Measured(dict[str, "pd.DataFrame"]):
-    """Frames that name the command to run where a table is read that was measured on none of the runs."""
+    """Frames in which a table that was not measured is an error with the command that measures it."""
 
     def __init__(self, frames: Frames, probe: str) -> None:
         super().__init__(frames)
@@ -54,7 +54,7 @@ MeasureFunction = Callable[["Specimen", Any], "pd.DataFrame"]
 
 
 class Settings(Frozen):
-    """A probe's settings: one field each, with its default; a probe without any uses this class as it is."""
+    """A probe's settings: a field each, with its default."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ class Probe:
     plan: the runs it needs. tables(frames, settings): tidy tables by name; those with a `seed` column hold, a row a
     cell and seed, what contrasts are made of. shown: the tables that are printed and put on a page. labels: words for
     quantities. extras: contrasts by family that no claim names, judged with those of the claims. symbols(tables,
-    settings): what {name} stands for in claims, next to {deep}, {shallow} and the settings. comment(findings): what
-    only this probe can say. limits: what it does not show. figures: names in resx.figures.FIGURES. parts: probes
+    settings): values of {name} in claims, besides {deep}, {shallow} and the settings. comment(findings): what only this
+    probe can say. limits: what it does not show. figures: names in resx.figures.FIGURES. parts: probes
     that a combined claim rests on, by the name under which it refers to their claims. drawn: tables that only figures
     read. adopts: whether it can be asked of networks that others trained, instead of those that it plans. chooses:
     fields that it chooses by itself, so that asking for them is refused and its help does not offer them.
@@ -273,11 +273,13 @@ def judge(name: str, frames: Frames, settings: Frozen) -> Findings:
     parts: dict[str, Findings] = {}
     refused: list[str] = []
     for key, part in probe.parts.items():
-        if len(part.frames(frames)["runs"]):
-            try:
-                parts[key] = judge(part.probe, part.frames(frames), part.settings(settings))
-            except SpecError as error:
-                refused += [f"{key}: not judged: {line}" for line in error.errors]
+        own = part.frames(frames)
+        if own["runs"].empty:
+            continue
+        try:
+            parts[key] = judge(part.probe, own, part.settings(settings))
+        except SpecError as error:
+            refused += [f"{key}: not judged: {line}" for line in error.errors]
     if refused and not parts:
         raise SpecError(refused)
     tables = probe.tables(_Measured(frames, name), settings)
@@ -291,7 +293,10 @@ def of_runs(frames: Frames, ids: Collection[str]) -> Frames:
 
 
 def conclude(name: str, settings: Frozen, tables: Tables, parts: Mapping[str, Findings], scale: str) -> Findings:
-    """Return the findings that follow from a probe's own tables and from the findings of its parts."""
+    """Return the findings that follow from a probe's own tables and from the findings of its parts.
+
+    Their answer: a sentence per verdict, what only the probe can say, the answers of its parts, and the limits.
+    """
     probe = load_probe(name)
     symbols = {**_depths(tables), **settings.model_dump(), **probe.symbols(tables, settings)}
     simple = [claim for claim in probe.claims if isinstance(claim, Claim)]
