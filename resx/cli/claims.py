@@ -43,23 +43,21 @@ def claims(
         print_json({"statements": [_document(entry) for entry in entries]})
     elif number:
         done = [one.experiment.name for one in evidence]
-        lines = _in_full(entries[0])
-        for title, more in (
-            ("What this does not show:", ledger.limits(entries[0])),
-            ("What would make it stronger here:", ledger.stronger(entries[0], Path("experiments"), done)),
-        ):
-            lines += ["", title, *(f"  {line}" for line in more)] if more else []
-        print_lines(lines)
+        sections = {
+            "What this does not show:": ledger.limits(entries[0]),
+            "What would make it stronger here:": ledger.stronger(entries[0], Path("experiments"), done),
+        }
+        print_lines(_in_full(entries[0]))
+        for title, lines in sections.items():
+            print_lines(["", title, *(f"  {line}" for line in lines)] if lines else [])
     else:
-        rows = [_line(entry) for entry in entries]
-        print_table(
-            rows, ["<", "<statement", "<verdict", "<scale", "<effect", "<rests on"], title=f"Claims, from {root}"
-        )
+        columns = ["<", "<statement", "<verdict", "<scale", "<effect", "<rests on"]
+        print_table([_line(entry) for entry in entries], columns, title=f"Claims, from {root}")
         CONSOLE.print("`resx claims NUMBER` shows one in full, `resx report` writes the page.")
 
 
 class _Later(ModuleType):
-    """A library that is loaded when something of it is first used: here it never is, and it takes as long as the rest.
+    """A library that is loaded when it is first used: here never, and loading it would take as long as all the rest.
 
     What judges imports it; what lists verdicts imports what judges, to know which claims there are.
     """
@@ -83,16 +81,16 @@ def _in_full(entry: Entry) -> list[str]:
     lines += [entry.statement.fact] if entry.statement.fact else []
     lines += ["Experiments disagree on a claim: both are shown."] if entry.disagrees else []
     for item in entry.evidence:
-        owner = "yours" if item.experiment.own else "published"
-        lines += ["", f"{item.claim}{f' [{item.part}]' if item.part else ''}: {item.says}"]
-        lines += [
-            f"  {item.word} at {at_scale(item.scale)}, {item.experiment.name} ({owner})",
-            f"  criterion: {item.criterion}",
-        ]
-        lines += [f"  {estimate}" for estimate in item.estimates]
         source = item.experiment
         cost = f"{source.runs} runs, {source.seconds / 60:.0f} core-minutes on {source.hardware}"
-        lines.append(f"  {source.command}: {cost}")
+        lines += [
+            "",
+            f"{item.claim}{f' [{item.part}]' if item.part else ''}: {item.says}",
+            f"  {item.word} at {at_scale(item.scale)}, {source.name} ({'yours' if source.own else 'published'})",
+            f"  criterion: {item.criterion}",
+            *(f"  {estimate}" for estimate in item.estimates),
+            f"  {source.command}: {cost}",
+        ]
     return lines + [f"  not available: no experiment here judges {key}" for key in entry.missing]
 
 

@@ -103,10 +103,7 @@ def _is_foreign(written: Experiment | None, grid: Mapping[str, Sequence[Any]] | 
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, str]:
-    values = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise SpecError(f"--set {pair}: write key=value")
-        values[key.strip()] = value.strip()
-    return values
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise SpecError([f"--set {pair}: write key=value" for pair in wrong])
+    split = (pair.split("=", 1) for pair in pairs)
+    return {key.strip(): value.strip() for key, value in split}

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from resx.figures import FIGURES, parts, style
 from resx.probes import Findings
@@ -32,12 +33,13 @@ def draw(findings: Findings) -> Figure:
     settings, ranking = findings.settings, findings.tables["ranking"]
     assert isinstance(settings, ShortcutsSettings)
     others = ranking[ranking["shortcut"] != "identity"]
+    kinds = dict(zip(others["shortcut"], others["kind"], strict=True))
     errors = dict(iter(findings.tables["errors"].groupby(CELL)))
     depths, orders = sorted(ranking["depth"].unique()), list(ranking["order"].unique())
     sorted_names = {depth: list(others.loc[others["depth"] == depth, "shortcut"].unique()) for depth in depths}
     height = parts.FOREST_ROW * max(map(len, sorted_names.values())) + 0.1
     figure, grid = style.panels(len(depths), len(orders), height, free=True)
-    _make_room(figure, grid, _names_room(figure, others["shortcut"]), ERRORS, 0.08)
+    _make_room(figure, grid, _names_room(others["shortcut"]), ERRORS, 0.08)
     for depth, row in zip(depths, grid, strict=True):
         for order, axes in zip(orders, row, strict=True):
             axes.set_title(_title(order, depth, depths))
@@ -45,13 +47,12 @@ def draw(findings: Findings) -> Figure:
             _draw_cell(axes, sorted_names[depth], cell, findings.tables["outcomes"])
             if order == "post":
                 _write_published(axes, sorted_names[depth], errors[order, depth])
-        kinds = others.drop_duplicates("shortcut").set_index("shortcut")["kind"]
         parts.name_rows(row[0], sorted_names[depth], [COLOURS[kinds[name]] for name in sorted_names[depth]])
     functions = [name for name in others["shortcut"].unique() if name != "none"]
+    title = functions[0] if len(functions) == 1 else "Other shortcut functions"
     style.heading(
         figure,
-        f"{functions[0] if len(functions) == 1 else 'Other shortcut functions'} against the identity: "
-        + _data(findings),
+        f"{title} against the identity: {_data(findings)}",
         f"Difference in {OUTCOMES[settings.primary].replace('(%)', '(points)')}, paired by seed; right of 0: worse "
         f"than the identity. {parts.seed_words(ranking['seeds'].max())}.",
     )
@@ -70,13 +71,9 @@ def _data(findings: Findings) -> str:
     return f"{parts.data_label(findings.frames['runs'])}, {' and '.join(map(str, depths))} layers"
 
 
-def _names_room(figure: Figure, names: Iterable[str]) -> float:
+def _names_room(names: Iterable[str]) -> float:
     """Return the inches that names need to the left of a panel, NAMES or more."""
-    texts = [figure.text(0, 0, name, size=7.5) for name in set(names)]
-    room = max(NAMES, *(style.inches(text) + 0.12 for text in texts))
-    for text in texts:
-        text.remove()
-    return room
+    return max(NAMES, *(style.inches(Text(text=name, size=7.5)) + 0.12 for name in set(names)))
 
 
 def _make_room(figure: Figure, grid: Any, left: float, right: float, between: float) -> None:
@@ -90,15 +87,11 @@ def _make_room(figure: Figure, grid: Any, left: float, right: float, between: fl
 
 def _draw_cell(axes: Axes, names: list[str], cell: pd.DataFrame, outcomes: pd.DataFrame) -> None:
     """Draw one order at one depth; a function that it does not have leaves an empty row."""
-    rows: list[parts.ForestRow] = []
-    for name in names:
-        if name not in cell.index:
-            rows.append(None)
-            continue
-        row = cell.loc[name]
+    rows: dict[str, parts.ForestRow] = {}
+    for name, row in cell.iterrows():
         own = outcomes[(outcomes[CELL] == row[CELL].to_numpy()).all(axis=1) & (outcomes["shortcut"] == name)]
-        rows.append((own["difference"], estimate(row, "difference"), COLOURS[row["kind"]]))
-    parts.forest(axes, rows)
+        rows[str(name)] = own["difference"], estimate(row, "difference"), COLOURS[row["kind"]]
+    parts.forest(axes, [rows.get(name) for name in names])
     axes.set_yticks([])
     axes.set_xlabel("difference from the identity")
 
@@ -138,7 +131,7 @@ def draw_spectrum(findings: Findings) -> Figure:
     ranked = dict(iter(table.groupby(CELL)))
     height = parts.FOREST_ROW * max(map(len, ranked.values())) + 0.1
     figure, grid = style.panels(len(depths), len(orders), height, free=True)
-    names = _names_room(figure, table["shortcut"])
+    names = _names_room(table["shortcut"])
     between = names * len(orders) / (figure.get_figwidth() - names * len(orders) - EDGE)
     _make_room(figure, grid, names, EDGE, between)
     for depth, row in zip(depths, grid, strict=True):
