@@ -13,13 +13,12 @@ import math
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import typer
-from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -77,28 +76,11 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     return "".join(part if part.isascii() else "?" for part in plain), error.end
 
 
-def clean(value: Any) -> Any:
-    """Return what JSON can write: None for nan and infinite numbers, plain values for paths and specs."""
-    if value is None or type(value) in (str, int, bool):  # nearly all there is in a list of many runs
-        return value
-    if isinstance(value, Mapping):
-        return {key: clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def print_json(content: Any) -> None:
-    """Print one JSON document on stdout; of a list, a line an item."""
+    """Print one JSON document on stdout, of a list a line per item; null for nan and infinite numbers."""
     is_utf = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
     write = partial(json.dumps, ensure_ascii=not is_utf)
-    content = clean(content)
+    content = to_jsonable_python(content, inf_nan_mode="null", fallback=lambda value: value.item())  # NumPy's
     if isinstance(content, list) and content:
         typer.echo("[\n" + ",\n".join(map(write, content)) + "\n]")
     else:

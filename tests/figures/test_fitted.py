@@ -6,12 +6,11 @@ from matplotlib.text import Text
 from resx import lab
 from resx.figures import style
 from resx.spec import SpecError
-from resx.store import tables
 
 
 @pytest.fixture(name="plot")
 def plot_fixture(made_up, loads, monkeypatch):
-    monkeypatch.setattr(tables, "load_frames", loads(made_up()))
+    monkeypatch.setattr(lab, "load_frames", loads(made_up()))
     return lambda name, **options: lab.plot(name, results="here", **options)
 
 

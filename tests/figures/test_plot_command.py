@@ -5,10 +5,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from resx import lab
 from resx.cli.plot import plot
 from resx.figures import select
 from resx.spec import SpecError
-from resx.store import tables
 
 app = typer.Typer()
 app.command()(plot)
@@ -16,7 +16,7 @@ app.command()(plot)
 
 @pytest.fixture(name="invoke")
 def invoke_fixture(made_up, loads, tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "load_frames", loads(made_up()))
+    monkeypatch.setattr(lab, "load_frames", loads(made_up()))
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
@@ -63,7 +63,7 @@ def test_bad_usage_is_one_line_and_writes_nothing(arguments, message, invoke, tm
 def test_runs_of_two_recipes_are_not_mixed(name, made_up, loads, tmp_path, monkeypatch):
     parts = [made_up(steps=steps, width=width) for steps, width in ((100, 16), (30, 16), (30, 8))]
     frames = {key: pd.concat([part[key] for part in parts], ignore_index=True) for key in parts[0]}
-    monkeypatch.setattr(tables, "load_frames", loads(frames))
+    monkeypatch.setattr(lab, "load_frames", loads(frames))
     monkeypatch.chdir(tmp_path)
     error = CliRunner().invoke(app, [name]).exception
     assert isinstance(error, SpecError)
@@ -76,7 +76,7 @@ def test_a_shortcut_from_a_plugin_is_drawn_next_to_the_others(made_up, loads, tm
     frames = made_up(shortcuts=("none", "identity", "negation"))
     own = frames["runs"]["shortcut"] == "negation"
     frames["runs"]["plugin"] = own.map({True: "0123456789abcdef", False: None})
-    monkeypatch.setattr(tables, "load_frames", loads(frames))
+    monkeypatch.setattr(lab, "load_frames", loads(frames))
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["degradation"])
     assert done.exit_code == 0, done.exception
