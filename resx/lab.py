@@ -316,7 +316,11 @@ def carry_out(
     environments = load_environments(machine.results, finished)
     write_frames(frames, environments, target, uses=plan.uses if folder else ())
     write_atomic(target / "experiment.toml", _written(plan))
-    findings = read(target)
+    try:
+        findings = read(target)
+    except SpecError as error:
+        failures = [one.error for one in outcomes if one.error]
+        raise StoreError("; ".join([*failures[:1], *error.errors])) if failures else error from None
     files, errors = write(findings, target, publish=folder is not None)
     return Done(findings, outcomes, files, errors)
 

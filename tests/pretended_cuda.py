@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -241,6 +241,11 @@ class OnCard(Tensor):
     def data_ptr(self) -> int:
         return self.host.data_ptr()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        copied: Tensor = self.detach().clone().requires_grad_(self.requires_grad)
+        memo[id(self)] = nn.Parameter(copied, self.requires_grad) if isinstance(self, nn.Parameter) else copied
+        return memo[id(self)]
+
     def __reduce_ex__(self, protocol: Any) -> Any:  # as torch.load(map_location="cpu") gives it
         return self.detach().cpu().__reduce_ex__(protocol)
 
@@ -415,6 +420,7 @@ def _patches() -> dict[str, Any]:
         "set_stream": MACHINE.set_stream,
         "is_current_stream_capturing": lambda: MACHINE.capture is not None,
         "CUDAGraph": Graph,
+        "default_generators": tuple(torch.Generator() for _ in range(CARDS)),
     }
 
 
