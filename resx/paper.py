@@ -1,8 +1,7 @@
 """What the papers report, for tables, overlays and acceptance bands. Data only.
 
-Errors are in percent, complexities in parameters and multiply-adds. Every number says where it stands and how
-it is known: `R` was read in the paper, `C` is computed from the architecture, `M` is unverified and must be
-shown with that mark. Nothing here is a result of this project.
+Errors are in percent, complexities in parameters and multiply-adds. Every number has its source and a mark: `R` was
+read in the paper, `M` is unverified and must be shown with that mark. Nothing here is a result of this project.
 
 * He et al., Deep Residual Learning for Image Recognition (CVPR 2016)
 * He et al., Identity Mappings in Deep Residual Networks (ECCV 2016)
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from math import isnan, nan
 from typing import Literal
 
-Mark = Literal["R", "C", "M"]
+Mark = Literal["R", "M"]
 
 
 @dataclass(frozen=True)
@@ -85,17 +84,6 @@ RESNET_56_BAND = (6.9, 7.5)  # percent: where a faithful ResNet-56 should end
 
 # Complexity. Parameters and multiply-adds of option A, which are the plain network's too
 CIFAR_PARAMETERS_PRINTED = _table({20: 0.27e6, 32: 0.46e6, 44: 0.66e6, 56: 0.85e6, 110: 1.7e6, 1202: 19.4e6}, _TABLE_6)
-CIFAR_PARAMETERS = _table(
-    {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274},
-    "computed from the architecture",
-    "C",
-)
-CIFAR_MULTIPLY_ADDS = _table(
-    {20: 40.55e6, 32: 68.86e6, 44: 97.17e6, 56: 125.49e6, 110: 252.89e6, 1202: 2829.24e6},
-    "computed from the architecture",
-    "C",
-)
-OPTION_B_EXTRA_PARAMETERS = Reported(2752, "computed from the architecture", "C", note="at any CIFAR depth")
 IMAGENET_MULTIPLY_ADDS = _table({18: 1.8e9, 34: 3.6e9, 50: 3.8e9, 101: 7.6e9, 152: 11.3e9}, "He et al. 2016, table 1")
 VGG_MULTIPLY_ADDS = _table({16: 15.3e9, 19: 19.6e9}, "He et al. 2016, section 4.1")
 

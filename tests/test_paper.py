@@ -21,7 +21,7 @@ def reported() -> list[tuple[str, object]]:
 def test_every_number_has_a_source_and_a_mark(name: str) -> None:
     for item in (item for key, item in reported() if key == name):
         assert item.source
-        assert item.mark in ("R", "C", "M")
+        assert item.mark in ("R", "M")
         if isinstance(item, paper.Reported) and isnan(item.value):
             assert item.note
 
@@ -37,9 +37,3 @@ def test_the_degradation_that_the_paper_reports() -> None:
     assert errors["plain", 56] > errors["plain", 20]
     assert errors["residual", 56] < errors["residual", 20]
     assert ("plain", 110) not in errors  # 'not displayed' is no number to draw
-
-
-@pytest.mark.parametrize("depth", list(paper.CIFAR_PARAMETERS_PRINTED))
-def test_printed_parameters_round_the_exact_ones(depth: int) -> None:
-    exact, printed = paper.CIFAR_PARAMETERS[depth].value, paper.CIFAR_PARAMETERS_PRINTED[depth].value
-    assert exact == pytest.approx(printed, rel=0.02)
