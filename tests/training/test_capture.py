@@ -303,8 +303,8 @@ def test_a_run_says_on_which_card_and_how_it_was_trained(
     train_all(specs, Machine(results=tmp_path, device="cuda:1", jobs=2))
     for spec in specs:
         [attempt] = read_run(tmp_path / "runs" / spec.run_id).attempts()
-        recorded = {key: attempt[key] for key in ("device", "hardware", "cohort", "steps")}
-        assert recorded == {"device": "cuda", "hardware": "Pretended Card 1", "cohort": 2, "steps": mode}
+        recorded = {key: attempt[key] for key in ("device", "hardware", "cohort", "mode")}
+        assert recorded == {"device": "cuda", "hardware": "Pretended Card 1", "cohort": 2, "mode": mode}
         assert {"cuda", "cudnn", "driver"} <= attempt.keys()
 
 

@@ -108,7 +108,8 @@ def test_a_row_is_what_an_evaluation_by_hand_gives(tmp_path: Path) -> None:
     network.load_state_dict(run.load_weights())
     batches = Batches(dataset, run.spec.data, 16, 0, "cpu")
     with torch.no_grad():
-        outputs = network.eval()(batches.normalise(dataset.test_x))
+        [(x, _)] = batches.evaluation("test", None, len(dataset.test_x))
+        outputs = network.eval()(x)
     error = 100 * float((outputs.argmax(dim=1) != dataset.test_y).float().mean())
     assert rows["step"].tolist() == [0, 7, 14, 20]
     assert result["test_error"] == rows["test_error"].iloc[-1] == pytest.approx(error)
