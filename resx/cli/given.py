@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -60,12 +60,14 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
     """
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     groups: dict[str, Any] = {item.name: item.annotation for item in own if is_dataclass(item.annotation)}
-    options = [option for item in own for option in (_options(groups[item.name]) if item.name in groups else [item])]
+    options: list[inspect.Parameter] = []
+    for item in own:
+        is_group = item.name in groups
+        options += inspect.signature(item.annotation, eval_str=True).parameters.values() if is_group else [item]
     shared = {**FIELD_OPTIONS, **SEED_OPTIONS, **MACHINE_OPTIONS}
-    options += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-        for name, option in shared.items()
-    ]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    options = [option.replace(kind=keyword) for option in options]
+    options += [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in shared.items()]
 
     def wrapper(**values: Any) -> None:
         given = _given({name: values.pop(name) for name in shared})
@@ -74,19 +76,10 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
         }
         command(given, **values, **grouped)
 
-    options = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
     wrapper.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {option.name: option.annotation for option in options}
     wrapper.__doc__, wrapper.__name__ = command.__doc__, command.__name__
     return wrapper
-
-
-def _options(kind: Any) -> list[inspect.Parameter]:
-    hints = get_type_hints(kind, include_extras=True)
-    return [
-        inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=hints[item.name])
-        for item in fields(kind)
-    ]
 
 
 def _given(options: Mapping[str, Any]) -> Given:
@@ -111,12 +104,19 @@ def _given(options: Mapping[str, Any]) -> Given:
 
 
 def seeds_of(seed: str | None, seeds: str | None) -> list[int] | None:
-    """Return the seeds that --seed (a list) or --seeds (a number, or a list) ask for. Raises SpecError for both."""
+    """Return the seeds that --seed (a list) or --seeds (3 for 0, 1, 2, or a list) asks for. Raises SpecError for both,
+    typer.BadParameter for what is no such text.
+    """
     if seed is not None and seeds is not None:
         raise SpecError("--seed, --seeds: give one of them")
-    if seed is not None:
-        return parse_list(seed, "seed")
-    return None if seeds is None else parse_seeds(seeds)
+    if seeds is None:
+        return None if seed is None else parse_list(seed, "seed")
+    values = parse_list(seeds, "seeds")
+    if "," in seeds:
+        return values
+    if not 1 <= values[0] <= MAX_RUNS:
+        raise typer.BadParameter(f"--seeds: at least one, at most {MAX_RUNS:,}, not {seeds}")
+    return list(range(values[0]))
 
 
 def _fractions(text: str) -> tuple[float, ...]:
@@ -133,15 +133,3 @@ def parse_list(text: str, name: str) -> list[int]:
     except ValueError as error:
         raise typer.BadParameter(f"--{name}: write whole numbers with commas between, not '{text}'") from error
     return list(dict.fromkeys(values))
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Read `3` as the seeds 0, 1, 2 and `4,7` as those two. Raises typer.BadParameter."""
-    values = parse_list(text, "seeds")
-    if "," in text:
-        return values
-    if values[0] < 1:
-        raise typer.BadParameter(f"--seeds: at least one, not {text}")
-    if values[0] > MAX_RUNS:
-        raise typer.BadParameter(f"--seeds: at most {MAX_RUNS:,}, not {values[0]:,}")
-    return list(range(values[0]))

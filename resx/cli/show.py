@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from resx.claims import at_scale
-from resx.cli.terminal import CONSOLE, duration, number, print_json, print_table
+from resx.cli.terminal import CONSOLE, duration, number, print_json, print_lines, print_table
 from resx.probes import CLAIM_COLUMNS, Findings, of_others
 from resx.probes.page import formatted, latex, markdown, shown_tables
-from resx.spec import RunSpec, printable
+from resx.spec import RunSpec
 from resx.stats import MIN_SEEDS
 
 if TYPE_CHECKING:
@@ -31,19 +29,16 @@ SHOWN_EFFECTS = 12  # more are in the file
 
 def print_run(spec: RunSpec, result: Mapping[str, Any], results: Path) -> None:
     """Print one run's result as a short table."""
-    rows = [
-        ("status", f"{result['status']} after {result['steps_done']} of {spec.train.steps} steps"),
-        ("data", result["data_label"]),
-        ("training error (eval-mode)", _percent(result["train_error"])),
-        ("test error", _percent(result["test_error"])),
-        ("parameters", f"{result['parameters']:,}"),
-        ("time", duration(result["seconds"])),
-    ]
-    table = Table(show_header=False, box=None)
-    for row in rows:
-        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
-    typer.echo(f"run: {spec.run_id}")  # not in the table, which would break it in the middle of a word
-    CONSOLE.print(table)
+    rows = {
+        "status": f"{result['status']} after {result['steps_done']} of {spec.train.steps} steps",
+        "data": result["data_label"],
+        "training error (eval-mode)": _percent(result["train_error"]),
+        "test error": _percent(result["test_error"]),
+        "parameters": f"{result['parameters']:,}",
+        "time": duration(result["seconds"]),
+    }
+    typer.echo(f"run: {spec.run_id}")
+    print_lines([f" {name:{max(map(len, rows))}}  {value}" for name, value in rows.items()])
     typer.echo(f"folder: {results / 'runs' / spec.run_id}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,20 +191,13 @@ def _totals(content: Content) -> dict[str, str]:
 
 def _published() -> list[tuple[str, list[str], list[list[str]]]]:
     """Return the papers' tables."""
-    rows = [
-        [f"{kind}-{depth}", f"{one.value:g}", one.source + (", read off" if one.read_off else ""), one.mark, one.note]
-        for (kind, depth), one in paper.CIFAR_TEST_ERROR.items()
-    ]
-    mean, plain, train = paper.RESNET_110_MEAN, paper.PLAIN_110_TEST_ERROR, paper.RESNET_1202_TRAINING_ERROR
+    rows = [_row(f"{kind}-{depth}", one) for (kind, depth), one in paper.CIFAR_TEST_ERROR.items()]
     rows += [
-        ["residual-110, mean", f"{mean.value} ± {mean.std}", mean.source, mean.mark, f"{mean.runs} runs"],
-        ["plain-110", "–", plain.source, plain.mark, plain.note],
-        ["residual-1202, training error", "–", train.source, train.mark, train.note],
+        _row("residual-110, mean", paper.RESNET_110_MEAN, f"{paper.RESNET_110_MEAN.runs} runs"),
+        _row("plain-110", paper.PLAIN_110_TEST_ERROR),
+        _row("residual-1202, training error", paper.RESNET_1202_TRAINING_ERROR),
     ]
-    rows += [
-        [f"{kind}-{depth}", f"{one.value} ± {one.std}", one.source, one.mark, ""]
-        for (kind, depth), one in paper.CIFAR_REPLICATIONS.items()
-    ]
+    rows += [_row(f"{kind}-{depth}", one) for (kind, depth), one in paper.CIFAR_REPLICATIONS.items()]
     low, high = paper.RESNET_56_BAND
     rows.append(["residual-56, where a faithful one should end", f"{low} to {high}", "replications", "M", ""])
     errors = [
@@ -214,15 +208,21 @@ def _published() -> list[tuple[str, list[str], list[list[str]]]]:
             ("ResNet-152, single model", paper.RESNET_152_SINGLE_MODEL),
         )
     ]
-    table_1 = [
-        [name, "–" if one.value != one.value else f"{one.value}", one.note]
-        for name, one in paper.IDENTITY_TABLE_1.items()
-    ]
+    table_1 = [[name, _number(one), one.note] for name, one in paper.IDENTITY_TABLE_1.items()]
     return [
         ("CIFAR-10: test error (%)", ["network", "error", "source", "mark", "note"], rows),
         ("ImageNet: validation error (%), 10-crop", ["network", "top-1", "top-5", "source"], errors),
         ("Identity Mappings, table 1: ResNet-110 on CIFAR-10", ["shortcut", "error (%)", "note"], table_1),
     ]
+
+
+def _row(name: str, one: paper.Reported, note: str = "") -> list[str]:
+    deviation = "" if one.std is None else f" ± {one.std}"
+    return [name, _number(one) + deviation, one.source + ", read off" * one.read_off, one.mark, one.note or note]
+
+
+def _number(one: paper.Reported) -> str:
+    return "–" if math.isnan(one.value) else f"{one.value:g}"
 
 
 def markdown(content: Content) -> str:
