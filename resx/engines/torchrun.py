@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 import torch
 
@@ -38,13 +39,19 @@ def together(command: Callable[[], int]) -> int:
     """Run a command in the first process while the others train along, and return the exit code."""
     ranks = join()
     if ranks.rank:
-        code = _train_along(ranks)
-        sys.stderr.flush()
-        os._exit(code)  # torch's threads can abort a process that takes its time to end; this one holds nothing
+        _end(_train_along(ranks))
     try:
-        return command()
+        code = command()
     finally:
         ranks.dismiss()
+    return code if ranks.size == 1 else _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End this process at once: torch's threads abort one in eight that Python ends. It has nothing left to write."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _train_along(ranks: Ranks) -> int:
